@@ -1,0 +1,99 @@
+"""What a token says, and the rules that need neither key nor list.
+
+Names follow RFC 7519 (JWT) and RFC 9068 wherever those have one.
+"""
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from .errors import TokenAudienceWrong, TokenExpired, TokenNotYetValid, TokenScopeInsufficient
+
+DEFAULT_PURPOSE: Final = "access"
+#: The purpose of the service's own client credentials.
+CLIENT_PURPOSE: Final = "signer:client"
+#: The last second of the year 9999; later ones fit no calendar.
+MAX_TIME: Final = 253_402_300_799
+
+Time = Annotated[int, Meta(ge=0, le=MAX_TIME)]
+#: Milliseconds since 1970; as many as JSON readers carry exactly.
+Generation = Annotated[int, Meta(ge=0, le=2**53)]
+Uses = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a token says. Times are whole seconds since 1970, UTC.
+
+    A member this version does not know is refused: it may be a restriction that a later one made.
+    """
+
+    jti: str
+    exp: Time
+    purpose: str
+    sub: str | None = None
+    scope: str | None = None
+    aud: str | None = None
+    client_id: str | None = None
+    sid: str | None = None
+    data: Any = None
+    max_uses: Uses | None = None
+    #: An HMAC of the state the token is bound to; see keys.Key.binding.
+    bnd: str | None = None
+    #: The generation the token was issued in; see stores.Store.advance.
+    gen: Generation = 0
+    auth_time: Time | None = None
+    #: From the token's timestamp and prefix, never from its payload.
+    iat: int = 0
+    kid: str = ""
+
+
+class Unverified(Struct, frozen=True):
+    """What a text says of itself. Nobody vouches for it: never decide anything by this."""
+
+    unverified_claims: Claims
+
+
+class Use(Struct, frozen=True):
+    """One use granted: the token's claims and how many uses are left after it."""
+
+    claims: Claims
+    uses_left: int
+
+
+def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> None:
+    """The time rule: `iat - leeway <= now < min(exp, iat + max_age)`; all in seconds.
+
+    Leeway forgives a clock that runs behind the issuer's; it never prolongs a life.
+
+    Raises:
+        TokenNotYetValid, TokenExpired.
+    """
+    if not claims.iat - leeway <= now:
+        raise TokenNotYetValid
+    if not now < min(claims.exp, claims.iat + max_age):
+        raise TokenExpired
+
+
+def check_audience(claims: Claims, aud: str | None) -> None:
+    """Token and caller must name the same audience, or neither one (RFC 7519, section 4.1.3).
+
+    Raises:
+        TokenAudienceWrong.
+    """
+    if claims.aud != aud:
+        raise TokenAudienceWrong
+
+
+def check_scope(claims: Claims, scope: str | None) -> None:
+    """Every word of `scope` must stand in the token's (RFC 6749, section 3.3).
+
+    Raises:
+        TokenScopeInsufficient.
+    """
+    if scope is not None and not scope_words(scope) <= scope_words(claims.scope):
+        raise TokenScopeInsufficient
+
+
+def scope_words(scope: str | None) -> frozenset[str]:
+    """The words of a space-separated scope; none for None."""
+    return frozenset((scope or "").split())

@@ -1,0 +1,169 @@
+"""Claims to text and back; the only user of itsdangerous.
+
+    sgt_KEYID.PAYLOAD.TIMESTAMP.SIGNATURE
+
+After the prefix and key id stands exactly what stock itsdangerous makes:
+
+    URLSafeTimedSerializer(secret, salt="signer.v1." + purpose,
+                           signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"})
+
+with compact JSON and never zlib. A token has one spelling: itsdangerous decodes base64 loosely, so that
+several texts verify as one token; here the whole shape must match and signatures are compared encoded.
+"""
+
+import hashlib
+import hmac
+import re
+from typing import Final, NamedTuple
+
+import msgspec
+from itsdangerous import BadData
+from itsdangerous import Signer as StockSigner
+from itsdangerous.encoding import base64_decode, base64_encode, bytes_to_int, int_to_bytes
+
+from .claims import MAX_TIME, Claims
+from .errors import (
+    RequestInvalid,
+    TokenKeyUnknown,
+    TokenMalformed,
+    TokenPurposeWrong,
+    TokenSignatureInvalid,
+)
+from .keys import Key, KeyRing
+
+PREFIX: Final = "sgt_"
+MAX_TOKEN_LENGTH: Final = 4096
+#: Purposes whose derived keys are kept; a service has a handful.
+_MAX_SIGNERS: Final = 1024
+
+_SHAPE = re.compile(
+    PREFIX + r"([A-Za-z0-9_-]{6})\.(([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{1,7}))\.([A-Za-z0-9_-]{43})"
+)
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Claims)
+
+
+class _Parts(NamedTuple):
+    kid: str
+    signed: str
+    payload: str
+    timestamp: str
+    signature: str
+
+
+class Codec:
+    """Signs claims and verifies tokens under a key ring. Pure: no clock, no list, no I/O."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+        self._signers: dict[tuple[str, str], StockSigner] = {}
+
+    def encode(self, claims: Claims, iat: int) -> str:
+        """The signed token. `iat` in seconds becomes its timestamp; `claims.iat` and `.kid` stay unset.
+
+        Raises:
+            RequestInvalid: the token would be longer than 4096 characters, or a text in it is not Unicode.
+        """
+        try:
+            payload = base64_encode(_encoder.encode(claims))
+        except UnicodeEncodeError:
+            raise RequestInvalid("A text holds half a surrogate pair, which is no character.") from None
+        signed = payload + b"." + base64_encode(int_to_bytes(iat))
+        key = self._keys.current
+        signer = self._signer(key, claims.purpose)
+        token = f"{PREFIX}{key.id}.{signed.decode()}.{signer.get_signature(signed).decode()}"
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise RequestInvalid(
+                f"The token would have {len(token)} characters; {MAX_TOKEN_LENGTH} is the limit."
+                " Keep `data` small: store the rest under an id and carry the id.",
+                "data",
+            )
+        self._remember(key, claims.purpose, signer)
+        return token
+
+    def decode(self, token: str, purpose: str) -> Claims:
+        """The claims of a token signed for `purpose`. Says nothing of time or list.
+
+        Raises:
+            TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, TokenPurposeWrong.
+        """
+        parts = _split(token)
+        try:
+            self._verify(parts, purpose)
+        except TokenSignatureInvalid:
+            if _claims(parts).purpose != purpose:
+                raise TokenPurposeWrong from None
+            raise
+        claims = _claims(parts)
+        if claims.purpose != purpose:
+            raise TokenPurposeWrong
+        return claims
+
+    def decode_any(self, token: str) -> Claims:
+        """The same for a caller that cannot know the purpose: reads the claim, then verifies under it.
+
+        Raises:
+            TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid.
+        """
+        parts = _split(token)
+        claims = _claims(parts)
+        self._verify(parts, claims.purpose)
+        return claims
+
+    def read(self, token: str) -> Claims:
+        """What the text says of itself, unverified.
+
+        Raises:
+            TokenMalformed.
+        """
+        return _claims(_split(token))
+
+    def binding(self, claims: Claims, state: bytes) -> str:
+        """The `bnd` claim under the key that signed the token, or is about to; see keys.Key.binding."""
+        key = self._keys.by_id[claims.kid] if claims.kid else self._keys.current
+        return key.binding(claims.jti, claims.purpose, state)
+
+    def _verify(self, parts: _Parts, purpose: str) -> None:
+        key = self._keys.by_id.get(parts.kid)
+        if key is None:
+            raise TokenKeyUnknown
+        signer = self._signer(key, purpose)
+        # Encoded against encoded: decoding would let four spellings of the last character pass.
+        if not hmac.compare_digest(signer.get_signature(parts.signed), parts.signature.encode()):
+            raise TokenSignatureInvalid
+        self._remember(key, purpose, signer)
+
+    def _signer(self, key: Key, purpose: str) -> StockSigner:
+        return self._signers.get((key.id, purpose)) or StockSigner(
+            key.purpose_key(purpose), key_derivation="none", digest_method=hashlib.sha256
+        )
+
+    def _remember(self, key: Key, purpose: str, signer: StockSigner) -> None:
+        # Only after a signature fitted: strangers must not be able to fill memory with purposes.
+        if len(self._signers) < _MAX_SIGNERS:
+            self._signers.setdefault((key.id, purpose), signer)
+
+
+def _split(token: str) -> _Parts:
+    if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH:
+        raise TokenMalformed
+    match = _SHAPE.fullmatch(token)
+    if match is None:
+        raise TokenMalformed
+    kid, signed, payload, timestamp, signature = match.groups()
+    return _Parts(kid, signed, payload, timestamp, signature)
+
+
+def _claims(parts: _Parts) -> Claims:
+    try:
+        claims = _decoder.decode(base64_decode(parts.payload))
+        iat = bytes_to_int(base64_decode(parts.timestamp))
+    # What decoders throw at hostile input; msgspec's and Unicode's errors are ValueErrors.
+    except (BadData, ValueError, RecursionError):
+        raise TokenMalformed from None
+    if claims.iat or claims.kid or iat > MAX_TIME or base64_encode(int_to_bytes(iat)).decode() != parts.timestamp:
+        raise TokenMalformed
+    # The object is ours alone until it is returned; replacing it would decode everything twice.
+    msgspec.structs.force_setattr(claims, "iat", iat)
+    msgspec.structs.force_setattr(claims, "kid", parts.kid)
+    return claims

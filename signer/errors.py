@@ -1,0 +1,198 @@
+"""Every error this package raises, and its stable code.
+
+    SignerError
+    ├── TokenError                  the token is refused; expected, untrusted input
+    │   ├── TokenMalformed          token_malformed
+    │   ├── TokenKeyUnknown         token_key_unknown
+    │   ├── TokenSignatureInvalid   token_signature_invalid
+    │   ├── TokenPurposeWrong       token_purpose_wrong
+    │   ├── TokenNotYetValid        token_not_yet_valid
+    │   ├── TokenExpired            token_expired
+    │   ├── TokenAudienceWrong      token_audience_wrong
+    │   ├── TokenScopeInsufficient  token_scope_insufficient
+    │   ├── TokenBindingWrong       token_binding_wrong
+    │   ├── TokenRevoked            token_revoked
+    │   └── TokenUsed               token_used
+    ├── RequestInvalid              request_invalid; the caller asked for what cannot be
+    ├── SystemUnavailable           the machine cannot answer; nothing was changed
+    │   ├── StoreError              store_unavailable
+    │   └── ClockError              clock_unreliable
+    └── ConfigurationError          configuration_invalid; the operator's to mend
+        ├── KeyInvalid              key_invalid
+        └── StoreRequired           store_required
+
+A message says what is wrong and what to do, and never holds a token, a key or a credential.
+HTTP bodies, metrics and audit records use the same codes.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "ClockError",
+    "ConfigurationError",
+    "KeyInvalid",
+    "RequestInvalid",
+    "SignerError",
+    "StoreError",
+    "StoreRequired",
+    "SystemUnavailable",
+    "TokenAudienceWrong",
+    "TokenBindingWrong",
+    "TokenError",
+    "TokenExpired",
+    "TokenKeyUnknown",
+    "TokenMalformed",
+    "TokenNotYetValid",
+    "TokenPurposeWrong",
+    "TokenRevoked",
+    "TokenScopeInsufficient",
+    "TokenSignatureInvalid",
+    "TokenUsed",
+]
+
+
+class SignerError(Exception):
+    """The root of the tree. Catch this to catch everything this package raises on purpose."""
+
+    #: Stable and machine-readable; the same word in Python, JSON, metrics and audit records.
+    code: ClassVar[str] = "signer_error"
+    #: What the message says when the place that raises has nothing to add.
+    hint: ClassVar[str] = ""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message or self.hint)
+
+
+class TokenError(SignerError):
+    """The token is refused. Which subclass says why; to an untrusted caller say only "invalid"."""
+
+    code = "token_invalid"
+    hint = "The token is not valid."
+
+
+class TokenMalformed(TokenError):
+    """The text is not a token of this format in its one canonical spelling."""
+
+    code = "token_malformed"
+    hint = "This is not a token of this service: pass the whole text, unchanged."
+
+
+class TokenKeyUnknown(TokenError):
+    """No key of the ring has the token's key id."""
+
+    code = "token_key_unknown"
+    hint = "The token was signed with a key that is neither SECRET_KEY nor one of its fallbacks."
+
+
+class TokenSignatureInvalid(TokenError):
+    """The signature does not fit: a forged or damaged token."""
+
+    code = "token_signature_invalid"
+    hint = "The signature does not fit the token: it was changed or forged."
+
+
+class TokenPurposeWrong(TokenError):
+    """The token says it was issued for another purpose than the one asked for."""
+
+    code = "token_purpose_wrong"
+    hint = "The token was issued for another purpose: validate it with the purpose it was issued for."
+
+
+class TokenNotYetValid(TokenError):
+    """The token's `iat` lies further ahead than the leeway allows."""
+
+    code = "token_not_yet_valid"
+    hint = "The token was issued in the future: compare the clocks of issuer and validator."
+
+
+class TokenExpired(TokenError):
+    """`exp`, or the age asked for, has passed."""
+
+    code = "token_expired"
+    hint = "The token has expired: ask for a new one."
+
+
+class TokenAudienceWrong(TokenError):
+    """The token is for another audience, or for one the caller did not name (RFC 7519, 4.1.3)."""
+
+    code = "token_audience_wrong"
+    hint = "The token is not for this audience: pass the `aud` it was issued for."
+
+
+class TokenScopeInsufficient(TokenError):
+    """The token's scope lacks a word asked for."""
+
+    code = "token_scope_insufficient"
+    hint = "The token's scope does not cover what was asked for."
+
+
+class TokenBindingWrong(TokenError):
+    """The state the token is bound to has changed, or was not given."""
+
+    code = "token_binding_wrong"
+    hint = "The token is bound to a state that is missing or has changed since: pass `bind`."
+
+
+class TokenRevoked(TokenError):
+    """The token, its subject, its session or its client was revoked."""
+
+    code = "token_revoked"
+    hint = "The token was revoked."
+
+
+class TokenUsed(TokenError):
+    """Every use the token allowed has been made."""
+
+    code = "token_used"
+    hint = "The token has been used as often as it allows."
+
+
+class RequestInvalid(SignerError):
+    """The caller asked for what cannot be: a wrong type, a value out of range.
+
+    `field` names the argument (Python) or member (JSON) at fault, "" where none is.
+    """
+
+    code = "request_invalid"
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SystemUnavailable(SignerError):
+    """The machine cannot answer now. Nothing was changed; a retry is safe."""
+
+    code = "system_unavailable"
+
+
+class StoreError(SystemUnavailable):
+    """The list cannot answer. This never means "not revoked": refuse and try again."""
+
+    code = "store_unavailable"
+
+
+class ClockError(SystemUnavailable):
+    """The clock reads a time that cannot be now, so no age can be checked."""
+
+    code = "clock_unreliable"
+    hint = "The system clock is wrong by years: set it, then try again."
+
+
+class ConfigurationError(SignerError):
+    """The program or its environment is set up wrongly."""
+
+    code = "configuration_invalid"
+
+
+class KeyInvalid(ConfigurationError):
+    """A key is missing, too short, given twice, or not fit to be listed in a setting."""
+
+    code = "key_invalid"
+
+
+class StoreRequired(ConfigurationError):
+    """The call needs the list, and this Signer was made without one."""
+
+    code = "store_required"
+    hint = "This needs a list: Signer(keys, store=open_store('sqlite:///./tokens.db'))."

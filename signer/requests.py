@@ -1,0 +1,125 @@
+"""What may be asked: the types and limits of every value that a caller chooses.
+
+One description serves the library's arguments, the HTTP bodies and the API documentation.
+"""
+
+import math
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .claims import DEFAULT_PURPOSE, MAX_TIME, Uses
+from .errors import RequestInvalid
+
+#: Deeper JSON is refused: stock itsdangerous decodes recursively and would fail on it.
+MAX_DATA_DEPTH: Final = 32
+
+
+def _whole(pattern: str) -> str:
+    # `$` alone also matches before a final newline; `\Z` is not a regular expression of JSON Schema.
+    return rf"^{pattern}$(?!\n)"
+
+
+#: Control characters, line ends, and halves of surrogate pairs, which are no characters.
+_UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_SCOPE_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"
+
+Jti = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9_-]{22}"))]
+# "kid" would make the purpose's key begin with the public key id (keys.py derives both alike).
+Purpose = Annotated[str, Meta(pattern=_whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*"), max_length=64)]
+Subject = Annotated[str, Meta(pattern=_whole(f"[^{_UNPRINTABLE}]+"), max_length=255)]
+#: Space-separated words of RFC 6749, section 3.3.
+Scope = Annotated[str, Meta(pattern=_whole(f"{_SCOPE_WORD}( {_SCOPE_WORD})*"), max_length=1024)]
+Audience = Annotated[str, Meta(pattern=_whole(r"[\x21-\x7e]+"), max_length=255)]
+#: Clients disagree on percent-encoding, so ids stay in the characters no encoding touches.
+Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
+Ttl = Annotated[int, Meta(ge=1, le=MAX_TIME)]
+Binding = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a caller asks. Its repr names only the class: members may hold tokens or password hashes."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class IssueRequest(Request, frozen=True, kw_only=True):
+    """What may be asked of a new token; the body of POST /app/token is exactly this.
+
+    ttl: life in seconds; None takes the service's default. max_uses: how often it may be
+    consumed. bind: the state it dies with (a password hash, say). data: any JSON of the caller's,
+    at most 32 levels deep.
+    """
+
+    purpose: Purpose = DEFAULT_PURPOSE
+    sub: Subject | None = None
+    ttl: Ttl | None = None
+    scope: Scope | None = None
+    aud: Audience | None = None
+    sid: Name | None = None
+    data: Any = None
+    max_uses: Uses | None = None
+    bind: Binding | None = None
+
+
+def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
+    """Accept only what JSON carries unchanged to every reader and back.
+
+    NaN would turn into null, an integer key into a string, an integer past 64 bits into a float,
+    each silently.
+
+    Raises:
+        RequestInvalid: naming `data`.
+    """
+    if depth < 0:
+        raise RequestInvalid(f"data: nested deeper than {MAX_DATA_DEPTH} levels", "data")
+    match value:
+        case None | bool() | str():
+            return
+        case int() if -(2**63) <= value < 2**63:
+            return
+        case float() if math.isfinite(value):
+            return
+        case list():
+            for item in value:
+                check_data(item, depth - 1)
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise RequestInvalid("data: every key must be a string", "data")
+                check_data(item, depth - 1)
+        case _:
+            raise RequestInvalid(
+                "data: only JSON is carried: objects, lists, strings, true, false, null,"
+                " finite numbers, integers of up to 64 bits",
+                "data",
+            )
+
+
+def converted(value: Any, wanted: Any, field: str = "") -> Any:
+    """`value` as the type `wanted`, strictly: no member too many, no `true` for a number.
+
+    Raises:
+        RequestInvalid: naming the member at fault, or `field` where the value itself is.
+    """
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise explained(error, field) from None
+
+
+def explained(error: msgspec.ValidationError, field: str = "") -> RequestInvalid:
+    """msgspec's complaint as ours: "ttl: expected `int`, got `bool`". Quotes no value."""
+    reason, _, path = str(error).partition(" - at `$")
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
+        # Whatever is longer may be a token in the wrong place.
+        name = unknown[1] if re.fullmatch(r"[A-Za-z_]{1,32}", unknown[1]) else "…"
+        return RequestInvalid(f"{name}: there is no such member", name)
+    field = path.strip("`.") or field
+    if pattern := re.search(r"matching regex '\^(.*)\$\(", reason):
+        reason = "must be text that matches " + pattern[1].replace("\\\\", "\\")
+    reason = reason[:1].lower() + reason[1:]
+    return RequestInvalid(f"{field}: {reason}" if field else f"The body: {reason}", field)

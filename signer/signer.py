@@ -1,0 +1,358 @@
+"""The façade: a codec, a list and a clock put together."""
+
+import math
+import secrets
+import time
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import Any, Final
+
+import msgspec
+
+from .claims import (
+    CLIENT_PURPOSE,
+    DEFAULT_PURPOSE,
+    Claims,
+    Time,
+    Unverified,
+    Use,
+    check_audience,
+    check_scope,
+    check_time,
+)
+from .codec import Codec
+from .errors import (
+    ClockError,
+    RequestInvalid,
+    StoreRequired,
+    TokenBindingWrong,
+    TokenExpired,
+    TokenRevoked,
+    TokenUsed,
+)
+from .keys import KeyRing
+from .requests import Binding, IssueRequest, Jti, Name, Subject, check_data, converted
+from .stores.base import PURGE_STEP, Store
+
+DEFAULT_TTL: Final = 60 * 60
+DEFAULT_MAX_TTL: Final = 90 * 24 * 60 * 60
+DEFAULT_LEEWAY: Final = 10
+#: Rows outlive their token by this many seconds on top of the leeway: a purge at exactly `exp` would
+#: reopen replay on a clock that runs behind.
+PURGE_MARGIN: Final = 300
+#: Pause in seconds between two steps of a purge, in which others get to write.
+PURGE_PAUSE: Final = 0.001
+#: 2020. A clock that reads less was never set.
+_EARLIEST: Final = 1_577_836_800
+
+
+class Signer:
+    """Issues, validates, revokes and consumes signed tokens.
+
+    Args:
+        keys: the key ring, or the one secret (at least 32 bytes; `python -m signer keygen`).
+        store: the list of what was revoked or used. Without one, tokens are checked by signature and
+            age alone, and everything that needs a list raises StoreRequired.
+        ttl: life of a token in seconds where none is asked for; `max_ttl` at the most.
+        max_ttl: the longest life, in seconds. Lowering it also shortens tokens that are out already.
+            Programs that share a list must agree on it: revoking a subject is remembered that long.
+        leeway: seconds a token may come from the future, for clocks that disagree.
+        clock: seconds since 1970, UTC.
+
+    Raises:
+        KeyInvalid: a key is missing, short or given twice.
+        RequestInvalid: a time is not a whole number of seconds in range.
+
+    Methods may be called from any thread. Those that take a `token` raise a subclass of TokenError where
+    it is refused, and SystemUnavailable where list or clock cannot answer.
+    """
+
+    def __init__(
+        self,
+        keys: KeyRing | str | bytes,
+        store: Store | None = None,
+        *,
+        ttl: int = DEFAULT_TTL,
+        max_ttl: int = DEFAULT_MAX_TTL,
+        leeway: int = DEFAULT_LEEWAY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
+        self._store = store
+        self._max_ttl = _seconds("max_ttl", max_ttl, least=1)
+        self._ttl = min(_seconds("ttl", ttl, least=1), self._max_ttl)
+        self._leeway = _seconds("leeway", leeway)
+        self._clock = clock
+
+    def issue(
+        self,
+        *,
+        purpose: str = DEFAULT_PURPOSE,
+        sub: str | None = None,
+        ttl: int | None = None,
+        scope: str | None = None,
+        aud: str | None = None,
+        client_id: str | None = None,
+        sid: str | None = None,
+        data: Any = None,
+        max_uses: int | None = None,
+        bind: str | None = None,
+    ) -> str:
+        """A new token; see claims.IssueRequest for the arguments.
+
+        Raises:
+            RequestInvalid: naming the argument that cannot be.
+            StoreRequired: `max_uses` without a list.
+            SystemUnavailable: list or clock cannot answer.
+        """
+        request = converted(
+            {
+                "purpose": purpose,
+                "sub": sub,
+                "ttl": ttl,
+                "scope": scope,
+                "aud": aud,
+                "sid": sid,
+                "data": data,
+                "max_uses": max_uses,
+                "bind": bind,
+            },
+            IssueRequest,
+        )
+        check_data(request.data)
+        if max_uses is not None:
+            self._list()
+        if client_id is not None:
+            converted(client_id, Name, "client_id")
+        iat = int(self._now())
+        claims = Claims(
+            jti=secrets.token_urlsafe(16),
+            exp=iat + self._life(request.ttl),
+            purpose=request.purpose,
+            sub=request.sub,
+            scope=request.scope,
+            aud=request.aud,
+            client_id=client_id,
+            sid=request.sid,
+            data=request.data,
+            max_uses=request.max_uses,
+        )
+        return self._codec.encode(self._bound(self._in_generation(claims), request.bind), iat)
+
+    def validate(
+        self,
+        token: str,
+        *,
+        purpose: str = DEFAULT_PURPOSE,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+    ) -> Claims:
+        """The claims of a token that is good now for this purpose.
+
+        Args:
+            purpose: what the token must have been issued for.
+            scope: words its scope must have, space-separated.
+            aud: who is asking; must be the token's own audience.
+            bind: the state a bound token was bound to; a token that is not bound fails with one.
+            max_age: refuse a token older than this many seconds.
+
+        Raises:
+            TokenError: a subclass that says why the token is refused.
+            SystemUnavailable: list or clock cannot answer. Refuse then, too.
+        """
+        claims = self._codec.decode(token, purpose)
+        check_audience(claims, aud)
+        self._admit(claims, scope, bind, max_age)
+        return claims
+
+    def introspect(
+        self,
+        token: str,
+        *,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+    ) -> Claims:
+        """The same for a caller that cannot know the purpose, as in RFC 7662: look at `claims.purpose`
+        (and, where `aud` is None, at `claims.aud`) before acting on the answer."""
+        claims = self._codec.decode_any(token)
+        if aud is not None:
+            check_audience(claims, aud)
+        self._admit(claims, scope, bind, max_age)
+        return claims
+
+    def consume(
+        self,
+        token: str,
+        *,
+        purpose: str = DEFAULT_PURPOSE,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+    ) -> Use:
+        """Validate and use once, atomically across processes; a token without `max_uses` has one use.
+
+        Raises:
+            TokenUsed: somebody else had the last use.
+            As validate, and StoreRequired.
+        """
+        store = self._list()
+        claims = self.validate(token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
+        limit = claims.max_uses or 1
+        uses = store.use(claims.jti, claims.exp, limit)
+        if uses is None:
+            raise TokenUsed
+        return Use(claims, limit - uses)
+
+    def revoke(self, token: str) -> Claims:
+        """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
+        only one that has not expired.
+
+        Raises:
+            TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, StoreRequired, SystemUnavailable.
+        """
+        claims = self._codec.decode_any(token)
+        self._revoke(claims.jti, claims.exp)
+        return claims
+
+    def revoke_jti(self, jti: str, exp: int) -> None:
+        """The same by the token's id and the second it expires at, for those who kept both."""
+        self._revoke(converted(jti, Jti, "jti"), converted(exp, Time, "exp"))
+
+    def revoke_subject(self, sub: str) -> None:
+        """Refuse every token of this subject issued until now, in one row; later ones are good at once.
+        Client credentials are not a subject's: see revoke_client."""
+        self._advance("sub", converted(sub, Subject, "sub"))
+
+    def revoke_session(self, sid: str) -> None:
+        """Refuse every token of this session (`sid`) issued until now."""
+        self._advance("sid", converted(sid, Name, "sid"))
+
+    def revoke_client(self, client_id: str) -> None:
+        """Refuse every credential of this client, and every token it issued, until now."""
+        self._advance("client_id", converted(client_id, Name, "client_id"))
+
+    def purge(self) -> int:
+        """Delete the rows of tokens that have expired, in small steps; return how many."""
+        total = step = self.purge_step()
+        while step == PURGE_STEP:
+            time.sleep(PURGE_PAUSE)
+            step = self.purge_step()
+            total += step
+        return total
+
+    def purge_step(self) -> int:
+        """Delete up to 1000 of those rows; fewer than that means there are no more."""
+        return self._list().purge(self._purgeable())
+
+    def inspect(self, token: str) -> Unverified:
+        """What a text says of itself. **Nothing is verified**: never decide anything by this.
+
+        Raises:
+            TokenMalformed.
+        """
+        return Unverified(self._codec.read(token))
+
+    def _admit(self, claims: Claims, scope: str | None, bind: str | None, max_age: int | None) -> None:
+        if max_age is None:
+            max_age = self._max_ttl
+        else:
+            # The cap holds here too, so that no token outlives the row that revoked its subject.
+            max_age = min(_seconds("max_age", max_age), self._max_ttl)
+        check_time(claims, self._now(), self._leeway, max_age)
+        check_scope(claims, scope)
+        self._check_binding(claims, bind)
+        self._check_list(claims)
+
+    def _check_binding(self, claims: Claims, bind: str | None) -> None:
+        if claims.bnd is None and bind is None:
+            return
+        if claims.bnd is None or bind is None:
+            raise TokenBindingWrong
+        if not compare_digest(self._codec.binding(claims, _state(bind)).encode(), claims.bnd.encode()):
+            raise TokenBindingWrong
+
+    def _check_list(self, claims: Claims) -> None:
+        if self._store is None:
+            if claims.max_uses is not None:
+                raise StoreRequired
+            return
+        entry = self._store.lookup(claims.jti, claims.exp, _groups(claims))
+        # Its rows may be purged. Only a clock that stepped back gets here.
+        if min(claims.exp, claims.iat + self._max_ttl) < entry.horizon:
+            raise TokenExpired
+        if entry.revoked or claims.gen < entry.generation:
+            raise TokenRevoked
+        if entry.uses >= (claims.max_uses or 1):
+            raise TokenUsed
+
+    def _bound(self, claims: Claims, bind: str | None) -> Claims:
+        if bind is None:
+            return claims
+        return msgspec.structs.replace(claims, bnd=self._codec.binding(claims, _state(bind)))
+
+    def _in_generation(self, claims: Claims) -> Claims:
+        groups = _groups(claims)
+        if self._store is None or not groups:
+            return claims
+        entry = self._store.lookup(claims.jti, claims.exp, groups)
+        return msgspec.structs.replace(claims, gen=entry.generation)
+
+    def _revoke(self, jti: str, exp: int) -> None:
+        store = self._list()
+        if exp >= self._purgeable():
+            store.revoke(jti, exp)
+
+    def _purgeable(self) -> int:
+        return int(self._now()) - self._leeway - PURGE_MARGIN
+
+    def _advance(self, kind: str, name: str) -> None:
+        store = self._list()
+        now = self._now()
+        expires_at = int(now) + self._max_ttl + 2 * self._leeway
+        store.advance(f"{kind}:{name}", int(now * 1000), expires_at)
+
+    def _life(self, ttl: int | None) -> int:
+        if ttl is None:
+            return self._ttl
+        if ttl > self._max_ttl:
+            raise RequestInvalid(f"ttl: at most {self._max_ttl} seconds (TOKEN_MAX_TTL_MINUTES)", "ttl")
+        return ttl
+
+    def _list(self) -> Store:
+        if self._store is None:
+            raise StoreRequired
+        return self._store
+
+    def _now(self) -> float:
+        now = self._clock()
+        # Written so that NaN fails too.
+        if not (_EARLIEST < now < math.inf):
+            raise ClockError
+        return now
+
+
+def _groups(claims: Claims) -> list[str]:
+    """What a token can be revoked by, besides its own id."""
+    # A user who calls himself like a client must not be able to log that client out.
+    sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
+    named = (("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
+    return [f"{kind}:{name}" for kind, name in named if name is not None]
+
+
+def _state(bind: str) -> bytes:
+    try:
+        return str(converted(bind, Binding, "bind")).encode()
+    except UnicodeEncodeError:
+        raise RequestInvalid("bind: holds half a surrogate pair, which is no character", "bind") from None
+
+
+def _seconds(name: str, value: int, least: int = 0) -> int:
+    # bool is an int to Python, and NaN would win every comparison of the time rule.
+    if type(value) is not int or not least <= value:
+        raise RequestInvalid(f"{name}: a whole number of seconds, at least {least}", name)
+    return value

@@ -1,0 +1,69 @@
+"""What every list must do. The docstrings are the contract; tests/stores/test_contract.py holds each
+implementation to it."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+#: Rows one purge step deletes: a few milliseconds of writing, so that a revocation waits no longer.
+PURGE_STEP: Final = 1000
+
+
+class Entry(NamedTuple):
+    """All the list knows of one token and the groups it belongs to."""
+
+    revoked: bool = False
+    #: How often the token was used.
+    uses: int = 0
+    #: The highest generation of the token's groups; 0 where none was ever revoked.
+    generation: int = 0
+    #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
+    horizon: int = 0
+
+
+class Store(Protocol):
+    """The list of exceptions: tokens revoked or used before they expired.
+
+    A store knows ids and times, never a token's text. `jti` is a token's id and `exp` the second it
+    expires at; together they name a row. A group is a name for many tokens, such as "sub:alice".
+
+    Every method may be called from any thread, and whatever one process was told is done, every other
+    sees. Every method raises StoreError when it cannot answer, and then has changed nothing; a method
+    that returns has made its change durable. "Cannot answer" is never "not revoked".
+    """
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        """What is known of a token; an Entry of defaults where nothing is."""
+        ...
+
+    def revoke(self, jti: str, exp: int) -> None:
+        """Refuse this token from now on. Again is a no-op."""
+        ...
+
+    def use(self, jti: str, exp: int, limit: int) -> int | None:
+        """Count one use and return how many there are now, this one included; None, and nothing counted,
+        where the token is revoked or has `limit` uses. Of any number of callers at once, in whatever
+        process, exactly `limit` are ever given a number."""
+        ...
+
+    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+        """Start a new generation of a group and return it: `now_ms`, in milliseconds, or one more than
+        the highest generation this list ever gave out, whichever is greater. So it never steps back,
+        whatever the clock does. The row may go `expires_at` seconds into the epoch."""
+        ...
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> int:
+        """Delete up to `limit` rows that expired before that second; return how many. From the first
+        call on, the horizon of every Entry is at least `before`; it never steps back."""
+        ...
+
+    def count(self) -> int:
+        """How many rows there are, of every kind."""
+        ...
+
+    def ping(self) -> None:
+        """Return only if the list can be read and written, and is intact. May take a while."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. Again is a no-op; any other call raises StoreError then."""
+        ...

@@ -1,0 +1,76 @@
+"""A list in memory: for tests, and for one process that may forget."""
+
+import threading
+from collections.abc import Sequence
+
+from ..errors import StoreError
+from .base import PURGE_STEP, Entry
+
+
+class MemoryStore:
+    """A Store that lives and dies with its process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[tuple[int, str], Entry] = {}
+        self._groups: dict[str, tuple[int, int]] = {}
+        self._generation = 0
+        self._horizon = 0
+        self._closed = False
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        self._check_open()
+        with self._lock:
+            entry = self._tokens.get((exp, jti), Entry())
+            generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
+            return entry._replace(generation=generation, horizon=self._horizon)
+
+    def revoke(self, jti: str, exp: int) -> None:
+        self._check_open()
+        with self._lock:
+            entry = self._tokens.get((exp, jti), Entry())
+            self._tokens[exp, jti] = entry._replace(revoked=True)
+
+    def use(self, jti: str, exp: int, limit: int) -> int | None:
+        self._check_open()
+        with self._lock:
+            entry = self._tokens.get((exp, jti), Entry())
+            if entry.revoked or entry.uses >= limit:
+                return None
+            self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
+            return entry.uses + 1
+
+    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+        self._check_open()
+        with self._lock:
+            self._generation = max(now_ms, self._generation + 1)
+            _, previous = self._groups.get(group, (0, 0))
+            self._groups[group] = (self._generation, max(expires_at, previous))
+            return self._generation
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> int:
+        self._check_open()
+        with self._lock:
+            self._horizon = max(self._horizon, before)
+            tokens = [key for key in self._tokens if key[0] < before][:limit]
+            for key in tokens:
+                del self._tokens[key]
+            groups = [group for group, (_, expires_at) in self._groups.items() if expires_at < before]
+            groups = groups[: limit - len(tokens)]
+            for group in groups:
+                del self._groups[group]
+            return len(tokens) + len(groups)
+
+    def count(self) -> int:
+        self._check_open()
+        return len(self._tokens) + len(self._groups)
+
+    def ping(self) -> None:
+        self._check_open()
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("The list in memory was closed.")

@@ -1,0 +1,271 @@
+"""The list in one SQLite file, shared by every process of a machine.
+
+Clustered by expiry, so that a look-up is one step (the token carries `exp`) and a purge deletes a range
+at one end. WAL, so that readers never wait; synchronous=FULL, so that what was acknowledged survives a
+power cut. The file is opened by its inode and watched: SQLite itself would go on happily with a file
+that was deleted or replaced underneath it, and every revocation in it would be undone
+(sqlite.org/howtocorrupt.html, sections 1.5 and 2.4).
+"""
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from ..errors import StoreError
+from .base import PURGE_STEP, Entry
+
+#: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
+_APPLICATION_ID: Final = 0x7367746C
+_VERSION: Final = 1
+_SCHEMA: Final = f"""
+CREATE TABLE tokens (
+    expires_at INTEGER NOT NULL,
+    jti TEXT NOT NULL,
+    revoked INTEGER NOT NULL,
+    uses INTEGER NOT NULL,
+    PRIMARY KEY (expires_at, jti)
+) WITHOUT ROWID;
+CREATE TABLE groups (
+    name TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX groups_by_expiry ON groups (expires_at);
+CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO marks VALUES ('generation', 0), ('horizon', 0);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+"""
+#: One statement sees one snapshot: token, groups and horizon as they stood together.
+_LOOKUP: Final = """
+SELECT 0, revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?
+UNION ALL SELECT 1, generation, 0 FROM groups WHERE name IN (?, ?, ?)
+UNION ALL SELECT 2, value, 0 FROM marks WHERE name = 'horizon'
+"""
+_MAX_GROUPS: Final = 3
+_INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
+#: The first key past the step; a range from the expiring end up to it is one cheap delete.
+_PURGE_BOUND: Final = """
+SELECT expires_at, jti FROM tokens WHERE expires_at < ? ORDER BY expires_at, jti LIMIT 1 OFFSET ?
+"""
+_PURGE_TOKENS: Final = "DELETE FROM tokens WHERE (expires_at, jti) < (?, ?)"
+_PURGE_GROUPS: Final = """
+DELETE FROM groups WHERE name IN
+    (SELECT name FROM groups WHERE expires_at < ? ORDER BY expires_at LIMIT ?)
+"""
+
+
+class SQLiteStore:
+    """A Store in the SQLite file at `path`.
+
+    Args:
+        path: the file. Beside it stand SQLite's own `-wal` and `-shm`: back up and move all three.
+        create: make the file where there is none; False where a missing file means a lost list.
+        timeout: seconds a call waits for another process's write.
+
+    Raises:
+        StoreError: the file is missing, not a list, of a later version, damaged or not writable.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
+        # Absolute: a later chdir must not make another file ours.
+        self._path = Path(path).absolute()
+        self._timeout = timeout
+        self._read_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        with self._translated():
+            if create:
+                _create(self._path)
+            self._open()
+        try:
+            self.ping()
+        except StoreError:
+            self.close()
+            raise
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        if len(groups) > _MAX_GROUPS:
+            raise ValueError(f"at most {_MAX_GROUPS} groups")
+        names = (*groups, *[None] * (_MAX_GROUPS - len(groups)))
+        with self._read_lock, self._translated():
+            self._check_identity()
+            rows = self._reader.execute(_LOOKUP, (exp, jti, *names)).fetchall()
+        revoked = uses = generation = 0
+        horizon = None
+        for kind, value, count in rows:
+            if kind == 0:
+                revoked, uses = value, count
+            elif kind == 1:
+                generation = max(generation, value)
+            else:
+                horizon = value
+        if horizon is None:
+            raise StoreError(f"The list {self._path} lost its marks: restore it from a backup.")
+        return Entry(bool(revoked), uses, generation, horizon)
+
+    def revoke(self, jti: str, exp: int) -> None:
+        with self._writing() as writer:
+            writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0))
+
+    def use(self, jti: str, exp: int, limit: int) -> int | None:
+        with self._writing() as writer:
+            row = writer.execute(
+                "SELECT revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?", (exp, jti)
+            ).fetchone()
+            revoked, uses = row or (0, 0)
+            if revoked or uses >= limit:
+                return None
+            writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1))
+            return int(uses) + 1
+
+    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+        with self._writing() as writer:
+            generation = max(now_ms, _mark(writer, "generation") + 1)
+            _set_mark(writer, "generation", generation)
+            writer.execute(
+                "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                " generation = excluded.generation, expires_at = max(expires_at, excluded.expires_at)",
+                (group, generation, expires_at),
+            )
+            return generation
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> int:
+        with self._writing() as writer:
+            # In the same transaction: no row goes before the horizon tells that it may be gone.
+            if before > _mark(writer, "horizon"):
+                _set_mark(writer, "horizon", before)
+            bound = writer.execute(_PURGE_BOUND, (before, limit)).fetchone() or (before, "")
+            deleted = writer.execute(_PURGE_TOKENS, bound).rowcount
+            deleted += writer.execute(_PURGE_GROUPS, (before, limit - deleted)).rowcount
+            return deleted
+
+    def count(self) -> int:
+        with self._read_lock, self._translated():
+            self._check_identity()
+            (rows,) = self._reader.execute(
+                "SELECT (SELECT count(*) FROM tokens) + (SELECT count(*) FROM groups)"
+            ).fetchone()
+            return int(rows)
+
+    def ping(self) -> None:
+        # A connection of its own: the check reads the whole file, and look-ups must not wait for it.
+        with self._translated(), closing(_connect(self._path, self._timeout)) as connection:
+            self._check_identity()
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise StoreError(f"The list {self._path} is damaged: restore it from a backup.")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        with self._read_lock, self._write_lock:
+            self._reader.close()
+            self._writer.close()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._reader = _connect(self._path, self._timeout)
+        self._writer = _connect(self._path, self._timeout)
+        self._reader.execute("PRAGMA query_only = ON")
+        # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
+        self._reader.execute("PRAGMA busy_timeout = 250")
+        self._identity = self._identify()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._write_lock, self._translated():
+            self._check_identity()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+            # A file deleted during the commit took the change with it: that is no success.
+            self._check_identity()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"The list {self._path} cannot answer: {error}.") from error
+
+    def _identify(self) -> tuple[tuple[int, int], ...]:
+        found = (os.stat(f"{self._path}{suffix}") for suffix in ("", "-wal"))
+        return tuple((status.st_dev, status.st_ino) for status in found)
+
+    def _check_identity(self) -> None:
+        if self._pid != os.getpid():
+            raise StoreError("A list cannot be carried across fork(): open it in the child process.")
+        if self._identify() != self._identity:
+            raise StoreError(
+                f"The list {self._path} was replaced while running: put the file back, or restart to"
+                " accept the new one."
+            )
+
+
+def _connect(path: Path, timeout: float) -> sqlite3.Connection:
+    # mode=rw, never rwc: a missing file must not become an empty list, on which nothing is revoked.
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if (application_id, version) != (_APPLICATION_ID, _VERSION):
+            raise StoreError(
+                f"The file {path} is not a list this version can read (application id {application_id:#x},"
+                f" version {version}): name another file in DATABASE_URL, or restore the list."
+            )
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(path: Path) -> None:
+    # Made whole under another name, then linked: of several starters one wins, and none sees half a list.
+    if path.exists():
+        return
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        _sync_directory(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _mark(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
+    return int(value)
+
+
+def _set_mark(connection: sqlite3.Connection, name: str, value: int) -> None:
+    connection.execute("UPDATE marks SET value = ? WHERE name = ?", (value, name))
