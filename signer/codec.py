@@ -161,7 +161,12 @@ def _claims(parts: _Parts) -> Claims:
     # What decoders throw at hostile input; msgspec's and Unicode's errors are ValueErrors.
     except (BadData, ValueError, RecursionError):
         raise TokenMalformed from None
-    if claims.iat or claims.kid or iat > MAX_TIME or base64_encode(int_to_bytes(iat)).decode() != parts.timestamp:
+    if (
+        claims.iat
+        or claims.kid
+        or iat > MAX_TIME
+        or base64_encode(int_to_bytes(iat)).decode() != parts.timestamp
+    ):
         raise TokenMalformed
     # The object is ours alone until it is returned; replacing it would decode everything twice.
     msgspec.structs.force_setattr(claims, "iat", iat)

@@ -14,6 +14,10 @@
     │   ├── TokenRevoked            token_revoked
     │   └── TokenUsed               token_used
     ├── RequestInvalid              request_invalid; the caller asked for what cannot be
+    ├── CallerError                 the caller may not do this
+    │   ├── CredentialMissing       credential_missing
+    │   ├── CredentialInvalid       credential_invalid
+    │   └── ScopeInsufficient       scope_insufficient
     ├── SystemUnavailable           the machine cannot answer; nothing was changed
     │   ├── StoreError              store_unavailable
     │   └── ClockError              clock_unreliable
@@ -28,10 +32,14 @@ HTTP bodies, metrics and audit records use the same codes.
 from typing import ClassVar
 
 __all__ = [
+    "CallerError",
     "ClockError",
     "ConfigurationError",
+    "CredentialInvalid",
+    "CredentialMissing",
     "KeyInvalid",
     "RequestInvalid",
+    "ScopeInsufficient",
     "SignerError",
     "StoreError",
     "StoreRequired",
@@ -158,6 +166,32 @@ class RequestInvalid(SignerError):
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
         self.field = field
+
+
+class CallerError(SignerError):
+    """The service does not do this for this caller."""
+
+    code = "caller_refused"
+
+
+class CredentialMissing(CallerError):
+    """The call needs a client credential and came without one."""
+
+    code = "credential_missing"
+    hint = "Send a client credential: Authorization: Bearer … (python -m signer client NAME --scope …)."
+
+
+class CredentialInvalid(CallerError):
+    """The credential is not one, is not valid now, or not this client's. Which, is not told."""
+
+    code = "credential_invalid"
+    hint = "The client credential is not valid: make a new one with python -m signer client."
+
+
+class ScopeInsufficient(CallerError):
+    """The credential is good, but not for this."""
+
+    code = "scope_insufficient"
 
 
 class SystemUnavailable(SignerError):

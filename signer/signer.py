@@ -258,12 +258,9 @@ class Signer:
         return Unverified(self._codec.read(token))
 
     def _admit(self, claims: Claims, scope: str | None, bind: str | None, max_age: int | None) -> None:
-        if max_age is None:
-            max_age = self._max_ttl
-        else:
-            # The cap holds here too, so that no token outlives the row that revoked its subject.
-            max_age = min(_seconds("max_age", max_age), self._max_ttl)
-        check_time(claims, self._now(), self._leeway, max_age)
+        # The cap holds here too, so that no token outlives the row that revoked its subject.
+        oldest = self._max_ttl if max_age is None else min(_seconds("max_age", max_age), self._max_ttl)
+        check_time(claims, self._now(), self._leeway, oldest)
         check_scope(claims, scope)
         self._check_binding(claims, bind)
         self._check_list(claims)

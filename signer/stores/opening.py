@@ -39,5 +39,7 @@ def sqlite_path(url: str) -> str:
 def _may_create(query: str) -> bool:
     modes = {"": True, "mode=rwc": True, "mode=rw": False}
     if query not in modes:
-        raise ConfigurationError("DATABASE_URL knows one option: ?mode=rw (the file must exist) or ?mode=rwc.")
+        raise ConfigurationError(
+            "DATABASE_URL knows one option: ?mode=rw (the file must exist) or ?mode=rwc."
+        )
     return modes[query]

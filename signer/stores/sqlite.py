@@ -41,7 +41,7 @@ CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID
 INSERT INTO marks VALUES ('generation', 0), ('horizon', 0);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
-"""
+"""  # noqa: S608 - two integers of ours
 #: One statement sees one snapshot: token, groups and horizon as they stood together.
 _LOOKUP: Final = """
 SELECT 0, revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?

@@ -1,0 +1,159 @@
+"""The handlers: each says what one route does; endpoint() does what all of them need."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, ParamSpec, TypeVar
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ..claims import scope_words
+from ..errors import RequestInvalid, TokenError
+from ..requests import IssueRequest, Request
+from ..signer import PURGE_PAUSE, Signer
+from ..stores import Store
+from ..stores.base import PURGE_STEP
+from .answers import Answer
+from .bodies import ConsumeRequest, RevokeRequest, TokenRequest, ValidRequest, check_public, read
+from .callers import Caller, identify
+
+B = TypeVar("B", bound=Request)
+P = ParamSpec("P")
+R = TypeVar("R")
+Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
+
+OK: Final[dict[str, Any]] = {"status_code": 200, "status": True}
+
+
+class API:
+    """The service's calls on one Signer.
+
+    Look-ups are a few microseconds and run in the event loop. Changes wait for a disk, and run one after
+    the other in a thread of their own.
+    """
+
+    def __init__(self, signer: Signer, store: Store, anonymous: Caller) -> None:
+        self._signer = signer
+        self._store = store
+        self._anonymous = anonymous
+        self._writer = ThreadPoolExecutor(1, "signer-list")
+        self._ping: asyncio.Future[None] | None = None
+
+    def endpoint(
+        self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
+    ) -> Endpoint:
+        """A route's function: the caller's credential first, then the body, then the handler."""
+        words = scope_words(scope)
+
+        async def answer(request: HTTPRequest) -> Response:
+            caller = identify(request.headers, self._signer, self._anonymous)
+            caller.require(words)
+            return await handler(caller, await read(request, body))
+
+        return answer
+
+    async def issue(self, caller: Caller, request: IssueRequest) -> Response:
+        """POST /app/token"""
+        check_public(request.purpose)
+        caller.require(scope_words(request.scope))
+        token = self._signer.issue(
+            purpose=request.purpose,
+            sub=request.sub,
+            ttl=request.ttl,
+            scope=request.scope,
+            aud=request.aud,
+            client_id=caller.client_id,
+            sid=request.sid,
+            data=request.data,
+            max_uses=request.max_uses,
+            bind=request.bind,
+        )
+        claims = self._signer.inspect(token).unverified_claims
+        return Answer({"status_code": 200, "token": token, "jti": claims.jti, "exp": claims.exp})
+
+    async def is_valid(self, request: HTTPRequest) -> Response:
+        """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
+        token = request.path_params["token"]
+        if request.method == "POST":
+            again = (await read(request, TokenRequest)).token
+            if again is not None and again != token:
+                raise RequestInvalid("token: the body names another token than the path", "token")
+        try:
+            self._signer.introspect(token)
+        except TokenError:
+            return Answer({"status_code": 200, "status": False})
+        return Answer(OK)
+
+    async def validate(self, caller: Caller, request: ValidRequest) -> Response:
+        """POST /app/valid"""
+        scope, aud, bind = request.scope, request.aud, request.bind
+        try:
+            if request.purpose is None:
+                claims = self._signer.introspect(request.token, scope=scope, aud=aud, bind=bind)
+            else:
+                purpose = request.purpose
+                claims = self._signer.validate(
+                    request.token, purpose=purpose, scope=scope, aud=aud, bind=bind
+                )
+        except TokenError as error:
+            return Answer({"status_code": 200, "status": False, "code": error.code, "detail": str(error)})
+        return Answer(OK | {"claims": claims})
+
+    async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:
+        """POST /app/consume"""
+        check_public(request.purpose)
+        use = await self._write(
+            self._signer.consume,
+            request.token,
+            purpose=request.purpose,
+            scope=request.scope,
+            aud=request.aud,
+            bind=request.bind,
+        )
+        return Answer(OK | {"uses_left": use.uses_left, "claims": use.claims})
+
+    async def revoke(self, caller: Caller, request: RevokeRequest) -> Response:
+        """POST /app/revoke"""
+        match request:
+            case RevokeRequest(token=str(token)):
+                await self._write(self._signer.revoke, token)
+            case RevokeRequest(jti=str(jti), exp=int(exp)):
+                await self._write(self._signer.revoke_jti, jti, exp)
+            case RevokeRequest(sub=str(sub)):
+                await self._write(self._signer.revoke_subject, sub)
+            case RevokeRequest(sid=str(sid)):
+                await self._write(self._signer.revoke_session, sid)
+            case RevokeRequest(client_id=str(client_id)):
+                await self._write(self._signer.revoke_client, client_id)
+        return Answer(OK)
+
+    async def purge(self, caller: Caller, request: Request) -> Response:
+        """DELETE /app/clear/all/tokens"""
+        purged = step = await self._write(self._signer.purge_step)
+        while step == PURGE_STEP:
+            await asyncio.sleep(PURGE_PAUSE)
+            step = await self._write(self._signer.purge_step)
+            purged += step
+        return Answer(OK | {"purged": purged})
+
+    async def healthz(self, request: HTTPRequest) -> Response:
+        """GET /healthz: the process answers."""
+        return Answer({"status": "ok"})
+
+    async def readyz(self, request: HTTPRequest) -> Response:
+        """GET /readyz: the list can be read and written, and is intact."""
+        # One check at a time, however many ask: it reads the whole list.
+        if self._ping is None or self._ping.done():
+            self._ping = asyncio.ensure_future(asyncio.to_thread(self._store.ping))
+        await asyncio.shield(self._ping)
+        return Answer({"status": "ok"})
+
+    def close(self) -> None:
+        """Finish the changes under way and close the list."""
+        self._writer.shutdown()
+        self._store.close()
+
+    async def _write(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, lambda: change(*args, **kwargs))

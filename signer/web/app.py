@@ -1,0 +1,80 @@
+"""The ASGI application."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+
+from ..assembly import assemble
+from ..errors import SignerError
+from ..requests import IssueRequest, Request
+from ..settings import Settings
+from .api import API
+from .bodies import ConsumeRequest, RevokeRequest, ValidRequest
+from .callers import DEVELOPER, Caller
+from .middleware import DevelopmentGuard, RequestLog
+from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The service as an ASGI application, its list opened.
+
+    Raises:
+        ConfigurationError, StoreError: the service cannot start.
+    """
+    signer, store = assemble(settings)
+    anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
+    api = API(signer, store, anonymous)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if settings.is_development:
+            _warn()
+        yield
+        api.close()
+
+    guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
+    app = Starlette(
+        routes=_routes(api),
+        middleware=[Middleware(RequestLog), *guard],
+        exception_handlers={
+            SignerError: on_signer_error,
+            HTTPException: on_http_error,
+            ClientDisconnect: on_disconnect,
+            Exception: on_bug,
+        },
+        lifespan=lifespan,
+    )
+    # A redirect would carry the path, and so the token, in a header and into histories.
+    app.router.redirect_slashes = False
+    return app
+
+
+def _routes(api: API) -> list[Route]:
+    endpoint = api.endpoint
+    return [
+        # `:path`, so that whatever text is asked about is answered "not valid" and not "no such page".
+        Route("/app/valid/{token:path}", api.is_valid, methods=["GET", "POST"]),
+        Route("/app/valid", endpoint(api.validate, ValidRequest, "token:introspect"), methods=["POST"]),
+        Route("/app/token", endpoint(api.issue, IssueRequest, "token:issue"), methods=["POST"]),
+        Route("/app/consume", endpoint(api.consume, ConsumeRequest, "token:introspect"), methods=["POST"]),
+        Route("/app/revoke", endpoint(api.revoke, RevokeRequest, "token:revoke"), methods=["POST"]),
+        Route("/app/clear/all/tokens", endpoint(api.purge, Request, "token:purge"), methods=["DELETE"]),
+        Route("/healthz", api.healthz),
+        Route("/readyz", api.readyz),
+    ]
+
+
+def _warn() -> None:
+    logger.warning(
+        "DEVELOPMENT SERVICE: SECRET_KEY is not set. Whoever calls from this machine may issue and revoke"
+        " tokens, under a key kept beside the list. For production:"
+        ' SECRET_KEY="$(python -m signer keygen)" python app.py, and keep that key.'
+    )

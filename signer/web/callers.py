@@ -1,0 +1,82 @@
+"""Who calls, and what they may do."""
+
+from base64 import b64decode
+from typing import Final
+from urllib.parse import unquote
+
+from msgspec import Struct
+from starlette.datastructures import Headers
+
+from ..claims import CLIENT_PURPOSE, Claims, scope_words
+from ..errors import CredentialInvalid, CredentialMissing, ScopeInsufficient, TokenError
+from ..signer import Signer
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """A client, or nobody in particular (`client_id` None), and the scopes it holds."""
+
+    client_id: str | None = None
+    scopes: frozenset[str] = frozenset()
+    #: The development service's one caller: may do everything and hand out every scope.
+    is_developer: bool = False
+
+    def require(self, words: frozenset[str]) -> None:
+        """Return if the caller holds every one of these scopes.
+
+        Raises:
+            CredentialMissing: it does not, and showed no credential that could.
+            ScopeInsufficient: it does not.
+        """
+        if self.is_developer or words <= self.scopes:
+            return
+        if self.client_id is None:
+            raise CredentialMissing
+        raise ScopeInsufficient(
+            f"The client credential lacks the scope {' '.join(sorted(words - self.scopes))}."
+        )
+
+
+DEVELOPER: Final = Caller(is_developer=True)
+
+
+def identify(headers: Headers, signer: Signer, anonymous: Caller) -> Caller:
+    """The caller a request's credential names; `anonymous` where there is none.
+
+    A credential comes as `Authorization: Bearer …`, or as Basic with the client id as user and the
+    credential as password, each percent-encoded or not (RFC 6749, section 2.3.1, which clients disagree on).
+
+    Raises:
+        CredentialInvalid: it is not valid now, or another client's, or there are several.
+        SystemUnavailable: it cannot be checked.
+    """
+    values = headers.getlist("authorization")
+    if not values:
+        return anonymous
+    if len(values) > 1:
+        raise CredentialInvalid
+    scheme, _, value = values[0].partition(" ")
+    match scheme.lower():
+        case "bearer":
+            claims = _credential(signer, value.strip())
+        case "basic":
+            client_id, _, credential = _basic(value.strip()).partition(":")
+            claims = _credential(signer, unquote(credential))
+            if claims.sub != unquote(client_id):
+                raise CredentialInvalid
+        case _:
+            raise CredentialInvalid
+    return Caller(client_id=claims.sub, scopes=scope_words(claims.scope))
+
+
+def _credential(signer: Signer, credential: str) -> Claims:
+    try:
+        return signer.validate(credential, purpose=CLIENT_PURPOSE)
+    except TokenError:
+        raise CredentialInvalid from None
+
+
+def _basic(value: str) -> str:
+    try:
+        return b64decode(value, validate=True).decode()
+    except ValueError:
+        raise CredentialInvalid from None

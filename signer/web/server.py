@@ -1,0 +1,71 @@
+"""Running the service: uvicorn with the settings it needs here."""
+
+import logging
+import os
+import sys
+
+import uvicorn
+from starlette.applications import Starlette
+
+from ..assembly import assemble
+from ..errors import SignerError
+from ..settings import Settings
+from .app import create_app
+
+#: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
+SHUTDOWN_TIMEOUT = 10
+
+
+def load() -> Starlette:
+    """The application as the environment describes it, for `uvicorn app:app` and every worker.
+
+    Raises:
+        SystemExit: it cannot start; the one line says why.
+    """
+    try:
+        settings = Settings.from_env(os.environ)
+        configure_logging(settings.log_level)
+        return create_app(settings)
+    except SignerError as error:
+        raise SystemExit(f"signer: {error}") from None
+
+
+def serve() -> None:
+    """Serve until a signal ends it.
+
+    Raises:
+        SystemExit: it cannot start; the one line says why.
+    """
+    try:
+        settings = Settings.from_env(os.environ)
+        # Made once, here, before there are workers: one that restarts must find a list, not make one.
+        assemble(settings).store.close()
+    except SignerError as error:
+        raise SystemExit(f"signer: {error}") from None
+    if settings.web_concurrency > 1 and "?" not in settings.database_url:
+        os.environ["DATABASE_URL"] = settings.database_url + "?mode=rw"
+    configure_logging(settings.log_level)
+    uvicorn.run(
+        "signer.web.server:load",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.web_concurrency,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it prints paths, and so tokens
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+    )
+
+
+def configure_logging(level: str) -> None:
+    """One line a record on standard error, and no access log, whoever started the server."""
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
