@@ -1,0 +1,45 @@
+"""What many tests need."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clock import Clock
+from service import KEY, Service, cli
+
+from signer import Signer, Store, open_store
+
+SCOPES = "token:issue token:introspect token:revoke token:purge read write"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(f"sqlite:///{tmp_path}/list.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def signer(store: Store, clock: Clock) -> Signer:
+    return Signer(KEY, store, clock=clock)
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A production service and a credential for everything."""
+    directory = tmp_path_factory.mktemp("production")
+    made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
+    with Service(directory, {"SECRET_KEY": KEY}, credential=made.stdout.strip()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The service as it starts with no configuration at all."""
+    with Service(tmp_path_factory.mktemp("development")) as running:
+        yield running

@@ -1,0 +1,171 @@
+"""A real service in a process of its own, and a client that sends it exactly what it is told."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = "a-test-key-of-more-than-thirty-two-bytes"
+PASSED_ON = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """A clean environment with these settings and no others."""
+    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return kept | {"PYTHONPATH": str(ROOT)} | settings
+
+
+def cli(directory: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m signer` in `directory`."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "signer", *arguments],
+        cwd=directory,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the service answered."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    raw: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+
+@dataclass
+class Service:
+    """`python app.py` in `directory`, with these settings in its environment."""
+
+    directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = (str(ROOT / "app.py"),)
+    credential: str | None = None
+    port: int = 0
+
+    def __enter__(self) -> "Service":
+        self.port = self.port or _free_port()
+        self.log_path = self.directory / f"service-{self.port}.log"
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", *(part.format(port=self.port) for part in self.command)],
+                cwd=self.directory,
+                env=environment(**{"PORT": str(self.port), **self.settings}),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> int:
+        """End it as an operator would; return the exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(20)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """kill -9, its workers too."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait(20)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        credential: str | None = None,
+    ) -> Reply:
+        """One request; a body that is not bytes is sent as JSON."""
+        sent = dict(headers or {})
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        credential = credential or self.credential
+        if credential and "Authorization" not in sent:
+            sent["Authorization"] = f"Bearer {credential}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body, sent)
+            response = connection.getresponse()
+            return Reply(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+    def issue(self, **request: Any) -> str:
+        """A token from POST /app/token."""
+        reply = self.call("POST", "/app/token", request)
+        assert reply.status == 200, reply.raw
+        return str(reply.json["token"])
+
+    def says_valid(self, token: str) -> bool:
+        """What GET /app/valid/{token} says."""
+        reply = self.call("GET", f"/app/valid/{token}")
+        assert (reply.status, reply.json["status_code"]) == (200, 200), reply.raw
+        return bool(reply.json["status"])
+
+    def send_raw(self, data: bytes, *, half_close: bool = False) -> bytes:
+        """Send these bytes and return all that comes back until the other side closes or falls silent."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(data)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            try:
+                while chunk := connection.recv(65536):
+                    answer += chunk
+                    connection.settimeout(0.3)
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return answer
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the service did not start:\n{self.log}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        self.kill()
+        raise AssertionError(f"the service did not listen:\n{self.log}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,147 @@
+"""The contract of signer.stores.Store, held against every implementation."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from signer import Store, open_store
+from signer.errors import StoreError
+from signer.stores import Entry
+
+JTI, OTHER = "a" * 22, "b" * 22
+EXP = 1_800_000_000
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """One of each kind; a new kind is one more line here."""
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/list.db"}
+    opened = open_store(urls[request.param])
+    yield opened
+    opened.close()
+
+
+def test_an_empty_list_knows_nothing(store: Store) -> None:
+    """Nothing is revoked until somebody revokes it."""
+    assert store.lookup(JTI, EXP, []) == Entry(revoked=False, uses=0, generation=0, horizon=0)
+    assert store.count() == 0
+    store.ping()
+
+
+def test_revoke_is_idempotent_and_of_one_token(store: Store) -> None:
+    """The row is named by id and expiry together."""
+    store.revoke(JTI, EXP)
+    store.revoke(JTI, EXP)
+    assert store.lookup(JTI, EXP, []).revoked
+    assert not store.lookup(OTHER, EXP, []).revoked
+    assert not store.lookup(JTI, EXP + 1, []).revoked
+    assert store.count() == 1
+
+
+def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
+    """None means refused, and nothing was counted."""
+    assert [store.use(JTI, EXP, 2) for _ in range(4)] == [1, 2, None, None]
+    assert store.lookup(JTI, EXP, []).uses == 2
+    assert store.use(JTI, EXP, 3) == 3
+    assert store.use(OTHER, EXP, 1) == 1
+
+
+def test_a_revoked_token_cannot_be_used_and_keeps_its_count(store: Store) -> None:
+    """Revoking and using share a row."""
+    store.use(JTI, EXP, 5)
+    store.revoke(JTI, EXP)
+    assert store.use(JTI, EXP, 5) is None
+    assert store.lookup(JTI, EXP, []) == Entry(revoked=True, uses=1)
+
+
+def test_generations_grow_whatever_the_clock_does(store: Store) -> None:
+    """Across groups too: each is above every one given out before."""
+    assert store.advance("sub:a", 1000, EXP) == 1000
+    assert store.advance("sub:b", 500, EXP) == 1001
+    assert store.advance("sub:a", 1001, EXP) == 1002
+    assert store.advance("sub:a", 9000, EXP) == 9000
+    assert store.lookup(JTI, EXP, ["sub:a"]).generation == 9000
+    assert store.lookup(JTI, EXP, ["sub:b"]).generation == 1001
+    assert store.lookup(JTI, EXP, ["sub:c"]).generation == 0
+
+
+def test_a_token_has_the_highest_generation_of_its_groups(store: Store) -> None:
+    """One look-up answers for the token and up to three groups."""
+    for name, generation in (("sub:a", 10), ("sid:s", 30), ("client_id:c", 20)):
+        store.advance(name, generation, EXP)
+    assert store.lookup(JTI, EXP, ["sub:a", "sid:s", "client_id:c"]).generation == 31
+    assert store.lookup(JTI, EXP, ["sub:a", "client_id:x"]).generation == 10
+
+
+def test_generations_grow_past_a_purge(store: Store) -> None:
+    """The row may go; that its number was given out stays known."""
+    store.advance("sub:a", 5000, 10)
+    assert store.purge(11) == 1
+    assert store.advance("sub:b", 1, EXP) == 5001
+
+
+def test_advancing_never_shortens_a_row(store: Store) -> None:
+    """A clock that stepped back must not bring the purge of a group forward."""
+    store.advance("sub:a", 1000, 100)
+    store.advance("sub:a", 1001, 50)
+    assert store.purge(100) == 0
+    assert store.lookup(JTI, EXP, ["sub:a"]).generation == 1001
+
+
+def test_purge_takes_what_expired_before_and_nothing_else(store: Store) -> None:
+    """Strictly before."""
+    for exp in (9, 10, 11):
+        store.revoke(JTI, exp)
+        store.advance(f"sub:{exp}", exp, exp)
+    assert store.purge(10) == 2
+    assert store.count() == 4
+    assert store.lookup(JTI, 10, []).revoked
+    assert store.purge(10) == 0
+
+
+def test_purge_takes_at_most_its_limit(store: Store) -> None:
+    """So that no writer waits long, and the caller can tell when there is no more."""
+    for number in range(25):
+        store.revoke(f"{number:022d}", 5 + number % 3)
+        store.advance(f"sub:{number}", 1, 5)
+    assert [store.purge(100, limit=20) for _ in range(4)] == [20, 20, 10, 0]
+
+
+def test_the_horizon_is_told_and_never_steps_back(store: Store) -> None:
+    """It says for which tokens the list cannot speak any more."""
+    store.purge(100)
+    store.purge(50)
+    assert store.lookup(JTI, EXP, []).horizon == 100
+
+
+def test_a_closed_list_answers_nothing(store: Store) -> None:
+    """Closed is not empty."""
+    store.revoke(JTI, EXP)
+    store.close()
+    store.close()
+    calls: list[Callable[[], object]] = [
+        lambda: store.lookup(JTI, EXP, []),
+        lambda: store.revoke(JTI, EXP),
+        lambda: store.use(JTI, EXP, 1),
+        lambda: store.advance("sub:a", 1, EXP),
+        lambda: store.purge(1),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError):
+            call()
+
+
+def test_threads_share_it(store: Store) -> None:
+    """Of 8 threads with 50 tries each, exactly the limit are given a number, each number once."""
+    barrier = threading.Barrier(8)
+
+    def claim(_: int) -> list[int | None]:
+        barrier.wait()
+        return [store.use(JTI, EXP, 100) for _ in range(50)]
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = [number for part in pool.map(claim, range(8)) for number in part if number is not None]
+    assert sorted(numbers) == list(range(1, 101))

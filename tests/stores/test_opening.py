@@ -1,0 +1,36 @@
+"""From a URL to a list."""
+
+from pathlib import Path
+
+import pytest
+
+from signer import open_store
+from signer.errors import ConfigurationError, StoreError
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "tokens.db", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/x.db", "memory", "memory://x",
+     "redis://localhost", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro"],
+)  # fmt: skip
+def test_what_names_no_list_is_refused(url: str) -> None:
+    """With the kinds there are."""
+    with pytest.raises(ConfigurationError, match="DATABASE_URL"):
+        open_store(url)
+
+
+def test_a_path_may_be_relative_absolute_and_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slashes and a path; what is no URL character is percent-encoded."""
+    monkeypatch.chdir(tmp_path)
+    for url, name in (("sqlite:///./a.db", "a.db"), (f"sqlite:///{tmp_path}/b.db", "b.db"), ("sqlite:///c%3F%20d", "c? d")):
+        open_store(url).close()
+        assert (tmp_path / name).exists()
+
+
+def test_mode_rw_asks_for_a_list_that_is_there(tmp_path: Path) -> None:
+    """A lost list must not come back empty."""
+    with pytest.raises(StoreError, match="unable to open"):
+        open_store(f"sqlite:///{tmp_path}/list.db?mode=rw")
+    assert not list(tmp_path.iterdir())
+    open_store(f"sqlite:///{tmp_path}/list.db?mode=rwc").close()
+    open_store(f"sqlite:///{tmp_path}/list.db?mode=rw").close()

@@ -1,0 +1,239 @@
+"""The SQLite list when its file, its disk or its neighbours misbehave: it fails closed."""
+
+import os
+import resource
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from service import environment
+
+from signer.errors import StoreError
+from signer.stores.sqlite import SQLiteStore
+
+JTI, OTHER = "a" * 22, "b" * 22
+EXP = 1_800_000_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "list.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStore]:
+    opened = SQLiteStore(path, timeout=0.2)
+    opened.revoke(JTI, EXP)
+    yield opened
+    opened.close()
+
+
+def refuses_everything(store: SQLiteStore) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.lookup(OTHER, EXP, []),
+        lambda: store.revoke(OTHER, EXP),
+        lambda: store.use(OTHER, EXP, 1),
+        lambda: store.advance("sub:a", 1, EXP),
+        lambda: store.purge(1),
+        store.count,
+        store.ping,
+    ]
+    for call in calls:
+        with pytest.raises(StoreError):
+            call()
+
+
+def test_it_remembers_across_restarts(store: SQLiteStore, path: Path) -> None:
+    """What was written is there for whoever opens the file next."""
+    store.close()
+    with closing(SQLiteStore(path)) as again:
+        assert again.lookup(JTI, EXP, []).revoked
+
+
+def test_only_its_owner_may_read_it(store: SQLiteStore, path: Path) -> None:
+    """It names subjects; SQLite gives its side files the same mode."""
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
+    """WAL, synchronous=FULL for every commit, clustered by expiry."""
+    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    plans = [
+        (row[3], sql)
+        for sql in ("SELECT 1 FROM tokens WHERE expires_at = 1 AND jti = ''", "DELETE FROM tokens WHERE (expires_at, jti) < (1, '')")
+        for row in store._writer.execute(f"EXPLAIN QUERY PLAN {sql}")
+    ]
+    assert plans
+    assert all("SEARCH tokens USING PRIMARY KEY" in plan for plan, _ in plans), plans
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> None:
+    """SQLite alone would go on with the deleted file, and a new worker with an empty one."""
+    Path(f"{path}{suffix}").unlink()
+    refuses_everything(store)
+    assert path.exists() == (suffix == "-wal")
+
+
+def test_a_replaced_file_refuses(store: SQLiteStore, path: Path) -> None:
+    """A list restored from yesterday's backup under a running service is not this list."""
+    shutil.copy(path, path.with_name("copy"))
+    os.replace(path.with_name("copy"), path)
+    refuses_everything(store)
+
+
+def test_a_file_put_back_answers_again(store: SQLiteStore, path: Path) -> None:
+    """The same file, by inode: nothing was lost."""
+    path.rename(path.with_name("away"))
+    refuses_everything(store)
+    path.with_name("away").rename(path)
+    assert store.lookup(JTI, EXP, []).revoked
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 8192])
+def test_a_truncated_file_refuses(store: SQLiteStore, path: Path, size: int) -> None:
+    """Readiness and the next start notice; no look-up calls a revoked token good."""
+    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(path, size)
+    with pytest.raises(StoreError):
+        store.ping()
+    try:
+        assert store.lookup(JTI, EXP, []).revoked
+    except StoreError:
+        pass
+    with pytest.raises(StoreError):
+        SQLiteStore(path).close()
+
+
+def test_a_damaged_file_refuses(store: SQLiteStore, path: Path) -> None:
+    """Pages overwritten with garbage behind the header."""
+    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+    with pytest.raises(StoreError):
+        store.ping()
+    with pytest.raises(StoreError):
+        SQLiteStore(path).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database", b"\x00" * 8192])
+def test_a_file_that_is_no_list_is_not_taken_for_an_empty_one(path: Path, content: bytes) -> None:
+    """An empty file is what a full disk or a slip leaves of a list."""
+    path.write_bytes(content)
+    with pytest.raises(StoreError):
+        SQLiteStore(path)
+    assert path.read_bytes() == content
+
+
+def test_another_database_is_not_touched(path: Path) -> None:
+    """DATABASE_URL that points at an application's own data."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE tokens (x)")
+    with pytest.raises(StoreError, match="not a list"):
+        SQLiteStore(path)
+
+
+def test_a_list_of_a_later_version_is_refused(store: SQLiteStore, path: Path) -> None:
+    """It may hold rows that this version would not heed."""
+    store._writer.execute("PRAGMA user_version = 2")
+    store.close()
+    with pytest.raises(StoreError, match="not a list this version can read"):
+        SQLiteStore(path)
+
+
+def test_a_locked_list_refuses_changes_and_still_answers(store: SQLiteStore, path: Path) -> None:
+    """In WAL a writer blocks writers only; afterwards all is as before."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            store.revoke(OTHER, EXP)
+        with pytest.raises(StoreError, match="locked"):
+            store.ping()
+        assert store.lookup(JTI, EXP, []).revoked
+        other.execute("ROLLBACK")
+    assert not store.lookup(OTHER, EXP, []).revoked
+    store.revoke(OTHER, EXP)
+    store.ping()
+
+
+def test_a_full_disk_refuses_changes_and_loses_nothing(store: SQLiteStore, path: Path) -> None:
+    """Every change either is there afterwards or raised; with room again, changes go on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    done = 0
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size + 50_000, hard))
+    try:
+        with pytest.raises(StoreError):
+            for number in range(1000):
+                store.revoke(f"{number:022d}", EXP)
+                done += 1
+        assert 0 < done < 1000
+        assert store.lookup(JTI, EXP, []).revoked
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+    assert [store.lookup(f"{number:022d}", EXP, []).revoked for number in range(done + 1)] == [True] * done + [False]
+    store.revoke(OTHER, EXP)
+    store.close()
+    with closing(SQLiteStore(path)) as again:
+        assert again.lookup("0" * 22, EXP, []).revoked
+        assert again.count() == done + 2
+
+
+READ_ONLY = """
+import os, sys
+from signer.errors import StoreError
+from signer.stores.sqlite import SQLiteStore
+if os.geteuid() == 0:  # to root nothing is read-only
+    os.setuid(65534)
+try:
+    SQLiteStore(sys.argv[1])
+except StoreError as error:
+    print("refused:", error)
+"""
+
+
+def test_a_list_that_cannot_be_written_stops_the_start() -> None:
+    """A service that cannot revoke must not come up as if it could."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "list.db"
+        SQLiteStore(path).close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        try:
+            tried = subprocess.run(
+                [sys.executable, "-c", READ_ONLY, str(path)],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        finally:
+            Path(folder).chmod(0o755)
+    assert tried.stdout.startswith("refused:"), tried.stdout + tried.stderr
+
+
+def test_a_list_is_not_carried_across_fork(store: SQLiteStore) -> None:
+    """SQLite's locks do not survive it (sqlite.org/howtocorrupt.html, 2.7)."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            store.lookup(JTI, EXP, [])
+        except StoreError as error:
+            os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read, "rb") as told:
+        assert b"fork" in told.read()

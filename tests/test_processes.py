@@ -1,0 +1,196 @@
+"""Races and crashes, with real processes."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from service import KEY, Service, cli, environment
+
+from signer import Signer, open_store
+from signer.errors import TokenRevoked
+
+STARTER = """
+import sys
+from signer import Signer, open_store
+print("ready", flush=True)
+sys.stdin.readline()
+signer = Signer(sys.argv[1], open_store(sys.argv[2]))
+tokens = sys.argv[3:]
+"""
+CONSUMER = STARTER + """
+from signer import TokenError
+for token in tokens:
+    try:
+        print(signer.consume(token).uses_left)
+    except TokenError as error:
+        print(error.code)
+"""
+REVOKER = STARTER + """
+for number in range(10**6):
+    signer.revoke_jti(f"{number:022d}", 4_000_000_000)
+    print(number, flush=True)
+"""
+
+
+def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, KEY, *arguments],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
+    """Let all go on at once; return what each printed."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=60)[0].split() for process in processes]
+
+
+def test_eight_processes_claim_a_single_use_and_one_wins(tmp_path: Path) -> None:
+    """They also create the list at once. For each of 50 tokens exactly one is told it had the use."""
+    signer = Signer(KEY)
+    tokens = [signer.issue() for _ in range(50)]
+    url = f"sqlite:///{tmp_path}/list.db"
+    answers = let_go([start(CONSUMER, url, *tokens) for _ in range(8)])
+    for told in zip(*answers, strict=True):
+        assert sorted(told) == ["0"] + ["token_used"] * 7
+
+
+def test_eight_processes_share_a_limit_of_uses(tmp_path: Path) -> None:
+    """max_uses=3 is three, and each is told another number of uses left."""
+    url = f"sqlite:///{tmp_path}/list.db"
+    token = Signer(KEY, open_store(url)).issue(max_uses=3)
+    answers = let_go([start(CONSUMER, url, token) for _ in range(8)])
+    assert sorted(told for (told,) in answers) == ["0", "1", "2"] + ["token_used"] * 5
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    """A stream of revocations, cut off anywhere."""
+    url = f"sqlite:///{tmp_path}/list.db"
+    process = start(REVOKER, url)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    threading.Timer(0.7, process.kill).start()
+    done = [int(line) for line in process.stdout if line.endswith("\n")]
+    process.communicate(timeout=30)
+    assert len(done) > 10
+    store = open_store(url)
+    assert all(store.lookup(f"{number:022d}", 4_000_000_000, []).revoked for number in done)
+    assert store.count() <= len(done) + 1
+    store.close()
+
+
+@pytest.fixture
+def credential(tmp_path: Path) -> str:
+    scope = "token:issue token:introspect token:revoke token:purge"
+    return cli(tmp_path, "client", "tests", "--scope", scope, "--ttl", "1d", SECRET_KEY=KEY).stdout.strip()
+
+
+def test_a_revocation_is_seen_by_every_process_at_once(tmp_path: Path, credential: str) -> None:
+    """Two services on one list: from the answer on, the other one refuses."""
+    settings = {"SECRET_KEY": KEY}
+    with (
+        Service(tmp_path, settings, credential=credential) as first,
+        Service(tmp_path, settings, credential=credential) as second,
+    ):
+        for here, there in ((first, second), (second, first)) * 10:
+            token = here.issue(sub="alice")
+            assert there.says_valid(token)
+            assert here.call("POST", "/app/revoke", {"token": token}).status == 200
+            assert not there.says_valid(token)
+        token = first.issue(sub="alice")
+        assert second.says_valid(token)
+        assert first.call("POST", "/app/revoke", {"sub": "alice"}).status == 200
+        assert not second.says_valid(token)
+        assert second.says_valid(first.issue(sub="alice"))
+
+
+def test_one_use_over_two_workers_and_many_requests(tmp_path: Path, credential: str) -> None:
+    """The same through HTTP, with WEB_CONCURRENCY=2."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, credential=credential) as service, ThreadPoolExecutor(16) as pool:
+        for _ in range(5):
+            token = service.issue()
+            calls = [pool.submit(service.call, "POST", "/app/consume", {"token": token}) for _ in range(16)]
+            assert sorted(call.result().status for call in calls) == [200] + [409] * 15
+
+
+def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, credential: str) -> None:
+    """Revocations stream in from 4 clients, the server is killed, started again and asked."""
+    settings = {"SECRET_KEY": KEY}
+    signer = Signer(KEY)
+    tokens = [signer.issue() for _ in range(4000)]
+    acknowledged: list[str] = []
+    with Service(tmp_path, settings, credential=credential) as service:
+
+        def revoke(part: list[str]) -> None:
+            for token in part:
+                try:
+                    if service.call("POST", "/app/revoke", {"token": token}).status == 200:
+                        acknowledged.append(token)
+                except OSError:
+                    return
+
+        clients = [threading.Thread(target=revoke, args=(tokens[start::4],)) for start in range(4)]
+        for client in clients:
+            client.start()
+        while len(acknowledged) < 200:
+            time.sleep(0.01)
+        service.kill()
+        for client in clients:
+            client.join(30)
+    assert 200 <= len(acknowledged) < 4000
+    with Service(tmp_path, settings, credential=credential) as service:
+        assert not [token for token in acknowledged if service.says_valid(token)]
+        assert service.says_valid(tokens[-1]) == (tokens[-1] not in acknowledged)
+
+
+def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: str) -> None:
+    """The list is deleted while two workers run and one of them dies: its successor refuses to start, and
+    nothing is called valid."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, credential=credential) as service:
+        token = service.issue()
+        assert service.call("POST", "/app/revoke", {"token": token}).status == 200
+        (tmp_path / "tokens.db").unlink()
+        workers = subprocess.run(
+            ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        subprocess.run(["kill", "-9", workers[-1]], check=True)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and "signer:" not in service.log:
+            try:
+                reply = service.call("GET", f"/app/valid/{token}")
+            except OSError:
+                continue
+            assert (reply.status, reply.json["status"]) == (503, False)
+        assert not (tmp_path / "tokens.db").exists()
+
+
+def test_tokens_from_the_library_and_the_service_are_the_same(tmp_path: Path, credential: str) -> None:
+    """One key and one list, two ways in."""
+    with Service(tmp_path, {"SECRET_KEY": KEY}, credential=credential) as service:
+        signer = Signer(KEY, open_store(f"sqlite:///{tmp_path}/tokens.db"))
+        theirs, ours = service.issue(sub="alice"), signer.issue(sub="alice")
+        assert signer.validate(theirs).client_id == "tests"
+        assert service.says_valid(ours)
+        service.call("POST", "/app/revoke", {"token": ours})
+        with pytest.raises(TokenRevoked):
+            signer.validate(ours)
+        signer.revoke(theirs)
+        assert not service.says_valid(theirs)
