@@ -1,6 +1,7 @@
 """What stands around every request. Pure ASGI: a BaseHTTPMiddleware would cost most of the throughput."""
 
 import logging
+import re
 import secrets
 import time
 from ipaddress import ip_address
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 #: Any other method is logged as OTHER: it is the caller's text.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+#: RFC 3986, section 3.2: an address of IPv6 in brackets, or a name, and a port.
+_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 
 class RequestLog:
@@ -88,6 +91,7 @@ def _is_local(scope: Scope) -> bool:
         and len(hosts) == 1
         and _is_loopback(_host(hosts[0]))
         and all(_is_loopback(_host(origin.partition("://")[2])) for origin in origins)
+        and headers.get("sec-fetch-site") in (None, "none", "same-origin", "same-site")
         and not any(_is_forwarding(name) for name in headers)
     )
 
@@ -97,9 +101,8 @@ def _is_forwarding(header: str) -> bool:
 
 
 def _host(authority: str) -> str:
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0].lower()
+    match = _AUTHORITY.fullmatch(authority)
+    return (match[1] or match[2]).lower() if match else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,0 +1,113 @@
+"""The shape of the code, kept by machine."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import signer
+from service import ROOT, environment
+from signer import errors
+
+PACKAGE = ROOT / "signer"
+#: Each module may import those before it, and no other of ours.
+ORDER = [
+    "errors", "claims", "requests", "keys", "codec", "stores.base", "stores.memory", "stores.sqlite",
+    "stores.opening", "stores", "signer", "credentials", "settings", "assembly", "", "cli", "__main__",
+    "web.answers", "web.problems", "web.bodies", "web.callers", "web.api", "web.middleware", "web.app",
+    "web.server", "web",
+]  # fmt: skip
+ONLY_IN = {
+    "itsdangerous": {"codec"},
+    "sqlite3": {"stores.sqlite"},
+    "starlette": {name for name in ORDER if name.startswith("web.")},
+    "uvicorn": {"web.server"},
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+def imports(path: Path) -> set[str]:
+    """The absolute names of the modules this file imports; ours without the leading `signer.`, as "./x"."""
+    found = set()
+    here = ["signer", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*here[: len(here) - node.level + 1], node.module or ""]).rstrip(".") if node.level else node.module
+            found |= {f"{base}.{alias.name}" for alias in node.names} | {str(base)}
+    return found
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def test_imports_run_one_way() -> None:
+    """errors <- claims <- codec <- signer <- web <- app.py, with the rest in between."""
+    assert set(MODULES) == set(ORDER)
+    for name, path in MODULES.items():
+        ours = {found.removeprefix("signer").lstrip(".") for found in imports(path) if found.split(".")[0] == "signer"}
+        packages = {name.rpartition(".")[0], "stores"} if name.startswith("stores.") else {name.rpartition(".")[0]}
+        later = {found for found in ours & set(ORDER) if ORDER.index(found) >= ORDER.index(name)} - packages
+        assert not later, f"{name} imports {later}"
+
+
+def test_each_outside_library_has_its_place() -> None:
+    """itsdangerous in the codec, Starlette in web, each engine in one file."""
+    for name, path in MODULES.items():
+        for library, places in ONLY_IN.items():
+            if any(found.split(".")[0] == library for found in imports(path)):
+                assert name in places, f"{name} imports {library}"
+
+
+def test_only_settings_and_the_starters_see_the_environment() -> None:
+    """settings.py reads it; whoever starts a program hands it over."""
+    users = {name for name, path in MODULES.items() if "os.environ" in path.read_text()}
+    assert users == {"cli", "web.server"}
+
+
+def test_import_signer_loads_nothing_optional_and_touches_nothing(tmp_path: Path) -> None:
+    """No web framework, no database, no file."""
+    program = "import sys, signer; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert "signer.codec" in loaded
+    assert not {"starlette", "uvicorn", "sqlite3", "asyncio", "signer.web", "signer.cli"} & set(loaded)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_top_level_is_the_fixed_one() -> None:
+    """What git tracks, beside dot-files."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
+    assert top <= {"signer", "app.py", "tests", "pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_every_error_has_a_code_of_its_own_that_its_docs_name() -> None:
+    """The tree in the module's docstring is the tree."""
+    classes = [getattr(errors, name) for name in errors.__all__]
+    assert len({kind.code for kind in classes}) == len(classes)
+    leaves = [kind for kind in classes if not kind.__subclasses__()]
+    assert errors.__doc__ is not None
+    tree = [line.split() for line in errors.__doc__.splitlines()]
+    for kind in leaves:
+        assert any(kind.__name__ in line and any(word.rstrip(";") == kind.code for word in line) for line in tree), kind
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    """`__all__` of the package."""
+    for name in signer.__all__:
+        assert getattr(signer, name).__doc__, name
+
+
+def test_every_public_class_and_function_says_what_it_is() -> None:
+    """Methods that fulfil a protocol have their docstring there."""
+    for path in MODULES.values():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"

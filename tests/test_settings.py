@@ -1,0 +1,104 @@
+"""The environment, checked."""
+
+import pytest
+from service import KEY, Service
+
+from signer.errors import ConfigurationError
+from signer.settings import Settings
+
+OTHER = "another-key-of-more-than-thirty-two-bytes"
+
+
+def test_nothing_set_is_the_development_service() -> None:
+    """On loopback, with a list in the working directory, and tokens that live an hour."""
+    settings = Settings.from_env({})
+    assert settings.is_development
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.database_url == "sqlite:///./tokens.db"
+    assert (settings.token_ttl_minutes, settings.token_leeway_seconds) == (60, 10)
+    assert not settings.anonymous_scopes
+
+
+def test_every_setting_is_read() -> None:
+    """Under its fixed name."""
+    settings = Settings.from_env(
+        {
+            "SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": f"{OTHER}, {OTHER}2", "DATABASE_URL": "memory://",
+            "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "HOST": "0.0.0.0",
+            "PORT": "80", "WEB_CONCURRENCY": "1", "ANONYMOUS_SCOPES": "token:issue read", "LOG_LEVEL": "DEBUG",
+        }
+    )  # fmt: skip
+    assert settings.keys is not None
+    assert len(settings.keys.by_id) == 3
+    assert (settings.token_ttl_minutes, settings.token_max_ttl_minutes, settings.token_leeway_seconds) == (5, 10, 0)
+    assert (settings.host, settings.port, settings.log_level) == ("0.0.0.0", 80, "debug")
+    assert settings.anonymous_scopes == {"token:issue", "read"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", ""),
+        ("SECRET_KEY", "x" * 31),
+        ("SECRET_KEY", f"{KEY},x"),
+        ("SECRET_KEY", f"{KEY}\n"),
+        ("SECRET_KEY_FALLBACKS", KEY),
+        ("SECRET_KEY_FALLBACKS", f"{OTHER},{OTHER}"),
+        ("SECRET_KEY_FALLBACKS", f"{OTHER},"),
+        ("SECRET_KEY_FALLBACKS", "short"),
+        ("TOKEN_TTL_MINUTES", "0"),
+        ("TOKEN_TTL_MINUTES", "1.5"),
+        ("TOKEN_TTL_MINUTES", "NaN"),
+        ("TOKEN_TTL_MINUTES", "1e3"),
+        ("TOKEN_TTL_MINUTES", "٣"),
+        ("TOKEN_TTL_MINUTES", "129601"),
+        ("TOKEN_TTL_MINUTES", "9" * 5000),
+        ("TOKEN_TTL_MINUTES", ""),
+        ("TOKEN_MAX_TTL_MINUTES", "-1"),
+        ("TOKEN_LEEWAY_SECONDS", "301"),
+        ("PORT", "65536"),
+        ("WEB_CONCURRENCY", "0"),
+        ("ANONYMOUS_SCOPES", "token:isue"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
+    """And never repeats a key."""
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        Settings.from_env({"SECRET_KEY": KEY, name: value})
+    assert KEY not in str(caught.value)
+    assert OTHER not in str(caught.value)
+
+
+def test_fallbacks_without_a_key_are_refused() -> None:
+    """A rotation half done must not open the development service."""
+    with pytest.raises(ConfigurationError, match="SECRET_KEY"):
+        Settings.from_env({"SECRET_KEY_FALLBACKS": OTHER})
+
+
+def test_a_list_in_memory_is_for_one_process() -> None:
+    """Two workers would each revoke for themselves."""
+    with pytest.raises(ConfigurationError, match="WEB_CONCURRENCY"):
+        Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "memory://", "WEB_CONCURRENCY": "2"})
+
+
+def test_no_repr_shows_a_value() -> None:
+    """Settings end up in tracebacks and debuggers."""
+    settings = Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "sqlite:///private.db"})
+    assert KEY not in repr(settings)
+    assert "private" not in repr(settings)
+
+
+@pytest.mark.parametrize("command", [None, ("-m", "uvicorn", "app:app", "--app-dir", ".", "--port", "{port}")])
+def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
+    tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...] | None
+) -> None:
+    """Under either way to start it."""
+    directory = tmp_path_factory.mktemp("wrong")
+    service = Service(directory, {"SECRET_KEY": KEY, "LOG_LEVEL": "loud"})
+    if command:
+        (directory / "app.py").symlink_to(service.command[0])
+        service.command = command
+    with pytest.raises(AssertionError, match="did not start"):
+        service.__enter__()
+    assert service.log == "signer: LOG_LEVEL must be one of debug, info, warning, error, critical.\n"

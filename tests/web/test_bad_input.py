@@ -1,0 +1,216 @@
+"""Bad input of every kind gets a 4xx in one form; never a 500, never a traceback."""
+
+import json
+import socket
+import time
+from typing import Any
+
+import pytest
+from service import Service
+
+JSON = {"Content-Type": "application/json"}
+BODIES: list[tuple[str, bytes, int, str | None]] = [
+    ("not json", b"hello", 400, None),
+    ("half of json", b'{"ttl":', 400, None),
+    ("trailing text", b"{} {}", 400, None),
+    ("a byte order mark", b"\xef\xbb\xbf{}", 400, None),
+    ("white space", b"  ", 400, None),
+    ("null", b"null", 422, None),
+    ("a list", b"[]", 422, None),
+    ("a string", b'"x"', 422, None),
+    ("invalid UTF-8", b'{"sub":"\xff"}', 400, None),
+    ("a surrogate as bytes", b'{"sub":"\xed\xa0\x80"}', 400, None),
+    ("half a surrogate pair", b'{"sub":"\\ud800"}', 400, None),
+    ("half a pair in data", b'{"data":["\\udc00"]}', 400, None),
+    ("NaN", b'{"ttl":NaN}', 400, None),
+    ("Infinity in data", b'{"data":Infinity}', 400, None),
+    ("100,000 brackets", b'{"data":' + b"[" * 50_000, 400, None),
+    ("100,000 brackets at the top", b"[" * 50_000, 422, None),
+    ("brackets in an unknown member", b'{"x":' + b"[" * 50_000, 422, "x"),
+    ("data nested 40 deep", b'{"data":' + b"[" * 40 + b"]" * 40 + b"}", 422, "data"),
+    ("a 5,000-digit integer", b'{"ttl":' + b"9" * 5000 + b"}", 422, "ttl"),
+    ("a 5,000-digit integer in data", b'{"data":' + b"9" * 5000 + b"}", 422, "data"),
+    ("a 70-bit integer in data", b'{"data":1180591620717411303424}', 422, "data"),
+    ("a number too large", b'{"data":1e999}', 422, "data"),
+    ("true for a number", b'{"ttl":true}', 422, "ttl"),
+    ("a string for a number", b'{"ttl":"60"}', 422, "ttl"),
+    ("a fraction", b'{"ttl":60.5}', 422, "ttl"),
+    ("zero", b'{"ttl":0}', 422, "ttl"),
+    ("a negative ttl", b'{"ttl":-1}', 422, "ttl"),
+    ("a huge ttl", b'{"ttl":99999999999}', 422, "ttl"),
+    ("the year 10000", b'{"ttl":253402300800}', 422, "ttl"),
+    ("a number for a string", b'{"sub":1}', 422, "sub"),
+    ("a control character", b'{"sub":"a\\u0000"}', 422, "sub"),
+    ("a line end", b'{"sub":"a\\n"}', 422, "sub"),
+    ("a list for a scope", b'{"scope":["read"]}', 422, "scope"),
+    ("a purpose with a space", b'{"purpose":"a b"}', 422, "purpose"),
+    ("the reserved purpose", b'{"purpose":"kid"}', 422, "purpose"),
+    ("an unknown member", b'{"exp":1}', 422, "exp"),
+    ("the caller's own client_id", b'{"client_id":"x"}', 422, "client_id"),
+    ("zero uses", b'{"max_uses":0}', 422, "max_uses"),
+    ("data too large", json.dumps({"data": "x" * 5000}).encode(), 422, "data"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "field"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
+def test_a_bad_body_names_what_is_wrong(production: Service, body: bytes, status: int, field: str | None) -> None:
+    """application/problem+json (RFC 9457) with a stable code, and the member at fault."""
+    reply = production.call("POST", "/app/token", body, JSON)
+    assert (reply.status, reply.json.get("field")) == (status, field), reply.raw
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    assert reply.json["status"] == status
+    assert reply.json["code"] == {400: "body_malformed", 422: "request_invalid"}[status]
+    if field:
+        assert field in reply.json["detail"]
+    assert len(reply.raw) < 1000
+
+
+def test_a_token_in_the_wrong_place_is_not_repeated(production: Service) -> None:
+    """Not even in the answer to the one who sent it: answers end up in logs."""
+    token = production.issue()
+    for body in ({token: 1}, {"ttl": token}, {"sub": token * 2}, {"purpose": token}):
+        reply = production.call("POST", "/app/token", body)
+        assert reply.status == 422
+        assert token not in reply.raw.decode()
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+def test_a_body_must_say_that_it_is_json(production: Service, kind: str | None) -> None:
+    """A page of another site can post text, but not JSON without asking."""
+    reply = production.call("POST", "/app/token", b"{}", {"Content-Type": kind} if kind else {"Content-Type": ""})
+    assert (reply.status, reply.json["code"]) == (415, "media_type_unsupported")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
+def test_parameters_of_the_media_type_are_fine(production: Service, kind: str) -> None:
+    """And an empty body needs no type."""
+    assert production.call("POST", "/app/token", b"{}", {"Content-Type": kind}).status == 200
+    assert production.call("POST", "/app/token", b"", {"Content-Type": ""}).status == 200
+
+
+@pytest.mark.parametrize("path", ["/app/token", "/app/valid", "/app/consume", "/app/revoke", "/app/valid/x"])
+def test_a_body_of_2_mb_is_413(production: Service, path: str) -> None:
+    """Whether its length is declared or it comes in chunks."""
+    reply = production.call("POST", path, b" " * 2_000_000)
+    assert (reply.status, reply.json["code"]) == (413, "body_too_large")
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {production.credential}\r\n"
+    chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    sent = f"{head}Transfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n".encode() + chunk * 3
+    assert production.send_raw(sent).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("path", ["/", "/app", "/app/", "/app/token/", "/app/tokens", "/nothing", "/%00", "/app/valid%2Fx/"])
+def test_an_unknown_path_is_404(production: Service, path: str) -> None:
+    """In the same form, and never redirected: a redirect repeats the path in a header."""
+    reply = production.call("GET", path)
+    assert (reply.status, reply.json.get("code")) in ((404, "not_found"), (200, None))
+    assert "Location" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/app/token", {"POST"}),
+        ("PUT", "/app/token", {"POST"}),
+        ("OPTIONS", "/app/token", {"POST"}),
+        ("GET", "/app/valid", {"POST"}),
+        ("DELETE", "/app/valid/x", {"GET", "HEAD", "POST"}),
+        ("POST", "/app/clear/all/tokens", {"DELETE"}),
+        ("GET", "/app/clear/all/tokens", {"DELETE"}),
+        ("POST", "/healthz", {"GET", "HEAD"}),
+    ],
+)
+def test_an_unknown_method_is_405_with_allow(production: Service, method: str, path: str, allowed: set[str]) -> None:
+    """In the same form."""
+    reply = production.call(method, path)
+    assert (reply.status, reply.json["code"]) == (405, "method_not_allowed")
+    assert set(reply.headers["Allow"].split(", ")) == allowed
+
+
+def test_every_change_of_one_character_is_refused(production: Service) -> None:
+    """Each place of a token changed, removed or doubled, over HTTP."""
+    token = production.issue()
+    for place in range(0, len(token), 3):
+        for changed in (
+            token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :],
+            token[:place] + token[place + 1 :],
+            token[: place + 1] + token[place:],
+        ):
+            if changed != token:
+                assert not production.says_valid(changed), place
+    for path in ("/app/consume", "/app/revoke"):
+        reply = production.call("POST", path, {"token": token[:-1]})
+        assert (reply.status, reply.json["code"]) == (422, "token_malformed")
+    assert production.says_valid(token)
+
+
+RAW: list[bytes] = [
+    b"GET /app/valid/\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /app/valid/%FF%FE%ED%A0%80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://[::1/app HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    b"GET /app/valid/" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+    b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999\r\n\r\n",
+    b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: \xff\xfe\r\nContent-Length: 2\r\n\r\n{}",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\n\r\n",
+    b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\xfe\r\nContent-Length: 0\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01",
+    b"\r\n\r\n\r\n",
+    b"GET /healthz HTTP/9.9\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", RAW, ids=range(len(RAW)))
+def test_raw_bytes_of_every_kind_leave_no_500_and_no_traceback(production: Service, data: bytes) -> None:
+    """The service goes on."""
+    assert b" 500 " not in production.send_raw(data)[:20]
+    assert production.call("GET", "/healthz").status == 200
+    assert "Traceback" not in production.log
+
+
+def test_a_client_that_leaves_leaves_no_traceback(production: Service) -> None:
+    """In the middle of the head, of a body, and before the answer."""
+    head = (
+        "POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {production.credential}\r\n"
+    ).encode()
+    for data in (head[:50], head + b"Content-Length: 100\r\n\r\n{", head + b"Content-Length: 2\r\n\r\n{}"):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", production.port)) as connection:
+                connection.sendall(data)
+    deadline = time.monotonic() + 5
+    while "status=499" not in production.log and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "status=499" in production.log
+    assert production.call("GET", "/healthz").status == 200
+    assert "Traceback" not in production.log
+    assert "ERROR" not in production.log
+
+
+def test_a_body_that_does_not_come_is_408(production: Service) -> None:
+    """After ten seconds; it holds no connection, and no shut-down, up for longer."""
+    head = (
+        "POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
+        f"Authorization: Bearer {production.credential}\r\n\r\n{{"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", production.port), timeout=15) as connection:
+        connection.sendall(head)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"body_timeout" in answer
+
+
+def test_answers_carry_no_banner_and_are_not_kept(production: Service) -> None:
+    """No Server header; no cache keeps what speaks of a token."""
+    replies: list[Any] = [production.call("GET", path) for path in ("/healthz", "/app/valid/x", "/nothing", "/app/token")]
+    replies.append(production.call("POST", "/app/token"))
+    for reply in replies:
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert "Server" not in reply.headers

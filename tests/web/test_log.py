@@ -1,0 +1,66 @@
+"""What the log says, and what it never says."""
+
+import re
+import signal
+import socket
+import time
+
+import pytest
+from service import Service
+
+LINE = re.compile(
+    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO signer\.web\.middleware"
+    r" method=(?P<method>\S+) route=(?P<route>\S+) status=(?P<status>\d+)"
+    r" duration_ms=\d+\.\d\d request_id=(?P<id>[0-9a-f]{16})$",
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+def test_one_line_a_request_and_no_token_in_any(development: Service, under_uvicorn: Service, command: str) -> None:
+    """Tokens in paths, bodies, headers, queries and methods; uvicorn's access log is off either way."""
+    service = {"app.py": development, "uvicorn": under_uvicorn}[command]
+    token = service.issue()
+    seen = len(LINE.findall(service.log))
+    service.says_valid(token)
+    service.call("POST", f"/app/valid/{token}", {"token": token})
+    service.call("GET", f"/{token}?token={token}")
+    service.call("POST", "/app/token", {token: token}, {"X-Request-ID": token, "X-Token": token})
+    service.call("POST", "/app/token", credential=token)
+    service.send_raw(f"{token} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    time.sleep(0.2)
+    assert len(LINE.findall(service.log)) - seen >= 5
+    for part in (token, *token.split(".")[1:]):
+        assert part not in service.log
+
+
+def test_the_id_of_a_request_is_in_its_answer(development: Service) -> None:
+    """So that an answer and its line can be found from each other."""
+    reply = development.call("GET", "/app/valid/x")
+    time.sleep(0.2)  # the line is written after the answer
+    lines = {match["id"]: match for match in LINE.finditer(development.log)}
+    line = lines[reply.headers["X-Request-ID"]]
+    assert (line["method"], line["route"], line["status"]) == ("GET", "/app/valid/{token}", "200")
+
+
+def test_log_level_is_heeded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """At `warning` requests are not logged."""
+    with Service(tmp_path_factory.mktemp("quiet"), {"LOG_LEVEL": "warning"}) as service:
+        service.issue()
+        assert "method=" not in service.log
+        assert "DEVELOPMENT SERVICE" in service.log
+
+
+def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """uvicorn alone would wait for the rest of that body for ever."""
+    with Service(tmp_path_factory.mktemp("end")) as service:
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(
+                b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            )
+            time.sleep(0.2)
+            started = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            service.process.wait(20)
+        assert time.monotonic() - started < 15
+        assert "Traceback" not in service.log
