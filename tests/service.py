@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Service:
     port: int = 0
 
     def __enter__(self) -> "Service":
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         self.log_path = self.directory / f"service-{self.port}.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -88,10 +89,8 @@ class Service:
 
     def kill(self) -> None:
         """kill -9, its workers too."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait(20)
 
     @property
@@ -165,7 +164,8 @@ class Service:
         raise AssertionError(f"the service did not listen:\n{self.log}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -5,8 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import signer
 from service import ROOT, environment
+
+import signer
 from signer import errors
 
 PACKAGE = ROOT / "signer"
@@ -37,7 +38,11 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*here[: len(here) - node.level + 1], node.module or ""]).rstrip(".") if node.level else node.module
+            base = (
+                ".".join([*here[: len(here) - node.level + 1], node.module or ""]).rstrip(".")
+                if node.level
+                else node.module
+            )
             found |= {f"{base}.{alias.name}" for alias in node.names} | {str(base)}
     return found
 
@@ -49,8 +54,14 @@ def test_imports_run_one_way() -> None:
     """errors <- claims <- codec <- signer <- web <- app.py, with the rest in between."""
     assert set(MODULES) == set(ORDER)
     for name, path in MODULES.items():
-        ours = {found.removeprefix("signer").lstrip(".") for found in imports(path) if found.split(".")[0] == "signer"}
-        packages = {name.rpartition(".")[0], "stores"} if name.startswith("stores.") else {name.rpartition(".")[0]}
+        ours = {
+            found.removeprefix("signer").lstrip(".")
+            for found in imports(path)
+            if found.split(".")[0] == "signer"
+        }
+        packages = (
+            {name.rpartition(".")[0], "stores"} if name.startswith("stores.") else {name.rpartition(".")[0]}
+        )
         later = {found for found in ours & set(ORDER) if ORDER.index(found) >= ORDER.index(name)} - packages
         assert not later, f"{name} imports {later}"
 
@@ -83,7 +94,9 @@ def test_import_signer_loads_nothing_optional_and_touches_nothing(tmp_path: Path
 
 def test_the_top_level_is_the_fixed_one() -> None:
     """What git tracks, beside dot-files."""
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
     top = {name.split("/")[0] for name in tracked if not name.startswith(".")}
     assert top <= {"signer", "app.py", "tests", "pyproject.toml", "README.md", "LICENSE"}
 
@@ -96,7 +109,9 @@ def test_every_error_has_a_code_of_its_own_that_its_docs_name() -> None:
     assert errors.__doc__ is not None
     tree = [line.split() for line in errors.__doc__.splitlines()]
     for kind in leaves:
-        assert any(kind.__name__ in line and any(word.rstrip(";") == kind.code for word in line) for line in tree), kind
+        assert any(
+            kind.__name__ in line and any(word.rstrip(";") == kind.code for word in line) for line in tree
+        ), kind
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -109,5 +124,7 @@ def test_every_public_class_and_function_says_what_it_is() -> None:
     """Methods that fulfil a protocol have their docstring there."""
     for path in MODULES.values():
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if isinstance(
+                node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import string
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,9 +25,14 @@ ALPHABET = string.ascii_letters + string.digits + "-_"
 JTI = "AAAAAAAAAAAAAAAAAAAAAA"
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=40)
-words = st.text(ALPHABET + "._", min_size=1, max_size=20).filter(lambda text: text[0] not in "-._" and text != "kid")
+words = st.text(ALPHABET + "._", min_size=1, max_size=20).filter(
+    lambda text: text[0] not in "-._" and text != "kid"
+)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=10,
@@ -34,8 +40,13 @@ json_values = st.recursive(
 asked = st.fixed_dictionaries(
     {"purpose": words},
     optional={
-        "sub": texts, "ttl": st.integers(1, 10**6), "aud": words, "sid": words, "client_id": words,
-        "scope": st.lists(words, min_size=1, max_size=3).map(" ".join), "data": json_values,
+        "sub": texts,
+        "ttl": st.integers(1, 10**6),
+        "aud": words,
+        "sid": words,
+        "client_id": words,
+        "scope": st.lists(words, min_size=1, max_size=3).map(" ".join),
+        "data": json_values,
     },
 )
 
@@ -47,7 +58,9 @@ class UncompressedSerializer(URLSafeTimedSerializer):
         return base64_encode(json.dumps(obj, separators=(",", ":")))
 
 
-def stock(purpose: str, kind: type[URLSafeTimedSerializer] = URLSafeTimedSerializer) -> URLSafeTimedSerializer:
+def stock(
+    purpose: str, kind: type[URLSafeTimedSerializer] = URLSafeTimedSerializer
+) -> URLSafeTimedSerializer:
     return kind(
         KEY,
         salt="signer.v1." + purpose,
@@ -80,7 +93,9 @@ def test_stock_loads_what_we_issue(request: dict[str, Any]) -> None:
 def test_we_accept_what_stock_issues_in_our_format(request: dict[str, Any]) -> None:
     """The same claims, signed by itsdangerous alone."""
     ttl = request.pop("ttl", 3600)
-    claims = codec().decode(stock_token({"jti": JTI, "exp": NOW + ttl, **request}, request["purpose"]), request["purpose"])
+    claims = codec().decode(
+        stock_token({"jti": JTI, "exp": NOW + ttl, **request}, request["purpose"]), request["purpose"]
+    )
     assert (claims.jti, claims.exp, claims.kid) == (JTI, NOW + ttl, KID)
     assert {name: getattr(claims, name) for name in request} == request
 
@@ -91,7 +106,11 @@ def test_whatever_stock_refuses_we_refuse(data: st.DataObject) -> None:
     parts = [Signer(KEY, clock=lambda: NOW).issue(sub=sub) for sub in ("alice", "bob")]
     text = "".join(data.draw(st.sampled_from(parts))[i] for i in range(len(min(parts, key=len))))
     position = data.draw(st.integers(0, len(text)))
-    text = text[:position] + data.draw(st.text(ALPHABET + ".=!é", max_size=3)) + text[position + data.draw(st.integers(0, 3)) :]
+    text = (
+        text[:position]
+        + data.draw(st.text(ALPHABET + ".=!é", max_size=3))
+        + text[position + data.draw(st.integers(0, 3)) :]
+    )
     try:
         stock("access").loads(text.split(".", 1)[-1])
     except BadData:
@@ -102,7 +121,12 @@ def test_whatever_stock_refuses_we_refuse(data: st.DataObject) -> None:
 @given(st.text() | st.text(ALPHABET + ".", max_size=80).map(lambda text: f"sgt_{KID}.{text}"))
 def test_nothing_but_our_errors_comes_out(text: str) -> None:
     """Whatever text goes in, to every way of reading one."""
-    for read in (lambda: codec().decode(text, "access"), lambda: codec().decode_any(text), lambda: codec().read(text)):
+    reads: list[Callable[[], Claims]] = [
+        lambda: codec().decode(text, "access"),
+        lambda: codec().decode_any(text),
+        lambda: codec().read(text),
+    ]
+    for read in reads:
         with pytest.raises(TokenError):
             read()
 
@@ -110,7 +134,7 @@ def test_nothing_but_our_errors_comes_out(text: str) -> None:
 @given(st.binary(max_size=200))
 def test_nothing_but_our_errors_comes_out_of_a_signed_payload(payload: bytes) -> None:
     """Bytes signed with the right key, which are hardly ever claims."""
-    signed = stock("access").make_signer(b"signer.v1.access").sign(base64_encode(payload)).decode()
+    signed = stock("access").make_signer().sign(base64_encode(payload)).decode()
     try:
         claims = codec().decode(f"sgt_{KID}.{signed}", "access")
     except TokenError:
@@ -135,7 +159,7 @@ BOMBS: list[Any] = [
 def test_a_hostile_payload_is_malformed_signed_or_not(payload: str | bytes) -> None:
     """Brackets without end, numbers without end, no text at all: one error."""
     encoded = base64_encode(payload)
-    signed = stock("access").make_signer(b"signer.v1.access").sign(encoded).decode()
+    signed = stock("access").make_signer().sign(encoded).decode()
     for token in (f"sgt_{KID}.{signed}", f"sgt_{KID}.{encoded.decode()}.awSZmw." + "A" * 43):
         for decode in (codec().decode_any, codec().read):
             with pytest.raises(TokenMalformed):
@@ -192,7 +216,9 @@ def _stock_accepts(text: str) -> bool:
 
 def test_a_compressed_payload_is_refused() -> None:
     """Nothing is inflated: stock's zlib form is not of our format."""
-    token = f"sgt_{KID}." + str(stock("access").dumps({"jti": JTI, "exp": NOW, "purpose": "access", "data": "a" * 2000}))
+    token = f"sgt_{KID}." + str(
+        stock("access").dumps({"jti": JTI, "exp": NOW, "purpose": "access", "data": "a" * 2000})
+    )
     assert f"sgt_{KID}.." in token
     with pytest.raises(TokenMalformed):
         codec().decode(token, "access")
@@ -201,11 +227,16 @@ def test_a_compressed_payload_is_refused() -> None:
 def test_a_timestamp_has_one_spelling() -> None:
     """No leading zero bytes, no loose last bits, none past the year 9999."""
     payload = base64_encode(json.dumps({"jti": JTI, "exp": NOW, "purpose": "access"}))
-    signer = stock("access").make_signer(b"signer.v1.access")
+    signer = stock("access").make_signer()
     good = base64_encode(int_to_bytes(NOW))
     other_bits = good[:-1] + bytes([ALPHABET.encode()[ALPHABET.index(chr(good[-1])) + 1]])
     assert codec().decode(_signed(signer, payload, good), "access").iat == NOW
-    for timestamp in (base64_encode(b"\x00" + int_to_bytes(NOW)), other_bits, base64_encode(int_to_bytes(MAX_TIME + 1)), b"A"):
+    for timestamp in (
+        base64_encode(b"\x00" + int_to_bytes(NOW)),
+        other_bits,
+        base64_encode(int_to_bytes(MAX_TIME + 1)),
+        b"A",
+    ):
         with pytest.raises(TokenMalformed):
             codec().decode(_signed(signer, payload, timestamp), "access")
 
@@ -242,9 +273,10 @@ def test_a_payload_signed_for_one_purpose_cannot_claim_another() -> None:
     token = stock_token({"jti": JTI, "exp": NOW, "purpose": "reset"}, "access")
     with pytest.raises(TokenPurposeWrong):
         codec().decode(token, "access")
-    for decode in (lambda: codec().decode(token, "reset"), lambda: codec().decode_any(token)):
-        with pytest.raises(TokenSignatureInvalid):
-            decode()
+    with pytest.raises(TokenSignatureInvalid):
+        codec().decode(token, "reset")
+    with pytest.raises(TokenSignatureInvalid):
+        codec().decode_any(token)
 
 
 def test_strangers_do_not_fill_memory_with_purposes() -> None:
@@ -261,7 +293,7 @@ def test_the_longest_token_is_accepted_and_a_longer_one_not_made() -> None:
     signer = Signer(KEY, clock=lambda: NOW)
     sizes = iter(range(2900, 3000))
     longest = ""
-    with pytest.raises(RequestInvalid, match="4096"):
+    with pytest.raises(RequestInvalid, match="4096"):  # noqa: PT012 - which call fails is not known
         while True:
             longest = signer.issue(data="x" * next(sizes))
     assert MAX_TOKEN_LENGTH - 2 <= len(longest) <= MAX_TOKEN_LENGTH

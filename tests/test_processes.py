@@ -1,5 +1,8 @@
 """Races and crashes, with real processes."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +25,9 @@ sys.stdin.readline()
 signer = Signer(sys.argv[1], open_store(sys.argv[2]))
 tokens = sys.argv[3:]
 """
-CONSUMER = STARTER + """
+CONSUMER = (
+    STARTER
+    + """
 from signer import TokenError
 for token in tokens:
     try:
@@ -30,11 +35,15 @@ for token in tokens:
     except TokenError as error:
         print(error.code)
 """
-REVOKER = STARTER + """
+)
+REVOKER = (
+    STARTER
+    + """
 for number in range(10**6):
     signer.revoke_jti(f"{number:022d}", 4_000_000_000)
     print(number, flush=True)
 """
+)
 
 
 def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -168,10 +177,7 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         token = service.issue()
         assert service.call("POST", "/app/revoke", {"token": token}).status == 200
         (tmp_path / "tokens.db").unlink()
-        workers = subprocess.run(
-            ["pgrep", "-P", str(service.process.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
-        subprocess.run(["kill", "-9", workers[-1]], check=True)
+        os.kill(int(re.findall(r"Started server process \[(\d+)\]", service.log)[-1]), signal.SIGKILL)
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and "signer:" not in service.log:
             try:

@@ -90,7 +90,9 @@ def test_data_nested_too_deep_is_refused(signer: Signer) -> None:
         signer.issue(data=data)
 
 
-@pytest.mark.parametrize("data", [0, -(2**63), 2**63 - 1, 1.5, "", "é😀\u2028", [], {}, {"": [None, True]}, False])
+@pytest.mark.parametrize(
+    "data", [0, -(2**63), 2**63 - 1, 1.5, "", "é😀\u2028", [], {}, {"": [None, True]}, False]
+)
 def test_json_comes_back_as_it_went_in(signer: Signer, data: Any) -> None:
     """Every JSON value is carried unchanged, type included."""
     back = signer.validate(signer.issue(data=data)).data

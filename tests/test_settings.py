@@ -30,7 +30,11 @@ def test_every_setting_is_read() -> None:
     )  # fmt: skip
     assert settings.keys is not None
     assert len(settings.keys.by_id) == 3
-    assert (settings.token_ttl_minutes, settings.token_max_ttl_minutes, settings.token_leeway_seconds) == (5, 10, 0)
+    assert (settings.token_ttl_minutes, settings.token_max_ttl_minutes, settings.token_leeway_seconds) == (
+        5,
+        10,
+        0,
+    )
     assert (settings.host, settings.port, settings.log_level) == ("0.0.0.0", 80, "debug")
     assert settings.anonymous_scopes == {"token:issue", "read"}
 
@@ -89,7 +93,9 @@ def test_no_repr_shows_a_value() -> None:
     assert "private" not in repr(settings)
 
 
-@pytest.mark.parametrize("command", [None, ("-m", "uvicorn", "app:app", "--app-dir", ".", "--port", "{port}")])
+@pytest.mark.parametrize(
+    "command", [None, ("-m", "uvicorn", "app:app", "--app-dir", ".", "--port", "{port}")]
+)
 def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
     tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...] | None
 ) -> None:

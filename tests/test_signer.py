@@ -34,7 +34,14 @@ class TestIssue:
         """Claims come back under the field's names, times in whole seconds."""
         clock.now += 0.75
         token = signer.issue(
-            purpose="reset", sub="42", ttl=900, scope="read", aud="web", client_id="cli", sid="s1", data={"a": 1}
+            purpose="reset",
+            sub="42",
+            ttl=900,
+            scope="read",
+            aud="web",
+            client_id="cli",
+            sid="s1",
+            data={"a": 1},
         )
         claims = signer.validate(token, purpose="reset", aud="web")
         assert (claims.purpose, claims.sub, claims.scope, claims.aud) == ("reset", "42", "read", "web")
@@ -130,7 +137,12 @@ class TestValidate:
         """With no age to check there is no "valid"."""
         token = signer.issue()
         clock.now = now
-        for call in (signer.issue, lambda: signer.validate(token), lambda: signer.revoke(token), signer.purge):
+        for call in (
+            signer.issue,
+            lambda: signer.validate(token),
+            lambda: signer.revoke(token),
+            signer.purge,
+        ):
             with pytest.raises(ClockError):
                 call()
 
@@ -229,14 +241,17 @@ class TestRevoke:
         with pytest.raises(TokenRevoked):
             signer.validate(token)
 
-    @pytest.mark.parametrize(("jti", "exp"), [("x", 1), ("x" * 22 + "\n", 1), ("x" * 22, -1), ("x" * 22, True)])
+    @pytest.mark.parametrize(
+        ("jti", "exp"), [("x", 1), ("x" * 22 + "\n", 1), ("x" * 22, -1), ("x" * 22, True)]
+    )
     def test_an_id_that_no_token_can_have_is_refused(self, signer: Signer, jti: str, exp: int) -> None:
         """jti is 22 characters of base64url, exp a second on the calendar."""
         with pytest.raises(RequestInvalid):
             signer.revoke_jti(jti, exp)
 
     @pytest.mark.parametrize(
-        ("claim", "method"), [("sub", "revoke_subject"), ("sid", "revoke_session"), ("client_id", "revoke_client")]
+        ("claim", "method"),
+        [("sub", "revoke_subject"), ("sid", "revoke_session"), ("client_id", "revoke_client")],
     )
     def test_all_tokens_of_one_name_die_by_one_row(
         self, signer: Signer, store: Store, claim: str, method: str

@@ -22,7 +22,11 @@ def test_what_names_no_list_is_refused(url: str) -> None:
 def test_a_path_may_be_relative_absolute_and_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three slashes and a path; what is no URL character is percent-encoded."""
     monkeypatch.chdir(tmp_path)
-    for url, name in (("sqlite:///./a.db", "a.db"), (f"sqlite:///{tmp_path}/b.db", "b.db"), ("sqlite:///c%3F%20d", "c? d")):
+    for url, name in (
+        ("sqlite:///./a.db", "a.db"),
+        (f"sqlite:///{tmp_path}/b.db", "b.db"),
+        ("sqlite:///c%3F%20d", "c? d"),
+    ):
         open_store(url).close()
         assert (tmp_path / name).exists()
 

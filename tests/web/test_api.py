@@ -27,7 +27,19 @@ class TestOriginalContract:
         token = development.issue()
         reply = development.call("GET", f"/app/valid/{token}")
         assert (reply.status, reply.json) == (200, {"status_code": 200, "status": True})
-        for text in ("x", "", "/", f"{token}/", f"{token}.", "a/b/c", "%00", "%C3%A9", "x" * 9000, "..%2F", f"{token}%0A"):
+        for text in (
+            "x",
+            "",
+            "/",
+            f"{token}/",
+            f"{token}.",
+            "a/b/c",
+            "%00",
+            "%C3%A9",
+            "x" * 9000,
+            "..%2F",
+            f"{token}%0A",
+        ):
             reply = development.call("GET", f"/app/valid/{text}")
             assert (reply.status, reply.json) == (200, {"status_code": 200, "status": False}), text
 
@@ -69,11 +81,19 @@ class TestIssue:
         assert {name: claims[name] for name in request} == request
         assert claims["client_id"] == "tests"
 
-    def test_the_services_own_purposes_are_not_handed_out(self, production: Service, development: Service) -> None:
+    def test_the_services_own_purposes_are_not_handed_out(
+        self, production: Service, development: Service
+    ) -> None:
         """Or a client that may issue could make itself a credential for everything."""
         for service in (production, development):
-            reply = service.call("POST", "/app/token", {"purpose": "signer:client", "sub": "tests", "scope": "token:purge"})
-            assert (reply.status, reply.json["code"], reply.json["field"]) == (422, "request_invalid", "purpose")
+            reply = service.call(
+                "POST", "/app/token", {"purpose": "signer:client", "sub": "tests", "scope": "token:purge"}
+            )
+            assert (reply.status, reply.json["code"], reply.json["field"]) == (
+                422,
+                "request_invalid",
+                "purpose",
+            )
 
     def test_a_client_hands_out_no_scope_it_does_not_hold(self, production: Service) -> None:
         """`read` is in the credential, `admin` is not."""
@@ -120,7 +140,10 @@ class TestConsume:
         """Then 409, under the code of the reason."""
         token = production.issue(purpose="confirm", max_uses=2)
         request = {"token": token, "purpose": "confirm"}
-        assert [production.call("POST", "/app/consume", request).json["uses_left"] for _ in range(2)] == [1, 0]
+        assert [production.call("POST", "/app/consume", request).json["uses_left"] for _ in range(2)] == [
+            1,
+            0,
+        ]
         reply = production.call("POST", "/app/consume", request)
         assert (reply.status, reply.json["code"]) == (409, "token_used")
         assert not production.says_valid(token)
@@ -158,7 +181,9 @@ class TestRevoke:
     def test_by_id_and_expiry(self, production: Service) -> None:
         """Both as POST /app/token told them."""
         issued = production.call("POST", "/app/token").json
-        assert production.call("POST", "/app/revoke", {"jti": issued["jti"], "exp": issued["exp"]}).status == 200
+        assert (
+            production.call("POST", "/app/revoke", {"jti": issued["jti"], "exp": issued["exp"]}).status == 200
+        )
         assert not production.says_valid(issued["token"])
 
     @pytest.mark.parametrize("claim", ["sub", "sid"])
@@ -171,13 +196,17 @@ class TestRevoke:
 
     def test_by_client(self, production: Service) -> None:
         """Its credentials, and all it issued: what a leaked credential needs."""
-        made = cli(production.directory, "client", "leaky", "--scope", "token:issue", "--ttl", "1h", **SETTINGS)
+        made = cli(
+            production.directory, "client", "leaky", "--scope", "token:issue", "--ttl", "1h", **SETTINGS
+        )
         leaked = made.stdout.strip()
         token = production.call("POST", "/app/token", credential=leaked).json["token"]
         assert production.call("POST", "/app/revoke", {"client_id": "leaky"}).status == 200
         assert not production.says_valid(token)
         assert production.call("POST", "/app/token", credential=leaked).status == 401
-        again = cli(production.directory, "client", "leaky", "--scope", "token:issue", "--ttl", "1h", **SETTINGS)
+        again = cli(
+            production.directory, "client", "leaky", "--scope", "token:issue", "--ttl", "1h", **SETTINGS
+        )
         assert production.call("POST", "/app/token", credential=again.stdout.strip()).status == 200
 
     def test_a_forged_token_is_refused(self, production: Service) -> None:
@@ -186,7 +215,9 @@ class TestRevoke:
         reply = production.call("POST", "/app/revoke", {"token": token[:-2] + "AA"})
         assert (reply.status, reply.json["code"]) == (422, "token_signature_invalid")
 
-    @pytest.mark.parametrize("body", [{}, {"sub": "a", "sid": "b"}, {"jti": "x" * 22}, {"exp": 1}, {"token": None}])
+    @pytest.mark.parametrize(
+        "body", [{}, {"sub": "a", "sid": "b"}, {"jti": "x" * 22}, {"exp": 1}, {"token": None}]
+    )
     def test_what_to_revoke_is_said_once(self, production: Service, body: dict[str, object]) -> None:
         """Exactly one of the ways."""
         reply = production.call("POST", "/app/revoke", body)
@@ -234,7 +265,9 @@ class TestStoreDown:
             assert service.says_valid(token)
             assert service.call("GET", "/readyz").status == 200
 
-    def test_a_credential_that_cannot_be_checked_is_503_too(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+    def test_a_credential_that_cannot_be_checked_is_503_too(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
         """Not 401, and `status: false` where a verdict was asked for."""
         directory = tmp_path_factory.mktemp("down")
         made = cli(directory, "client", "tests", "--scope", "token:introspect", "--ttl", "1h", **SETTINGS)

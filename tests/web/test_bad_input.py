@@ -52,8 +52,12 @@ BODIES: list[tuple[str, bytes, int, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "field"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES])
-def test_a_bad_body_names_what_is_wrong(production: Service, body: bytes, status: int, field: str | None) -> None:
+@pytest.mark.parametrize(
+    ("body", "status", "field"), [row[1:] for row in BODIES], ids=[row[0] for row in BODIES]
+)
+def test_a_bad_body_names_what_is_wrong(
+    production: Service, body: bytes, status: int, field: str | None
+) -> None:
     """application/problem+json (RFC 9457) with a stable code, and the member at fault."""
     reply = production.call("POST", "/app/token", body, JSON)
     assert (reply.status, reply.json.get("field")) == (status, field), reply.raw
@@ -74,10 +78,14 @@ def test_a_token_in_the_wrong_place_is_not_repeated(production: Service) -> None
         assert token not in reply.raw.decode()
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
+)
 def test_a_body_must_say_that_it_is_json(production: Service, kind: str | None) -> None:
     """A page of another site can post text, but not JSON without asking."""
-    reply = production.call("POST", "/app/token", b"{}", {"Content-Type": kind} if kind else {"Content-Type": ""})
+    reply = production.call(
+        "POST", "/app/token", b"{}", {"Content-Type": kind} if kind else {"Content-Type": ""}
+    )
     assert (reply.status, reply.json["code"]) == (415, "media_type_unsupported")
 
 
@@ -99,7 +107,9 @@ def test_a_body_of_2_mb_is_413(production: Service, path: str) -> None:
     assert production.send_raw(sent).startswith(b"HTTP/1.1 413")
 
 
-@pytest.mark.parametrize("path", ["/", "/app", "/app/", "/app/token/", "/app/tokens", "/nothing", "/%00", "/app/valid%2Fx/"])
+@pytest.mark.parametrize(
+    "path", ["/", "/app", "/app/", "/app/token/", "/app/tokens", "/nothing", "/%00", "/app/valid%2Fx/"]
+)
 def test_an_unknown_path_is_404(production: Service, path: str) -> None:
     """In the same form, and never redirected: a redirect repeats the path in a header."""
     reply = production.call("GET", path)
@@ -120,7 +130,9 @@ def test_an_unknown_path_is_404(production: Service, path: str) -> None:
         ("POST", "/healthz", {"GET", "HEAD"}),
     ],
 )
-def test_an_unknown_method_is_405_with_allow(production: Service, method: str, path: str, allowed: set[str]) -> None:
+def test_an_unknown_method_is_405_with_allow(
+    production: Service, method: str, path: str, allowed: set[str]
+) -> None:
     """In the same form."""
     reply = production.call(method, path)
     assert (reply.status, reply.json["code"]) == (405, "method_not_allowed")
@@ -208,7 +220,9 @@ def test_a_body_that_does_not_come_is_408(production: Service) -> None:
 
 def test_answers_carry_no_banner_and_are_not_kept(production: Service) -> None:
     """No Server header; no cache keeps what speaks of a token."""
-    replies: list[Any] = [production.call("GET", path) for path in ("/healthz", "/app/valid/x", "/nothing", "/app/token")]
+    replies: list[Any] = [
+        production.call("GET", path) for path in ("/healthz", "/app/valid/x", "/nothing", "/app/token")
+    ]
     replies.append(production.call("POST", "/app/token"))
     for reply in replies:
         assert reply.headers["Cache-Control"] == "no-store"

@@ -72,18 +72,25 @@ def test_what_is_no_valid_credential_is_401(closed: Service) -> None:
     revoked = credential(closed, "token:issue", "revoked")
     closed.call("POST", "/app/revoke", {"token": revoked}, credential=credential(closed, "token:revoke"))
     ordinary = closed.call("POST", "/app/token", {"sub": "x"}, credential=good).json["token"]
-    old = Signer(KEY, clock=lambda: 1_700_000_000).issue(purpose="signer:client", sub="x", scope="token:issue")
+    old = Signer(KEY, clock=lambda: 1_700_000_000).issue(
+        purpose="signer:client", sub="x", scope="token:issue"
+    )
     foreign = Signer(generate_key()).issue(purpose="signer:client", sub="x", scope="token:issue")
     answers = set()
     for text in ("", "x", "x" * 9000, ordinary, old, foreign, revoked, good[:-1], good + "=", "é"):
-        reply = closed.call("POST", "/app/token", headers={"Authorization": f"Bearer {text}".encode().decode("latin-1")})
+        reply = closed.call(
+            "POST", "/app/token", headers={"Authorization": f"Bearer {text}".encode().decode("latin-1")}
+        )
         assert reply.status == 401, text
         assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
         answers.add(reply.raw)
     assert len(answers) == 1
 
 
-@pytest.mark.parametrize("value", ["Digest x", "Bearer", "", "Basic", "Basic !!!", "Basic " + b64encode(b"\xff").decode(), "basic eA=="])
+@pytest.mark.parametrize(
+    "value",
+    ["Digest x", "Bearer", "", "Basic", "Basic !!!", "Basic " + b64encode(b"\xff").decode(), "basic eA=="],
+)
 def test_other_schemes_and_broken_headers_are_401(closed: Service, value: str) -> None:
     """Challenged in the scheme that was tried."""
     reply = closed.call("POST", "/app/token", headers={"Authorization": value})
@@ -96,11 +103,15 @@ def test_two_authorization_headers_are_401(closed: Service) -> None:
     """A proxy and the service might each believe another one."""
     good = credential(closed, "token:issue").encode()
     header = b"Authorization: Bearer " + good + b"\r\n"
-    answer = closed.send_raw(b"POST /app/token HTTP/1.1\r\nHost: x\r\n" + header * 2 + b"Content-Length: 0\r\n\r\n")
+    answer = closed.send_raw(
+        b"POST /app/token HTTP/1.1\r\nHost: x\r\n" + header * 2 + b"Content-Length: 0\r\n\r\n"
+    )
     assert answer.startswith(b"HTTP/1.1 401")
 
 
-@pytest.mark.parametrize("encode", [str, lambda text: quote(text, safe=""), lambda text: "".join(f"%{ord(c):02x}" for c in text)])
+@pytest.mark.parametrize(
+    "encode", [str, lambda text: quote(text, safe=""), lambda text: "".join(f"%{ord(c):02x}" for c in text)]
+)
 @pytest.mark.parametrize("scheme", ["Basic", "basic"])
 def test_basic_is_taken_percent_encoded_and_raw(closed: Service, encode: object, scheme: str) -> None:
     """RFC 6749, section 2.3.1 asks for encoding; half the clients do not do it."""

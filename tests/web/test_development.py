@@ -112,7 +112,9 @@ def test_an_empty_secret_key_is_not_taken_for_none(tmp_path_factory: pytest.Temp
 
 def test_production_serves_every_host(production: Service) -> None:
     """There the credential decides, behind whatever proxy."""
-    reply = production.call("POST", "/app/token", headers={"Host": "tokens.example", "X-Forwarded-For": "10.0.0.1"})
+    reply = production.call(
+        "POST", "/app/token", headers={"Host": "tokens.example", "X-Forwarded-For": "10.0.0.1"}
+    )
     assert reply.status == 200
     assert not (production.directory / "tokens.db.key").exists()
     assert KEY not in production.log

@@ -17,7 +17,9 @@ LINE = re.compile(
 
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
-def test_one_line_a_request_and_no_token_in_any(development: Service, under_uvicorn: Service, command: str) -> None:
+def test_one_line_a_request_and_no_token_in_any(
+    development: Service, under_uvicorn: Service, command: str
+) -> None:
     """Tokens in paths, bodies, headers, queries and methods; uvicorn's access log is off either way."""
     service = {"app.py": development, "uvicorn": under_uvicorn}[command]
     token = service.issue()
