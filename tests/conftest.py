@@ -1,6 +1,7 @@
 """What many tests need."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,21 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path}/list.db")
-    yield opened
-    opened.close()
+def open_list() -> Iterator[Callable[[str], Store]]:
+    """open_store, for lists that are closed when the test ends."""
+    with ExitStack() as stack:
+
+        def opened(url: str) -> Store:
+            store = open_store(url)
+            stack.callback(store.close)
+            return store
+
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path: Path, open_list: Callable[[str], Store]) -> Store:
+    return open_list(f"sqlite:///{tmp_path}/list.db")
 
 
 @pytest.fixture

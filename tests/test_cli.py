@@ -1,11 +1,12 @@
 """The command line."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from service import KEY, cli
 
-from signer import KeyRing, Signer, open_store
+from signer import KeyRing, Signer, Store
 
 SETTINGS = {"SECRET_KEY": KEY}
 
@@ -19,11 +20,11 @@ def test_keygen_prints_a_key_and_needs_no_settings(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_client_prints_a_credential_alone(tmp_path: Path) -> None:
+def test_client_prints_a_credential_alone(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
     """Name, scope and life as asked for; nothing else on standard output or error."""
     made = cli(tmp_path, "client", "billing", "--scope", "token:issue read", "--ttl", "90d", **SETTINGS)
     assert (made.returncode, made.stderr, made.stdout.count("\n")) == (0, "", 1)
-    signer = Signer(KEY, open_store(f"sqlite:///{tmp_path}/tokens.db?mode=rw"))
+    signer = Signer(KEY, open_list(f"sqlite:///{tmp_path}/tokens.db?mode=rw"))
     claims = signer.validate(made.stdout.strip(), purpose="signer:client")
     assert (claims.sub, claims.client_id, claims.scope) == ("billing", "billing", "token:issue read")
     assert claims.exp - claims.iat == 90 * 24 * 3600

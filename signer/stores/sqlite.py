@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -79,15 +79,18 @@ class SQLiteStore:
         self._timeout = timeout
         self._read_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        with self._translated():
+        with self._translated(), ExitStack() as opened:
             if create:
                 _create(self._path)
-            self._open()
-        try:
+            self._pid = os.getpid()
+            self._reader = opened.enter_context(closing(_connect(self._path, timeout)))
+            self._writer = opened.enter_context(closing(_connect(self._path, timeout)))
+            self._reader.execute("PRAGMA query_only = ON")
+            # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
+            self._reader.execute("PRAGMA busy_timeout = 250")
+            self._identity = self._identify()
             self.ping()
-        except StoreError:
-            self.close()
-            raise
+            opened.pop_all()
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         if len(groups) > _MAX_GROUPS:
@@ -167,15 +170,6 @@ class SQLiteStore:
         with self._read_lock, self._write_lock:
             self._reader.close()
             self._writer.close()
-
-    def _open(self) -> None:
-        self._pid = os.getpid()
-        self._reader = _connect(self._path, self._timeout)
-        self._writer = _connect(self._path, self._timeout)
-        self._reader.execute("PRAGMA query_only = ON")
-        # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
-        self._reader.execute("PRAGMA busy_timeout = 250")
-        self._identity = self._identify()
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

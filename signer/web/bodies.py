@@ -90,7 +90,9 @@ async def _read_bytes(request: HTTPRequest) -> bytes:
                 if len(body) > MAX_BODY:
                     raise HTTPException(413, f"A body may have {MAX_BODY} bytes.")
     except TimeoutError:
-        raise HTTPException(408, f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds.") from None
+        # RFC 9110, section 15.5.9: what else may come on this connection cannot be told from the body.
+        detail = f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds."
+        raise HTTPException(408, detail, {"connection": "close"}) from None
     return bytes(body)
 
 
