@@ -4,5 +4,5 @@ from signer.web import load, serve
 
 if __name__ == "__main__":
     serve()
-else:
+elif __name__ != "__mp_main__":  # not again in the workers of the first
     app = load()

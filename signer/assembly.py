@@ -21,14 +21,14 @@ class Assembly(NamedTuple):
     store: Store
 
 
-def assemble(settings: Settings) -> Assembly:
-    """Open the list and make the Signer.
+def assemble(settings: Settings, *, create: bool = True) -> Assembly:
+    """Open the list and make the Signer. With `create` False a list that is missing is an error.
 
     Raises:
         ConfigurationError: keys or list are set up wrongly.
         StoreError: the list cannot be opened.
     """
-    store = open_store(settings.database_url)
+    store = open_store(settings.database_url, create=create)
     try:
         signer = Signer(
             settings.keys or _development_keys(settings.database_url),
@@ -51,10 +51,13 @@ def _development_keys(database_url: str) -> KeyRing:
         raise ConfigurationError(
             'Set SECRET_KEY: SECRET_KEY="$(python -m signer keygen)", and keep that key.'
         )
+    path += ".key"
     try:
-        return KeyRing(_kept_key(Path(f"{path}.key")))
-    except OSError as error:
-        raise KeyInvalid(f"The development key cannot be kept: {error}") from error
+        return KeyRing(_kept_key(Path(path)))
+    # UnicodeDecodeError is a ValueError, and not to be shown: it holds the file.
+    except (OSError, ValueError, KeyInvalid) as error:
+        reason = "it is not text" if isinstance(error, ValueError) else error
+    raise KeyInvalid(f"The development key {path} cannot be used: {reason}")
 
 
 def _kept_key(path: Path) -> str:

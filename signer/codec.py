@@ -62,12 +62,13 @@ class Codec:
         """The signed token. `iat` in seconds becomes its timestamp; `claims.iat` and `.kid` stay unset.
 
         Raises:
-            RequestInvalid: the token would be longer than 4096 characters, or a text in it is not Unicode.
+            RequestInvalid: the token would be longer than 4096 characters, or a value is of a type of the
+                caller's own.
         """
         try:
             payload = base64_encode(_encoder.encode(claims))
-        except UnicodeEncodeError:
-            raise RequestInvalid("A text holds half a surrogate pair, which is no character.") from None
+        except TypeError as error:
+            raise RequestInvalid(f"{error}: pass plain str, int, float, list and dict.") from None
         signed = payload + b"." + base64_encode(int_to_bytes(iat))
         key = self._keys.current
         signer = self._signer(key, claims.purpose)
@@ -88,15 +89,12 @@ class Codec:
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, TokenPurposeWrong.
         """
         parts = _split(token)
-        try:
-            self._verify(parts, purpose)
-        except TokenSignatureInvalid:
-            if _claims(parts).purpose != purpose:
-                raise TokenPurposeWrong from None
-            raise
+        is_signed = self._is_signed(parts, purpose)
         claims = _claims(parts)
         if claims.purpose != purpose:
             raise TokenPurposeWrong
+        if not is_signed:
+            raise TokenSignatureInvalid
         return claims
 
     def decode_any(self, token: str) -> Claims:
@@ -107,7 +105,8 @@ class Codec:
         """
         parts = _split(token)
         claims = _claims(parts)
-        self._verify(parts, claims.purpose)
+        if not self._is_signed(parts, claims.purpose):
+            raise TokenSignatureInvalid
         return claims
 
     def read(self, token: str) -> Claims:
@@ -118,20 +117,21 @@ class Codec:
         """
         return _claims(_split(token))
 
-    def binding(self, claims: Claims, state: bytes) -> str:
+    def binding(self, claims: Claims, state: str) -> str:
         """The `bnd` claim under the key that signed the token, or is about to; see keys.Key.binding."""
         key = self._keys.by_id[claims.kid] if claims.kid else self._keys.current
         return key.binding(claims.jti, claims.purpose, state)
 
-    def _verify(self, parts: _Parts, purpose: str) -> None:
+    def _is_signed(self, parts: _Parts, purpose: str) -> bool:
         key = self._keys.by_id.get(parts.kid)
         if key is None:
             raise TokenKeyUnknown
         signer = self._signer(key, purpose)
         # Encoded against encoded: decoding would let four spellings of the last character pass.
-        if not hmac.compare_digest(signer.get_signature(parts.signed), parts.signature.encode()):
-            raise TokenSignatureInvalid
-        self._remember(key, purpose, signer)
+        is_signed = hmac.compare_digest(signer.get_signature(parts.signed), parts.signature.encode())
+        if is_signed:
+            self._remember(key, purpose, signer)
+        return is_signed
 
     def _signer(self, key: Key, purpose: str) -> StockSigner:
         return self._signers.get((key.id, purpose)) or StockSigner(
@@ -156,12 +156,13 @@ def _split(token: str) -> _Parts:
 
 def _claims(parts: _Parts) -> Claims:
     try:
-        claims = _decoder.decode(base64_decode(parts.payload))
         iat = bytes_to_int(base64_decode(parts.timestamp))
-    # What decoders throw at hostile input; msgspec's and Unicode's errors are ValueErrors.
+        claims = _decoder.decode(base64_decode(parts.payload))
+    # What decoders throw at hostile input; msgspec's and Unicode's errors are ValueErrors. Ours is raised
+    # further down, outside of this: theirs hold the payload, and would be kept as its context.
     except (BadData, ValueError, RecursionError):
-        raise TokenMalformed from None
-    if (
+        claims = None
+    if claims is None or (
         claims.iat
         or claims.kid
         or iat > MAX_TIME

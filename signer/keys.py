@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,9 @@ class Key:
     __slots__ = ("_secret", "id")
 
     def __init__(self, secret: str | bytes) -> None:
+        # Checked first: the exception that encoding raises would hold the key.
+        if isinstance(secret, str) and re.search(r"[\ud800-\udfff]", secret):
+            raise KeyInvalid(f"A key is not text in UTF-8. {_HOW_TO}")
         self._secret = secret.encode() if isinstance(secret, str) else secret
         if len(self._secret) < MIN_KEY_BYTES:
             raise KeyInvalid(f"A key needs at least {MIN_KEY_BYTES} bytes. {_HOW_TO}")
@@ -36,12 +40,12 @@ class Key:
         `key_derivation="hmac"` from the secret and the salt "signer.v1." + purpose."""
         return self._derive("signer.v1." + purpose)
 
-    def binding(self, jti: str, purpose: str, state: bytes) -> str:
+    def binding(self, jti: str, purpose: str, state: str) -> str:
         """The `bnd` claim: 132 bits of an HMAC over the token's id, its purpose and a state that the
         server knows, so that the token dies when the state changes, with nothing stored."""
         # Derived from the purpose's key; ":" occurs in no text that key signs.
         key = hmac.digest(self.purpose_key(purpose), b"signer.v1:bnd", hashlib.sha256)
-        mac = hmac.digest(key, f"{jti}.{purpose}.".encode() + state, hashlib.sha256)
+        mac = hmac.digest(key, f"{jti}.{purpose}.".encode() + state.encode(), hashlib.sha256)
         return _base64url(mac)[:22]
 
     def _derive(self, label: str) -> bytes:

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from .claims import DEFAULT_PURPOSE, MAX_TIME, Uses
+from .claims import DEFAULT_PURPOSE, Uses
 from .errors import RequestInvalid
 
 #: Deeper JSON is refused: stock itsdangerous decodes recursively and would fail on it.
 MAX_DATA_DEPTH: Final = 32
+#: Ten years, in seconds: the most that may be configured.
+LONGEST_TTL: Final = 10 * 366 * 24 * 60 * 60
 
 
 def _whole(pattern: str) -> str:
@@ -22,8 +24,9 @@ def _whole(pattern: str) -> str:
     return rf"^{pattern}$(?!\n)"
 
 
-#: Control characters, line ends, and halves of surrogate pairs, which are no characters.
-_UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+#: Halves of surrogate pairs are no characters, and no JSON reader gets them back.
+_HALVES = r"\ud800-\udfff"
+_UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029" + _HALVES
 _SCOPE_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"
 
 Jti = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9_-]{22}"))]
@@ -35,8 +38,8 @@ Scope = Annotated[str, Meta(pattern=_whole(f"{_SCOPE_WORD}( {_SCOPE_WORD})*"), m
 Audience = Annotated[str, Meta(pattern=_whole(r"[\x21-\x7e]+"), max_length=255)]
 #: Clients disagree on percent-encoding, so ids stay in the characters no encoding touches.
 Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
-Ttl = Annotated[int, Meta(ge=1, le=MAX_TIME)]
-Binding = Annotated[str, Meta(min_length=1, max_length=4096)]
+Ttl = Annotated[int, Meta(ge=1, le=LONGEST_TTL)]
+Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]+"), max_length=4096)]
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +80,9 @@ def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
     if depth < 0:
         raise RequestInvalid(f"data: nested deeper than {MAX_DATA_DEPTH} levels", "data")
     match value:
-        case None | bool() | str():
+        case None | bool():
+            return
+        case str() if not re.search(f"[{_HALVES}]", value):
             return
         case int() if -(2**63) <= value < 2**63:
             return
@@ -90,10 +95,11 @@ def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
             for key, item in value.items():
                 if not isinstance(key, str):
                     raise RequestInvalid("data: every key must be a string", "data")
+                check_data(key, depth)
                 check_data(item, depth - 1)
         case _:
             raise RequestInvalid(
-                "data: only JSON is carried: objects, lists, strings, true, false, null,"
+                "data: only JSON is carried: objects, lists, strings of whole characters, true, false, null,"
                 " finite numbers, integers of up to 64 bits",
                 "data",
             )

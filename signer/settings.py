@@ -9,10 +9,10 @@ from msgspec import Struct
 from .credentials import check_scopes
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
 from .keys import KeyRing
+from .requests import LONGEST_TTL
 
 DEFAULT_DATABASE_URL: Final = "sqlite:///./tokens.db"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-_MINUTES_OF_TEN_YEARS: Final = 10 * 366 * 24 * 60
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -39,14 +39,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: naming the setting, what is wrong with it and what would be right.
         """
-        longest = _integer(environ, "TOKEN_MAX_TTL_MINUTES", 90 * 24 * 60, 1, _MINUTES_OF_TEN_YEARS)
+        longest = _integer(environ, "TOKEN_MAX_TTL_MINUTES", 90 * 24 * 60, 1, LONGEST_TTL // 60)
         settings = cls(
             keys=_keys(environ),
             database_url=environ.get("DATABASE_URL", DEFAULT_DATABASE_URL),
             token_ttl_minutes=_integer(environ, "TOKEN_TTL_MINUTES", min(60, longest), 1, longest),
             token_max_ttl_minutes=longest,
             token_leeway_seconds=_integer(environ, "TOKEN_LEEWAY_SECONDS", 10, 0, 300),
-            host=environ.get("HOST", "127.0.0.1"),
+            host=_host(environ),
             port=_integer(environ, "PORT", 8000, 0, 65535),
             web_concurrency=_integer(environ, "WEB_CONCURRENCY", 1, 1, 1024),
             anonymous_scopes=_scopes(environ, "ANONYMOUS_SCOPES"),
@@ -91,6 +91,14 @@ def _keys(environ: Mapping[str, str]) -> KeyRing | None:
         return KeyRing(current, fallbacks)
     except KeyInvalid as error:
         raise KeyInvalid(f"SECRET_KEY or SECRET_KEY_FALLBACKS: {error}") from None
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    # An empty one would listen to the world.
+    host = environ.get("HOST", "127.0.0.1")
+    if not re.fullmatch("[0-9A-Za-z.:_-]+", host):
+        raise ConfigurationError("HOST must be an address or a name, such as 127.0.0.1 or 0.0.0.0.")
+    return host
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

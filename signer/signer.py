@@ -1,6 +1,5 @@
 """The façade: a codec, a list and a clock put together."""
 
-import math
 import secrets
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import msgspec
 from .claims import (
     CLIENT_PURPOSE,
     DEFAULT_PURPOSE,
+    MAX_TIME,
     Claims,
     Time,
     Unverified,
@@ -26,12 +26,11 @@ from .errors import (
     RequestInvalid,
     StoreRequired,
     TokenBindingWrong,
-    TokenExpired,
     TokenRevoked,
     TokenUsed,
 )
 from .keys import KeyRing
-from .requests import Binding, IssueRequest, Jti, Name, Subject, check_data, converted
+from .requests import LONGEST_TTL, Binding, IssueRequest, Jti, Name, Purpose, Subject, check_data, converted
 from .stores.base import PURGE_STEP, Store
 
 DEFAULT_TTL: Final = 60 * 60
@@ -44,6 +43,12 @@ PURGE_MARGIN: Final = 300
 PURGE_PAUSE: Final = 0.001
 #: 2020. A clock that reads less was never set.
 _EARLIEST: Final = 1_577_836_800
+#: So late that a token might expire after the last second there is.
+_LATEST: Final = MAX_TIME - LONGEST_TTL
+_BEHIND: Final = (
+    "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
+    " Set the clocks right; if this one is right, see the README: When a clock was wrong."
+)
 
 
 class Signer:
@@ -139,6 +144,20 @@ class Signer:
         )
         return self._codec.encode(self._bound(self._in_generation(claims), request.bind), iat)
 
+    def check(self) -> None:
+        """Return only if clock and list can answer, and the list can be written and is intact. May take a
+        while: it reads the whole list.
+
+        Raises:
+            SystemUnavailable: one of them cannot.
+        """
+        now = self._now()
+        if self._store is None:
+            return
+        self._store.ping()
+        if now < self._store.lookup("", 0, ()).horizon:
+            raise ClockError(_BEHIND)
+
     def validate(
         self,
         token: str,
@@ -162,7 +181,7 @@ class Signer:
             TokenError: a subclass that says why the token is refused.
             SystemUnavailable: list or clock cannot answer. Refuse then, too.
         """
-        claims = self._codec.decode(token, purpose)
+        claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         check_audience(claims, aud)
         self._admit(claims, scope, bind, max_age)
         return claims
@@ -210,7 +229,7 @@ class Signer:
 
     def revoke(self, token: str) -> Claims:
         """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
-        only one that has not expired.
+        none gets one whose rows the list has purged already.
 
         Raises:
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, StoreRequired, SystemUnavailable.
@@ -221,7 +240,9 @@ class Signer:
 
     def revoke_jti(self, jti: str, exp: int) -> None:
         """The same by the token's id and the second it expires at, for those who kept both."""
-        self._revoke(converted(jti, Jti, "jti"), converted(exp, Time, "exp"))
+        if converted(exp, Time, "exp") > self._now() + LONGEST_TTL:
+            raise RequestInvalid("exp: later than any token expires", "exp")
+        self._revoke(converted(jti, Jti, "jti"), exp)
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -247,7 +268,7 @@ class Signer:
 
     def purge_step(self) -> int:
         """Delete up to 1000 of those rows; fewer than that means there are no more."""
-        return self._list().purge(self._purgeable())
+        return self._list().purge(int(self._now()) - self._leeway - PURGE_MARGIN)
 
     def inspect(self, token: str) -> Unverified:
         """What a text says of itself. **Nothing is verified**: never decide anything by this.
@@ -261,7 +282,7 @@ class Signer:
         # The cap holds here too, so that no token outlives the row that revoked its subject.
         oldest = self._max_ttl if max_age is None else min(_seconds("max_age", max_age), self._max_ttl)
         check_time(claims, self._now(), self._leeway, oldest)
-        check_scope(claims, scope)
+        check_scope(claims, converted(scope, str | None, "scope"))
         self._check_binding(claims, bind)
         self._check_list(claims)
 
@@ -270,7 +291,9 @@ class Signer:
             return
         if claims.bnd is None or bind is None:
             raise TokenBindingWrong
-        if not compare_digest(self._codec.binding(claims, _state(bind)).encode(), claims.bnd.encode()):
+        if not compare_digest(
+            self._codec.binding(claims, converted(bind, Binding, "bind")).encode(), claims.bnd.encode()
+        ):
             raise TokenBindingWrong
 
     def _check_list(self, claims: Claims) -> None:
@@ -279,9 +302,9 @@ class Signer:
                 raise StoreRequired
             return
         entry = self._store.lookup(claims.jti, claims.exp, _groups(claims))
-        # Its rows may be purged. Only a clock that stepped back gets here.
+        # Its rows may be purged, by a clock that runs ahead of this one.
         if min(claims.exp, claims.iat + self._max_ttl) < entry.horizon:
-            raise TokenExpired
+            raise ClockError(_BEHIND)
         if entry.revoked or claims.gen < entry.generation:
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
@@ -290,28 +313,29 @@ class Signer:
     def _bound(self, claims: Claims, bind: str | None) -> Claims:
         if bind is None:
             return claims
-        return msgspec.structs.replace(claims, bnd=self._codec.binding(claims, _state(bind)))
+        return msgspec.structs.replace(
+            claims, bnd=self._codec.binding(claims, converted(bind, Binding, "bind"))
+        )
 
     def _in_generation(self, claims: Claims) -> Claims:
-        groups = _groups(claims)
-        if self._store is None or not groups:
+        if self._store is None:
             return claims
+        groups = _groups(claims)
         entry = self._store.lookup(claims.jti, claims.exp, groups)
+        if claims.exp < entry.horizon:
+            raise ClockError(_BEHIND)
         return msgspec.structs.replace(claims, gen=entry.generation)
 
     def _revoke(self, jti: str, exp: int) -> None:
         store = self._list()
-        if exp >= self._purgeable():
+        self._now()
+        # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
+        if exp >= store.lookup(jti, exp, ()).horizon:
             store.revoke(jti, exp)
-
-    def _purgeable(self) -> int:
-        return int(self._now()) - self._leeway - PURGE_MARGIN
 
     def _advance(self, kind: str, name: str) -> None:
         store = self._list()
-        now = self._now()
-        expires_at = int(now) + self._max_ttl + 2 * self._leeway
-        store.advance(f"{kind}:{name}", int(now * 1000), expires_at)
+        store.advance(f"{kind}:{name}", int(self._now() * 1000), self._max_ttl + 2 * self._leeway)
 
     def _life(self, ttl: int | None) -> int:
         if ttl is None:
@@ -328,7 +352,7 @@ class Signer:
     def _now(self) -> float:
         now = self._clock()
         # Written so that NaN fails too.
-        if not (_EARLIEST < now < math.inf):
+        if not _EARLIEST < now < _LATEST:
             raise ClockError
         return now
 
@@ -341,15 +365,8 @@ def _groups(claims: Claims) -> list[str]:
     return [f"{kind}:{name}" for kind, name in named if name is not None]
 
 
-def _state(bind: str) -> bytes:
-    try:
-        return str(converted(bind, Binding, "bind")).encode()
-    except UnicodeEncodeError:
-        raise RequestInvalid("bind: holds half a surrogate pair, which is no character", "bind") from None
-
-
 def _seconds(name: str, value: int, least: int = 0) -> int:
     # bool is an int to Python, and NaN would win every comparison of the time rule.
-    if type(value) is not int or not least <= value:
-        raise RequestInvalid(f"{name}: a whole number of seconds, at least {least}", name)
+    if type(value) is not int or not least <= value <= LONGEST_TTL:
+        raise RequestInvalid(f"{name}: a whole number of seconds from {least} to {LONGEST_TTL}", name)
     return value

@@ -60,6 +60,7 @@ class Service:
     command: tuple[str, ...] = (str(ROOT / "app.py"),)
     credential: str | None = None
     port: int = 0
+    waits: bool = True
 
     def __enter__(self) -> "Service":
         self.port = self.port or free_port()
@@ -73,7 +74,8 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait()
+        if self.waits:
+            self._wait()
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -15,14 +15,14 @@ PACKAGE = ROOT / "signer"
 ORDER = [
     "errors", "claims", "requests", "keys", "codec", "stores.base", "stores.memory", "stores.sqlite",
     "stores.opening", "stores", "signer", "credentials", "settings", "assembly", "", "cli", "__main__",
-    "web.answers", "web.problems", "web.bodies", "web.callers", "web.api", "web.middleware", "web.app",
+    "web.answers", "web.problems", "web.bodies", "web.callers", "web.api", "web.middleware", "web.protocol", "web.app",
     "web.server", "web",
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},
     "sqlite3": {"stores.sqlite"},
     "starlette": {name for name in ORDER if name.startswith("web.")},
-    "uvicorn": {"web.server"},
+    "uvicorn": {"web.protocol", "web.server"},
 }
 
 

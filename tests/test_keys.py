@@ -47,6 +47,13 @@ def test_the_key_id_is_the_documented_one() -> None:
     assert Key(KEY).id == urlsafe_b64encode(mac).decode()[:6]
 
 
+def test_a_key_that_is_no_text_is_refused_and_not_kept() -> None:
+    """A byte that is not UTF-8 in the environment; the error of encoding it would hold the key."""
+    with pytest.raises(KeyInvalid, match="UTF-8") as caught:
+        KeyRing(KEY + "\udcff")
+    assert caught.value.__context__ is None
+
+
 def test_no_repr_shows_a_key() -> None:
     """Keys stay out of logs and tracebacks that print what they hold."""
     ring = KeyRing(KEY, [generate_key()])

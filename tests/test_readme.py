@@ -159,6 +159,18 @@ def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out
 
 
+def test_the_uvicorn_line_starts_the_service(tmp_path: Path) -> None:
+    """With its options as shown."""
+    line = re.search(r"`uvicorn app:app ([^`]*)`", PRODUCTION)
+    assert line
+    command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *line[1].split())
+    with Service(tmp_path, command=command) as service:
+        reply = service.call("GET", "/readyz")
+        assert reply.status == 200
+        assert "Server" not in reply.headers
+        assert service.send_raw(b"GET /" + b"a" * 70_000).startswith(b"HTTP/1.1 431")
+
+
 def test_the_two_commands_are_there() -> None:
     """.ci/run calls the second one as it stands; the first one's start is what the other tests start."""
     run, test = blocks(README, "sh")

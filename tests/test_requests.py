@@ -58,7 +58,16 @@ REFUSED: list[tuple[str, Any]] = [
     ("data", Decimal(1)),
     ("data", datetime.now(UTC)),
     ("data", "x" * 5000),
+    ("data", "\ud800"),
+    ("data", {"\udfff": 1}),
+    ("data", ["a", {"b": "\ud800"}]),
 ]
+
+
+class Text(str):
+    """Not quite a str."""
+
+    __slots__ = ()
 
 
 @pytest.mark.parametrize(("field", "value"), REFUSED, ids=range(len(REFUSED)))
@@ -70,11 +79,21 @@ def test_what_cannot_be_is_refused_by_name(signer: Signer, field: str, value: An
     assert len(str(caught.value)) < 300
 
 
-def test_half_a_surrogate_pair_in_data_is_refused(signer: Signer) -> None:
-    """It is no character, and no JSON reader would get it back."""
-    for data in ("\ud800", {"\udfff": 1}, ["a", {"b": "\ud800"}]):
-        with pytest.raises(RequestInvalid):
-            signer.issue(data=data)
+@pytest.mark.parametrize("request_", [{"sub": Text("a")}, {"data": Text("a")}, {"data": {"a": [Text("b")]}}])
+def test_a_type_of_the_callers_own_is_refused(signer: Signer, request_: dict[str, Any]) -> None:
+    """As an error of ours that says what to pass."""
+    with pytest.raises(RequestInvalid, match="plain str"):
+        signer.issue(**request_)
+
+
+@pytest.mark.parametrize(
+    "request_", [{"bind": "hunter2\ud800"}, {"data": "hunter2\ud800"}, {"sub": "hunter2\ud800"}]
+)
+def test_no_error_keeps_what_was_given(signer: Signer, request_: dict[str, Any]) -> None:
+    """Nor does its context, which error trackers print."""
+    with pytest.raises(RequestInvalid) as caught:
+        signer.issue(**request_)
+    assert "hunter2" not in f"{caught.value!r}{caught.value.__context__!r}{caught.value.__cause__!r}"
 
 
 def test_data_nested_too_deep_is_refused(signer: Signer) -> None:
@@ -105,7 +124,7 @@ def test_a_request_shows_none_of_its_values() -> None:
 
 
 @pytest.mark.parametrize("name", ["ttl", "max_ttl", "leeway"])
-@pytest.mark.parametrize("value", [-1, 1.0, math.nan, True, "10"])
+@pytest.mark.parametrize("value", [-1, 1.0, math.nan, True, "10", 2**70])
 def test_a_signer_takes_only_whole_seconds(name: str, value: Any) -> None:
     """A leeway of NaN would let every comparison of the time rule pass."""
     with pytest.raises(RequestInvalid, match=name):

@@ -45,10 +45,11 @@ class Store(Protocol):
         process, exactly `limit` are ever given a number."""
         ...
 
-    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+    def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         """Start a new generation of a group and return it: `now_ms`, in milliseconds, or one more than
         the highest generation this list ever gave out, whichever is greater. So it never steps back,
-        whatever the clock does. The row may go `expires_at` seconds into the epoch."""
+        whatever the clock does. The row expires `lifetime` seconds after the generation, or after the
+        horizon where that is later."""
         ...
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:

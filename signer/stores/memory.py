@@ -1,5 +1,6 @@
 """A list in memory: for tests, and for one process that may forget."""
 
+import os
 import threading
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ class MemoryStore:
         self._generation = 0
         self._horizon = 0
         self._closed = False
+        self._pid = os.getpid()
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         self._check_open()
@@ -40,10 +42,11 @@ class MemoryStore:
             self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
             return entry.uses + 1
 
-    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+    def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         self._check_open()
         with self._lock:
             self._generation = max(now_ms, self._generation + 1)
+            expires_at = max(self._generation // 1000, self._horizon) + lifetime
             _, previous = self._groups.get(group, (0, 0))
             self._groups[group] = (self._generation, max(expires_at, previous))
             return self._generation
@@ -74,3 +77,6 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("The list in memory was closed.")
+        # Before any lock: another thread may have held it at the fork. And a copy would not hear of changes.
+        if self._pid != os.getpid():
+            raise StoreError("A list in memory is one process's own: it cannot be carried across fork().")

@@ -1,6 +1,6 @@
 """From a URL to a list."""
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from ..errors import ConfigurationError
 from .base import Store
@@ -8,11 +8,11 @@ from .base import Store
 _EXAMPLES = "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, memory://"
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, create: bool = True) -> Store:
     """Open the list that `url` names.
 
-    `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw` the file must exist already.
-    `memory://` is one process's own and forgets.
+    `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
+    file must exist already. `memory://` is one process's own and forgets.
 
     Raises:
         ConfigurationError: no such kind of list, or an option it does not have.
@@ -25,21 +25,21 @@ def open_store(url: str) -> Store:
     if path := sqlite_path(url):
         from .sqlite import SQLiteStore
 
-        return SQLiteStore(path, create=_may_create(urlsplit(url).query))
+        return SQLiteStore(path, create=_may_create(url) and create)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
 
 
 def sqlite_path(url: str) -> str:
     """The file that a `sqlite:///` URL names; "" for every other URL."""
-    parts = urlsplit(url)
-    is_file = parts.scheme == "sqlite" and not parts.netloc and parts.path != "/:memory:"
-    return unquote(parts.path[1:]) if is_file else ""
+    path = url.removeprefix("sqlite:///").partition("?")[0]
+    return unquote(path) if url.startswith("sqlite:///") and path != ":memory:" else ""
 
 
-def _may_create(query: str) -> bool:
+def _may_create(url: str) -> bool:
     modes = {"": True, "mode=rwc": True, "mode=rw": False}
-    if query not in modes:
+    option = url.partition("?")[2]
+    if option not in modes:
         raise ConfigurationError(
             "DATABASE_URL knows one option: ?mode=rw (the file must exist) or ?mode=rwc."
         )
-    return modes[query]
+    return modes[option]

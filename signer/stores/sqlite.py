@@ -37,16 +37,20 @@ CREATE TABLE groups (
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX groups_by_expiry ON groups (expires_at);
-CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO marks VALUES ('generation', 0), ('horizon', 0);
+CREATE TABLE marks (
+    generation INTEGER NOT NULL,
+    horizon INTEGER NOT NULL,
+    changes INTEGER NOT NULL
+);
+INSERT INTO marks VALUES (0, 0, 0);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
-#: One statement sees one snapshot: token, groups and horizon as they stood together.
+#: One statement sees one snapshot: token, groups and marks as they stood together.
 _LOOKUP: Final = """
 SELECT 0, revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?
 UNION ALL SELECT 1, generation, 0 FROM groups WHERE name IN (?, ?, ?)
-UNION ALL SELECT 2, value, 0 FROM marks WHERE name = 'horizon'
+UNION ALL SELECT 2, horizon, changes FROM marks
 """
 _MAX_GROUPS: Final = 3
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
@@ -65,7 +69,7 @@ class SQLiteStore:
     """A Store in the SQLite file at `path`.
 
     Args:
-        path: the file. Beside it stand SQLite's own `-wal` and `-shm`: back up and move all three.
+        path: the file. Beside it stand SQLite's own `-wal` and `-shm`, which belong to it.
         create: make the file where there is none; False where a missing file means a lost list.
         timeout: seconds a call waits for another process's write.
 
@@ -74,14 +78,23 @@ class SQLiteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
-        # Absolute: a later chdir must not make another file ours.
-        self._path = Path(path).absolute()
         self._timeout = timeout
         self._read_lock = threading.Lock()
         self._write_lock = threading.Lock()
+        # How many changes the list had when last read and written: fewer means an older file lies here now.
+        self._seen = self._made = 0
+        self._path = Path(path)
         with self._translated(), ExitStack() as opened:
+            # Absolute, or a later chdir would make another file ours; SQLite follows links, so must we.
+            self._path = Path(path).resolve()
+            str(self._path).encode()  # raises for a name that SQLite could not open, before there is a file
             if create:
                 _create(self._path)
+            elif not self._path.exists():
+                raise StoreError(
+                    f"There is no list {self._path}: put it back. If there never was one, make it:"
+                    " python app.py with one process, or any command of python -m signer."
+                )
             self._pid = os.getpid()
             self._reader = opened.enter_context(closing(_connect(self._path, timeout)))
             self._writer = opened.enter_context(closing(_connect(self._path, timeout)))
@@ -96,21 +109,20 @@ class SQLiteStore:
         if len(groups) > _MAX_GROUPS:
             raise ValueError(f"at most {_MAX_GROUPS} groups")
         names = (*groups, *[None] * (_MAX_GROUPS - len(groups)))
-        with self._read_lock, self._translated():
-            self._check_identity()
-            rows = self._reader.execute(_LOOKUP, (exp, jti, *names)).fetchall()
-        revoked = uses = generation = 0
-        horizon = None
-        for kind, value, count in rows:
-            if kind == 0:
-                revoked, uses = value, count
-            elif kind == 1:
-                generation = max(generation, value)
-            else:
-                horizon = value
-        if horizon is None:
-            raise StoreError(f"The list {self._path} lost its marks: restore it from a backup.")
-        return Entry(bool(revoked), uses, generation, horizon)
+        with self._reading() as reader:
+            rows = reader.execute(_LOOKUP, (exp, jti, *names)).fetchall()
+            revoked = uses = generation = 0
+            horizon = changes = -1
+            for kind, value, count in rows:
+                if kind == 0:
+                    revoked, uses = value, count
+                elif kind == 1:
+                    generation = max(generation, value)
+                else:
+                    horizon, changes = value, count
+            self._check_changes(changes, self._seen)
+            self._seen = changes
+            return Entry(bool(revoked), int(uses), int(generation), int(horizon))
 
     def revoke(self, jti: str, exp: int) -> None:
         with self._writing() as writer:
@@ -127,31 +139,30 @@ class SQLiteStore:
             writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1))
             return int(uses) + 1
 
-    def advance(self, group: str, now_ms: int, expires_at: int) -> int:
+    def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         with self._writing() as writer:
-            generation = max(now_ms, _mark(writer, "generation") + 1)
-            _set_mark(writer, "generation", generation)
+            writer.execute("UPDATE marks SET generation = max(?, generation + 1)", (now_ms,))
+            generation, horizon = writer.execute("SELECT generation, horizon FROM marks").fetchone()
+            expires_at = max(generation // 1000, horizon) + lifetime
             writer.execute(
                 "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " generation = excluded.generation, expires_at = max(expires_at, excluded.expires_at)",
                 (group, generation, expires_at),
             )
-            return generation
+            return int(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         with self._writing() as writer:
             # In the same transaction: no row goes before the horizon tells that it may be gone.
-            if before > _mark(writer, "horizon"):
-                _set_mark(writer, "horizon", before)
+            writer.execute("UPDATE marks SET horizon = max(horizon, ?)", (before,))
             bound = writer.execute(_PURGE_BOUND, (before, limit)).fetchone() or (before, "")
             deleted = writer.execute(_PURGE_TOKENS, bound).rowcount
             deleted += writer.execute(_PURGE_GROUPS, (before, limit - deleted)).rowcount
             return deleted
 
     def count(self) -> int:
-        with self._read_lock, self._translated():
-            self._check_identity()
-            (rows,) = self._reader.execute(
+        with self._reading() as reader:
+            (rows,) = reader.execute(
                 "SELECT (SELECT count(*) FROM tokens) + (SELECT count(*) FROM groups)"
             ).fetchone()
             return int(rows)
@@ -163,8 +174,10 @@ class SQLiteStore:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise StoreError(f"The list {self._path} is damaged: restore it from a backup.")
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+            # A change in earnest: a full disk lets one begin, and a list of root's lets one read.
+            if connection.execute("UPDATE marks SET changes = changes + 1").rowcount != 1:
+                raise StoreError(f"The list {self._path} lost its marks: restore it from a backup.")
+        self.lookup("", 0, ())
 
     def close(self) -> None:
         with self._read_lock, self._write_lock:
@@ -172,11 +185,22 @@ class SQLiteStore:
             self._writer.close()
 
     @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        self._check_process()
+        with self._read_lock, self._translated():
+            self._check_identity()
+            yield self._reader
+
+    @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._check_process()
         with self._write_lock, self._translated():
             self._check_identity()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
+                (changes,) = self._writer.execute("SELECT changes FROM marks").fetchone()
+                self._check_changes(changes, self._made)
+                self._writer.execute("UPDATE marks SET changes = changes + 1")
                 yield self._writer
                 self._writer.execute("COMMIT")
             except BaseException:
@@ -185,25 +209,38 @@ class SQLiteStore:
                 raise
             # A file deleted during the commit took the change with it: that is no success.
             self._check_identity()
+            self._made = changes + 1
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        # The last two: values in the file, or characters in its name, that are of no such kind.
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
             raise StoreError(f"The list {self._path} cannot answer: {error}.") from error
 
     def _identify(self) -> tuple[tuple[int, int], ...]:
-        found = (os.stat(f"{self._path}{suffix}") for suffix in ("", "-wal"))
+        # Each of the three: without its -wal or -shm, old and new processes write past each other.
+        found = (os.stat(f"{self._path}{suffix}") for suffix in ("", "-wal", "-shm"))
         return tuple((status.st_dev, status.st_ino) for status in found)
 
     def _check_identity(self) -> None:
-        if self._pid != os.getpid():
-            raise StoreError("A list cannot be carried across fork(): open it in the child process.")
         if self._identify() != self._identity:
             raise StoreError(
                 f"The list {self._path} was replaced while running: put the file back, or restart to"
                 " accept the new one."
+            )
+
+    def _check_process(self) -> None:
+        # Before any lock: another thread may have held it at the fork, and nobody is left to let go.
+        if self._pid != os.getpid():
+            raise StoreError("A list cannot be carried across fork(): close it before, open it after.")
+
+    def _check_changes(self, changes: int, known: int) -> None:
+        if changes < known:
+            raise StoreError(
+                f"The list {self._path} was overwritten with an older one while running: put the newer one"
+                " back, or restart to accept it."
             )
 
 
@@ -224,6 +261,7 @@ def _connect(path: Path, timeout: float) -> sqlite3.Connection:
                 f"The file {path} is not a list this version can read (application id {application_id:#x},"
                 f" version {version}): name another file in DATABASE_URL, or restore the list."
             )
+        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
@@ -245,7 +283,8 @@ def _create(path: Path) -> None:
             os.link(draft, path)
         _sync_directory(path.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{draft}{suffix}").unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:
@@ -254,12 +293,3 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _mark(connection: sqlite3.Connection, name: str) -> int:
-    (value,) = connection.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
-    return int(value)
-
-
-def _set_mark(connection: sqlite3.Connection, name: str, value: int) -> None:
-    connection.execute("UPDATE marks SET value = ? WHERE name = ?", (value, name))

@@ -1,6 +1,7 @@
 """The handlers: each says what one route does; endpoint() does what all of them need."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
@@ -9,10 +10,9 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import scope_words
-from ..errors import RequestInvalid, TokenError
+from ..errors import RequestInvalid, StoreError, TokenError
 from ..requests import IssueRequest, Request
 from ..signer import PURGE_PAUSE, Signer
-from ..stores import Store
 from ..stores.base import PURGE_STEP
 from .answers import Answer
 from .bodies import ConsumeRequest, RevokeRequest, TokenRequest, ValidRequest, check_public, read
@@ -23,6 +23,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
 
+#: Seconds a change may wait for those before it; as long as one waits for another process.
+WRITE_TIMEOUT: Final = 5.0
 OK: Final[dict[str, Any]] = {"status_code": 200, "status": True}
 
 
@@ -33,12 +35,11 @@ class API:
     the other in a thread of their own.
     """
 
-    def __init__(self, signer: Signer, store: Store, anonymous: Caller) -> None:
+    def __init__(self, signer: Signer, anonymous: Caller) -> None:
         self._signer = signer
-        self._store = store
         self._anonymous = anonymous
         self._writer = ThreadPoolExecutor(1, "signer-list")
-        self._ping: asyncio.Future[None] | None = None
+        self._check: asyncio.Future[None] | None = None
 
     def endpoint(
         self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
@@ -142,18 +143,30 @@ class API:
         return Answer({"status": "ok"})
 
     async def readyz(self, request: HTTPRequest) -> Response:
-        """GET /readyz: the list can be read and written, and is intact."""
+        """GET /readyz: clock and list can answer."""
         # One check at a time, however many ask: it reads the whole list.
-        if self._ping is None or self._ping.done():
-            self._ping = asyncio.ensure_future(asyncio.to_thread(self._store.ping))
-        await asyncio.shield(self._ping)
+        if self._check is None or self._check.done():
+            self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.check))
+        await asyncio.shield(self._check)
         return Answer({"status": "ok"})
 
-    def close(self) -> None:
-        """Finish the changes under way and close the list."""
-        self._writer.shutdown()
-        self._store.close()
+    async def close(self) -> None:
+        """Finish the change under way; those that wait behind it have not happened."""
+        await asyncio.to_thread(self._writer.shutdown, cancel_futures=True)
 
     async def _write(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._writer, lambda: change(*args, **kwargs))
+        latest = time.monotonic() + WRITE_TIMEOUT
+
+        def run() -> R:
+            if time.monotonic() > latest:
+                raise StoreError("Changes queue up for longer than a caller waits.")
+            return change(*args, **kwargs)
+
+        under_way = self._writer.submit(run)
+        try:
+            return await asyncio.wrap_future(under_way)
+        except asyncio.CancelledError:
+            # The server ends. What has begun is finished and told; what waits is taken back, and told.
+            if under_way.cancelled():
+                raise StoreError("The service ends.") from None
+            return await asyncio.to_thread(under_way.result)

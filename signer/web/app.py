@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from ..assembly import assemble
-from ..errors import SignerError
+from ..errors import ConfigurationError, SignerError
 from ..requests import IssueRequest, Request
 from ..settings import Settings
 from .api import API
@@ -24,22 +24,26 @@ from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The service as an ASGI application, its list opened.
+def create_app(settings: Settings, *, is_worker: bool = False) -> Starlette:
+    """The service as an ASGI application, its list opened. One worker of several needs a list that is
+    there: a worker that restarts after the list was lost must not go on with an empty one.
 
     Raises:
         ConfigurationError, StoreError: the service cannot start.
     """
-    signer, store = assemble(settings)
+    if is_worker and settings.database_url == "memory://":
+        raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
+    signer, store = assemble(settings, create=not is_worker)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    api = API(signer, store, anonymous)
+    api = API(signer, anonymous)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if settings.is_development:
             _warn()
         yield
-        api.close()
+        await api.close()
+        store.close()
 
     guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
     app = Starlette(

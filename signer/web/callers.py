@@ -77,6 +77,6 @@ def _credential(signer: Signer, credential: str) -> Claims:
 
 def _basic(value: str) -> str:
     try:
-        return b64decode(value, validate=True).decode()
+        return b64decode(value, validate=True).decode("ascii", errors="replace")
     except ValueError:
         raise CredentialInvalid from None

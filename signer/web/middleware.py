@@ -19,6 +19,11 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 #: RFC 3986, section 3.2: an address of IPv6 in brackets, or a name, and a port.
 _AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
+#: What proxies and content networks add, under their many names.
+_FORWARDING: Final = re.compile(
+    "^via$|forwarded|(client|real|user|connecting|cluster).?ip|^(cf|x-envoy|x-original)-"
+)
+
 
 class RequestLog:
     """One line a request. The route's template stands in it, never the path, which may hold a token."""
@@ -92,12 +97,8 @@ def _is_local(scope: Scope) -> bool:
         and _is_loopback(_host(hosts[0]))
         and all(_is_loopback(_host(origin.partition("://")[2])) for origin in origins)
         and headers.get("sec-fetch-site") in (None, "none", "same-origin", "same-site")
-        and not any(_is_forwarding(name) for name in headers)
+        and not any(_FORWARDING.search(name) for name in headers)
     )
-
-
-def _is_forwarding(header: str) -> bool:
-    return header.startswith("x-forwarded") or header in ("forwarded", "via", "x-real-ip", "cf-connecting-ip")
 
 
 def _host(authority: str) -> str:

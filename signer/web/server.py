@@ -1,6 +1,7 @@
 """Running the service: uvicorn with the settings it needs here."""
 
 import logging
+import multiprocessing
 import os
 import sys
 
@@ -11,6 +12,7 @@ from ..assembly import assemble
 from ..errors import SignerError
 from ..settings import Settings
 from .app import create_app
+from .protocol import CappedProtocol
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
 SHUTDOWN_TIMEOUT = 10
@@ -25,7 +27,7 @@ def load() -> Starlette:
     try:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level)
-        return create_app(settings)
+        return create_app(settings, is_worker=multiprocessing.parent_process() is not None)
     except SignerError as error:
         raise SystemExit(f"signer: {error}") from None
 
@@ -38,12 +40,10 @@ def serve() -> None:
     """
     try:
         settings = Settings.from_env(os.environ)
-        # Made once, here, before there are workers: one that restarts must find a list, not make one.
+        # The list is made here, before there are workers: one that restarts must find it, not make another.
         assemble(settings).store.close()
     except SignerError as error:
         raise SystemExit(f"signer: {error}") from None
-    if settings.web_concurrency > 1 and "?" not in settings.database_url:
-        os.environ["DATABASE_URL"] = settings.database_url + "?mode=rw"
     configure_logging(settings.log_level)
     uvicorn.run(
         "signer.web.server:load",
@@ -51,6 +51,7 @@ def serve() -> None:
         host=settings.host,
         port=settings.port,
         workers=settings.web_concurrency,
+        http=CappedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

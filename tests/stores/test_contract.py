@@ -1,8 +1,10 @@
 """The contract of signer.stores.Store, held against every implementation."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -79,7 +81,7 @@ def test_a_token_has_the_highest_generation_of_its_groups(store: Store) -> None:
 def test_generations_grow_past_a_purge(store: Store) -> None:
     """The row may go; that its number was given out stays known."""
     store.advance("sub:a", 5000, 10)
-    assert store.purge(11) == 1
+    assert store.purge(16) == 1
     assert store.advance("sub:b", 1, EXP) == 5001
 
 
@@ -87,8 +89,19 @@ def test_advancing_never_shortens_a_row(store: Store) -> None:
     """A clock that stepped back must not bring the purge of a group forward."""
     store.advance("sub:a", 1000, 100)
     store.advance("sub:a", 1001, 50)
-    assert store.purge(100) == 0
+    assert store.purge(101) == 0
     assert store.lookup(JTI, EXP, ["sub:a"]).generation == 1001
+
+
+def test_a_group_lives_from_its_generation_or_the_horizon_on(store: Store) -> None:
+    """So a clock that runs behind what the list has seen shortens no row."""
+    store.advance("sub:a", 500_000, 10)
+    store.advance("sub:b", 1000, 10)
+    assert store.purge(510) == 0
+    store.purge(900)
+    store.advance("sub:c", 600_000, 10)
+    assert store.purge(910) == 0
+    assert store.purge(911) == 1
 
 
 def test_purge_takes_what_expired_before_and_nothing_else(store: Store) -> None:
@@ -115,6 +128,30 @@ def test_the_horizon_is_told_and_never_steps_back(store: Store) -> None:
     store.purge(100)
     store.purge(50)
     assert store.lookup(JTI, EXP, []).horizon == 100
+
+
+def test_a_list_is_not_carried_across_fork(store: Store) -> None:
+    """SQLite's locks do not survive it (sqlite.org/howtocorrupt.html, 2.7), and a copy in memory hears of no
+    change. Not even where another thread holds the lock at that moment."""
+    read, write = os.pipe()
+    held = [getattr(store, name) for name in ("_lock", "_read_lock", "_write_lock") if hasattr(store, name)]
+    with ExitStack() as locked:
+        for lock in held:
+            locked.enter_context(lock)
+        child = os.fork()
+    if child == 0:
+        try:
+            for call in (lambda: store.lookup(JTI, EXP, []), lambda: store.revoke(JTI, EXP)):
+                try:
+                    call()
+                except StoreError as error:
+                    os.write(write, str(error).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read, "rb") as told:
+        assert told.read().count(b"fork()") == 2
 
 
 def test_a_closed_list_answers_nothing(store: Store) -> None:

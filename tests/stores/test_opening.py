@@ -11,7 +11,7 @@ from signer.errors import ConfigurationError, StoreError
 @pytest.mark.parametrize(
     "url",
     ["", "tokens.db", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/x.db", "memory", "memory://x",
-     "redis://localhost", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro"],
+     "redis://localhost", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
 )  # fmt: skip
 def test_what_names_no_list_is_refused(url: str) -> None:
     """With the kinds there are."""
@@ -31,9 +31,22 @@ def test_a_path_may_be_relative_absolute_and_encoded(tmp_path: Path, monkeypatch
         assert (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize(
+    "url", ["sqlite:///a%00b", "sqlite:///a\udcff", "sqlite:///no/such/folder/x.db", "sqlite:////"]
+)
+def test_a_path_that_no_file_can_have_is_our_own_error(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No ValueError of the operating system's, and nothing left behind."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError):
+        open_store(url)
+    assert not list(tmp_path.iterdir())
+
+
 def test_mode_rw_asks_for_a_list_that_is_there(tmp_path: Path) -> None:
     """A lost list must not come back empty."""
-    with pytest.raises(StoreError, match="unable to open"):
+    with pytest.raises(StoreError, match="There is no list"):
         open_store(f"sqlite:///{tmp_path}/list.db?mode=rw")
     assert not list(tmp_path.iterdir())
     open_store(f"sqlite:///{tmp_path}/list.db?mode=rwc").close()

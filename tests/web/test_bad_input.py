@@ -1,5 +1,6 @@
 """Bad input of every kind gets a 4xx in one form; never a 500, never a traceback."""
 
+import http.client
 import json
 import socket
 import time
@@ -184,6 +185,53 @@ def test_raw_bytes_of_every_kind_leave_no_500_and_no_traceback(production: Servi
     assert b" 500 " not in production.send_raw(data)[:20]
     assert production.call("GET", "/healthz").status == 200
     assert "Traceback" not in production.log
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: ", b"a" * 100_000),
+        (b"GET /app/valid/", b"a" * 100_000),
+        (b"GET /healthz HTTP/1.1\r\n", b"X: a\r\n" * 10_000),
+        (
+            b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+            b"X: a\r\n" * 10_000,
+        ),
+    ],
+    ids=["header", "path", "headers", "trailers"],
+)
+def test_a_head_without_end_is_cut_off(production: Service, parts: tuple[bytes, bytes]) -> None:
+    """After 64 KiB or so; uvicorn with httptools alone kept 60 MB of header in memory."""
+    start, more = parts
+    sent = 0
+    with socket.create_connection(("127.0.0.1", production.port), timeout=5) as connection:
+        connection.sendall(start)
+        try:
+            while sent < 60_000_000:
+                connection.sendall(more)
+                sent += len(more)
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    assert sent < 20_000_000
+    assert production.call("GET", "/healthz").status == 200
+    assert "Traceback" not in production.log
+
+
+def test_a_head_that_is_too_long_is_431(production: Service) -> None:
+    """Said to whoever reads it."""
+    answer = production.send_raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000)
+    assert answer.startswith(b"HTTP/1.1 431")
+
+
+def test_bodies_one_after_another_are_not_taken_for_a_head(production: Service) -> None:
+    """A connection that is kept carries any number of requests."""
+    body = b'{"token":"' + b"a" * 30_000 + b'"}'
+    connection = http.client.HTTPConnection("127.0.0.1", production.port, timeout=10)
+    for _ in range(20):
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {production.credential}"}
+        connection.request("POST", "/app/valid", body, headers)
+        assert json.loads(connection.getresponse().read())["code"] == "token_malformed"
+    connection.close()
 
 
 def test_a_client_that_leaves_leaves_no_traceback(production: Service) -> None:

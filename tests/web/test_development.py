@@ -35,6 +35,20 @@ def test_tokens_survive_a_restart(tmp_path_factory: pytest.TempPathFactory) -> N
         assert (service.says_valid(good), service.says_valid(revoked)) == (True, False)
 
 
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 43])
+def test_a_key_file_that_holds_no_key_stops_the_start(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """With the file's name, and not what is in it."""
+    directory = tmp_path_factory.mktemp("broken")
+    cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    (directory / "tokens.db.key").write_bytes(content)
+    made = cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    assert (made.returncode, made.stderr.count("\n")) == (1, 1)
+    assert "tokens.db.key" in made.stderr
+    assert "xff" not in made.stderr
+
+
 def test_a_key_that_others_may_read_stops_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
     """With the command that mends it."""
     directory = tmp_path_factory.mktemp("readable")
@@ -57,6 +71,13 @@ REFUSED = [
     {"Forwarded": "for=127.0.0.1"},
     {"X-Real-IP": "127.0.0.1"},
     {"Via": "1.1 proxy"},
+    {"True-Client-IP": "127.0.0.1"},
+    {"X_Forwarded_For": "127.0.0.1"},
+    {"CF-Ray": "1"},
+    {"X-Envoy-External-Address": "127.0.0.1"},
+    {"X-Original-Host": "localhost"},
+    {"Fly-Client-IP": "127.0.0.1"},
+    {"X-ProxyUser-Ip": "127.0.0.1"},
     {"Origin": "https://evil.example"},
     {"Origin": "http://localhost.evil.example"},
     {"Origin": "null"},

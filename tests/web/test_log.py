@@ -3,7 +3,10 @@
 import re
 import signal
 import socket
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from service import Service
@@ -66,3 +69,41 @@ def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: py
             service.process.wait(20)
         assert time.monotonic() - started < 15
         assert "Traceback" not in service.log
+
+
+def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """503 for each, no traceback, and the change has not happened."""
+    directory = tmp_path_factory.mktemp("queue")
+    with Service(directory) as service:
+        tokens = [service.issue() for _ in range(8)]
+        lock = sqlite3.connect(directory / "tokens.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(8) as pool:
+            started = time.monotonic()
+            calls = [pool.submit(service.call, "POST", "/app/revoke", {"token": token}) for token in tokens]
+            time.sleep(0.5)
+            service.process.terminate()
+            assert [call.result().status for call in calls] == [503] * 8
+            assert time.monotonic() - started < 15
+        service.process.wait(20)
+        lock.close()
+        assert "Traceback" not in service.log
+    with Service(directory) as service:
+        assert all(service.says_valid(token) for token in tokens)
+
+
+def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With the list locked, each of many callers is refused after about five seconds, not five each."""
+    directory = tmp_path_factory.mktemp("locked")
+    with (
+        Service(directory) as service,
+        closing(sqlite3.connect(directory / "tokens.db", isolation_level=None)) as lock,
+    ):
+        lock.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(8) as pool:
+            started = time.monotonic()
+            calls = [pool.submit(service.call, "POST", "/app/revoke", {"sub": "x"}) for _ in range(8)]
+            assert [call.result().status for call in calls] == [503] * 8
+            assert time.monotonic() - started < 9
+        lock.execute("ROLLBACK")
+        assert service.call("POST", "/app/revoke", {"sub": "x"}).status == 200
