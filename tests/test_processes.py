@@ -180,6 +180,8 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
     with service:
         token = service.issue()
         assert service.call("POST", "/app/revoke", {"token": token}).status == 200
+        while service.log.count("Application startup complete") < 2:
+            time.sleep(0.05)
         for file in tmp_path.glob("tokens.db*"):
             file.unlink()
         os.kill(int(re.findall(r"Started server process \[(\d+)\]", service.log)[-1]), signal.SIGKILL)
