@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import ConfigurationError, KeyInvalid
-from .keys import KeyRing, generate_key
+from .keys import PRODUCTION_LINE, KeyRing, generate_key
 from .settings import Settings
 from .signer import Signer
 from .stores import Store, open_store
-from .stores.opening import sqlite_path
+from .stores.opening import MEMORY_URL, sqlite_path
 
 
 class Assembly(NamedTuple):
@@ -44,13 +44,11 @@ def assemble(settings: Settings, *, create: bool = True) -> Assembly:
 
 
 def _development_keys(database_url: str) -> KeyRing:
-    if database_url == "memory://":
+    if database_url == MEMORY_URL:
         return KeyRing(generate_key())
     path = sqlite_path(database_url)
     if not path:
-        raise ConfigurationError(
-            'Set SECRET_KEY: SECRET_KEY="$(python -m signer keygen)", and keep that key.'
-        )
+        raise ConfigurationError(f"Set SECRET_KEY: {PRODUCTION_LINE}")
     path += ".key"
     try:
         return KeyRing(_kept_key(Path(path)))

@@ -3,14 +3,16 @@
 Names follow RFC 7519 (JWT) and RFC 9068 wherever those have one.
 """
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
 from .errors import TokenAudienceWrong, TokenExpired, TokenNotYetValid, TokenScopeInsufficient
 
 DEFAULT_PURPOSE: Final = "access"
-#: The purpose of the service's own client credentials.
+#: Purposes under this prefix are the service's own.
+RESERVED_PREFIX: Final = "signer:"
+#: The purpose of client credentials.
 CLIENT_PURPOSE: Final = "signer:client"
 #: The last second of the year 9999; later ones fit no calendar.
 MAX_TIME: Final = 253_402_300_799
@@ -53,6 +55,13 @@ class Unverified(Struct, frozen=True):
     unverified_claims: Claims
 
 
+class Issued(NamedTuple):
+    """A new token, and what it says."""
+
+    token: str
+    claims: Claims
+
+
 class Use(Struct, frozen=True):
     """One use granted: the token's claims and how many uses are left after it."""
 
@@ -84,13 +93,13 @@ def check_audience(claims: Claims, aud: str | None) -> None:
         raise TokenAudienceWrong
 
 
-def check_scope(claims: Claims, scope: str | None) -> None:
+def check_scope(claims: Claims, scope: str) -> None:
     """Every word of `scope` must stand in the token's (RFC 6749, section 3.3).
 
     Raises:
         TokenScopeInsufficient.
     """
-    if scope is not None and not scope_words(scope) <= scope_words(claims.scope):
+    if not scope_words(scope) <= scope_words(claims.scope):
         raise TokenScopeInsufficient
 
 

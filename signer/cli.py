@@ -30,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> str:
     if options.command == "keygen":
         return generate_key()
-    assembly = assemble(Settings.from_env(os.environ))
+    settings = Settings.from_env(os.environ)
+    if settings.is_development:
+        print("signer: SECRET_KEY is not set: this is for the development service here.", file=sys.stderr)
+    assembly = assemble(settings)
     try:
         return issue_credential(assembly.signer, options.name, options.scope, options.ttl)
     finally:

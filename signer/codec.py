@@ -14,6 +14,7 @@ several texts verify as one token; here the whole shape must match and signature
 import hashlib
 import hmac
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -33,8 +34,8 @@ from .keys import Key, KeyRing
 
 PREFIX: Final = "sgt_"
 MAX_TOKEN_LENGTH: Final = 4096
-#: Purposes whose derived keys are kept; a service has a handful.
-_MAX_SIGNERS: Final = 1024
+#: Derived keys that are kept, one for each key and purpose; a service has a handful.
+MAX_SIGNERS: Final = 1024
 
 _SHAPE = re.compile(
     PREFIX + r"([A-Za-z0-9_-]{6})\.(([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{1,7}))\.([A-Za-z0-9_-]{43})"
@@ -56,7 +57,8 @@ class Codec:
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
-        self._signers: dict[tuple[str, str], StockSigner] = {}
+        # Bounded: strangers choose the purposes that decode_any tries.
+        self._signer = lru_cache(MAX_SIGNERS)(_signer)
 
     def encode(self, claims: Claims, iat: int) -> str:
         """The signed token. `iat` in seconds becomes its timestamp; `claims.iat` and `.kid` stay unset.
@@ -71,15 +73,15 @@ class Codec:
             raise RequestInvalid(f"{error}: pass plain str, int, float, list and dict.") from None
         signed = payload + b"." + base64_encode(int_to_bytes(iat))
         key = self._keys.current
-        signer = self._signer(key, claims.purpose)
-        token = f"{PREFIX}{key.id}.{signed.decode()}.{signer.get_signature(signed).decode()}"
+        signature = self._signer(key, claims.purpose).get_signature(signed)
+        token = f"{PREFIX}{key.id}.{signed.decode()}.{signature.decode()}"
         if len(token) > MAX_TOKEN_LENGTH:
+            field = "data" if claims.data is not None else ""
             raise RequestInvalid(
                 f"The token would have {len(token)} characters; {MAX_TOKEN_LENGTH} is the limit."
-                " Keep `data` small: store the rest under an id and carry the id.",
-                "data",
+                f" Say less{f' in {field}' if field else ''}: carry an id, and keep the rest under it.",
+                field,
             )
-        self._remember(key, claims.purpose, signer)
         return token
 
     def decode(self, token: str, purpose: str) -> Claims:
@@ -126,22 +128,13 @@ class Codec:
         key = self._keys.by_id.get(parts.kid)
         if key is None:
             raise TokenKeyUnknown
-        signer = self._signer(key, purpose)
+        signature = self._signer(key, purpose).get_signature(parts.signed)
         # Encoded against encoded: decoding would let four spellings of the last character pass.
-        is_signed = hmac.compare_digest(signer.get_signature(parts.signed), parts.signature.encode())
-        if is_signed:
-            self._remember(key, purpose, signer)
-        return is_signed
+        return hmac.compare_digest(signature, parts.signature.encode())
 
-    def _signer(self, key: Key, purpose: str) -> StockSigner:
-        return self._signers.get((key.id, purpose)) or StockSigner(
-            key.purpose_key(purpose), key_derivation="none", digest_method=hashlib.sha256
-        )
 
-    def _remember(self, key: Key, purpose: str, signer: StockSigner) -> None:
-        # Only after a signature fitted: strangers must not be able to fill memory with purposes.
-        if len(self._signers) < _MAX_SIGNERS:
-            self._signers.setdefault((key.id, purpose), signer)
+def _signer(key: Key, purpose: str) -> StockSigner:
+    return StockSigner(key.purpose_key(purpose), key_derivation="none", digest_method=hashlib.sha256)
 
 
 def _split(token: str) -> _Parts:

@@ -18,7 +18,7 @@
     │   ├── CredentialMissing       credential_missing
     │   ├── CredentialInvalid       credential_invalid
     │   └── ScopeInsufficient       scope_insufficient
-    ├── SystemUnavailable           the machine cannot answer; nothing was changed
+    ├── SystemUnavailable           the machine cannot answer; refuse, and try again
     │   ├── StoreError              store_unavailable
     │   └── ClockError              clock_unreliable
     └── ConfigurationError          configuration_invalid; the operator's to mend
@@ -26,7 +26,7 @@
         └── StoreRequired           store_required
 
 A message says what is wrong and what to do, and never holds a token, a key or a credential.
-HTTP bodies, metrics and audit records use the same codes.
+HTTP bodies use the same codes.
 """
 
 from typing import ClassVar
@@ -62,7 +62,7 @@ __all__ = [
 class SignerError(Exception):
     """The root of the tree. Catch this to catch everything this package raises on purpose."""
 
-    #: Stable and machine-readable; the same word in Python, JSON, metrics and audit records.
+    #: Stable and machine-readable; the same word in Python and JSON.
     code: ClassVar[str] = "signer_error"
     #: What the message says when the place that raises has nothing to add.
     hint: ClassVar[str] = ""
@@ -124,7 +124,7 @@ class TokenAudienceWrong(TokenError):
     """The token is for another audience, or for one the caller did not name (RFC 7519, 4.1.3)."""
 
     code = "token_audience_wrong"
-    hint = "The token is not for this audience: pass the `aud` it was issued for."
+    hint = "The token's audience is not the one asked for: pass the `aud` it was issued for, or none."
 
 
 class TokenScopeInsufficient(TokenError):
@@ -138,7 +138,7 @@ class TokenBindingWrong(TokenError):
     """The state the token is bound to has changed, or was not given."""
 
     code = "token_binding_wrong"
-    hint = "The token is bound to a state that is missing or has changed since: pass `bind`."
+    hint = "The token is not bound to this state: pass as `bind` what it was bound to, or nothing."
 
 
 class TokenRevoked(TokenError):
@@ -185,7 +185,7 @@ class CredentialInvalid(CallerError):
     """The credential is not one, is not valid now, or not this client's. Which, is not told."""
 
     code = "credential_invalid"
-    hint = "The client credential is not valid: make a new one with python -m signer client."
+    hint = "Not a valid client credential, as Bearer or Basic: make a new one with python -m signer client."
 
 
 class ScopeInsufficient(CallerError):
@@ -195,7 +195,7 @@ class ScopeInsufficient(CallerError):
 
 
 class SystemUnavailable(SignerError):
-    """The machine cannot answer now. Nothing was changed; a retry is safe."""
+    """The machine cannot answer now. Nothing was acknowledged, and a retry is safe."""
 
     code = "system_unavailable"
 

@@ -12,12 +12,16 @@ from typing import Final
 from .errors import KeyInvalid
 
 MIN_KEY_BYTES: Final = 32
-_HOW_TO = "Make one with: python -m signer keygen"
+HOW_TO_MAKE_A_KEY: Final = "Make one with: python -m signer keygen"
+#: Makes the key once and keeps it.
+PRODUCTION_LINE: Final = (
+    '(umask 077; python -m signer keygen > signer.key); SECRET_KEY="$(cat signer.key)" python app.py'
+)
 
 
 def generate_key() -> str:
-    """A new secret of 256 random bits, as 43 characters of base64url."""
-    return secrets.token_urlsafe(32)
+    """A new secret of 256 random bits, as 64 hexadecimal digits, which no shell or file minds."""
+    return secrets.token_hex(32)
 
 
 class Key:
@@ -26,12 +30,14 @@ class Key:
     __slots__ = ("_secret", "id")
 
     def __init__(self, secret: str | bytes) -> None:
+        if not isinstance(secret, str | bytes):
+            raise KeyInvalid("A key is text or bytes; pass several as KeyRing(current, fallbacks).")
         # Checked first: the exception that encoding raises would hold the key.
         if isinstance(secret, str) and re.search(r"[\ud800-\udfff]", secret):
-            raise KeyInvalid(f"A key is not text in UTF-8. {_HOW_TO}")
+            raise KeyInvalid(f"A key is not text in UTF-8. {HOW_TO_MAKE_A_KEY}")
         self._secret = secret.encode() if isinstance(secret, str) else secret
         if len(self._secret) < MIN_KEY_BYTES:
-            raise KeyInvalid(f"A key needs at least {MIN_KEY_BYTES} bytes. {_HOW_TO}")
+            raise KeyInvalid(f"A key needs at least {MIN_KEY_BYTES} bytes. {HOW_TO_MAKE_A_KEY}")
         #: Six characters; they pick the key, so that verifying costs one HMAC however many there are.
         self.id: str = _base64url(self._derive("signer.v1.kid"))[:6]
 
@@ -69,14 +75,16 @@ class KeyRing:
 
     def __init__(self, current: str | bytes, fallbacks: Iterable[str | bytes] = ()) -> None:
         if not current:
-            raise KeyInvalid(f"The key is empty. {_HOW_TO}")
+            raise KeyInvalid(f"The key is empty. {HOW_TO_MAKE_A_KEY}")
         if isinstance(fallbacks, (str, bytes)):
             raise KeyInvalid("Pass the fallback keys as a list, not as one string.")
         self.current: Final = Key(current)
         by_id: dict[str, Key] = {}
         for key in (self.current, *map(Key, fallbacks)):
             if by_id.setdefault(key.id, key) is not key:
-                raise KeyInvalid(f"Two keys have the id {key.id!r}: remove or replace one. {_HOW_TO}")
+                raise KeyInvalid(
+                    f"Two keys have the id {key.id!r}: remove or replace one. {HOW_TO_MAKE_A_KEY}"
+                )
         self.by_id: Final[Mapping[str, Key]] = MappingProxyType(by_id)
 
     def __repr__(self) -> str:

@@ -117,15 +117,29 @@ def converted(value: Any, wanted: Any, field: str = "") -> Any:
         raise explained(error, field) from None
 
 
+#: What the patterns above take, in words.
+_TAKES: Final = {
+    "jti": "22 characters of base64url",
+    "purpose": "A-Z a-z 0-9 . _ : -, a letter or digit first, and is not `kid`",
+    "sub": "text without control characters or line ends, and not empty",
+    "scope": "words of printable ASCII with single spaces between them",
+    "aud": "printable ASCII without spaces",
+    "sid": "A-Z a-z 0-9 . _ ~ -",
+    "client_id": "A-Z a-z 0-9 . _ ~ -",
+    "bind": "text that is not empty",
+}
+
+
 def explained(error: msgspec.ValidationError, field: str = "") -> RequestInvalid:
     """msgspec's complaint as ours: "ttl: expected `int`, got `bool`". Quotes no value."""
     reason, _, path = str(error).partition(" - at `$")
-    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", reason, re.DOTALL):
-        # Whatever is longer may be a token in the wrong place.
-        name = unknown[1] if re.fullmatch(r"[A-Za-z_]{1,32}", unknown[1]) else "…"
-        return RequestInvalid(f"{name}: there is no such member", name)
     field = path.strip("`.") or field
-    if pattern := re.search(r"matching regex '\^(.*)\$\(", reason):
-        reason = "must be text that matches " + pattern[1].replace("\\\\", "\\")
+    if named := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", reason, re.DOTALL):
+        # Whatever is longer may be a token in the wrong place.
+        field = named[2] if re.fullmatch(r"[A-Za-z_]{1,32}", named[2]) else "…"
+        reason = "there is no such member" if named[1] == "contains unknown" else "is missing"
+    elif "matching regex" in reason:
+        reason = f"takes {_TAKES[field]}"
+    reason = reason.replace(" | null", "")
     reason = reason[:1].lower() + reason[1:]
     return RequestInvalid(f"{field}: {reason}" if field else f"The body: {reason}", field)

@@ -1,17 +1,18 @@
 """The settings; the only reader of the environment."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from .credentials import check_scopes
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
-from .keys import KeyRing
+from .keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
 from .requests import LONGEST_TTL
+from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
+from .stores.opening import MEMORY_URL
 
-DEFAULT_DATABASE_URL: Final = "sqlite:///./tokens.db"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -22,10 +23,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     """
 
     keys: KeyRing | None = None
-    database_url: str = DEFAULT_DATABASE_URL
-    token_ttl_minutes: int = 60
-    token_max_ttl_minutes: int = 90 * 24 * 60
-    token_leeway_seconds: int = 10
+    database_url: str = "sqlite:///./tokens.db"
+    token_ttl_minutes: int = DEFAULT_TTL // 60
+    token_max_ttl_minutes: int = DEFAULT_MAX_TTL // 60
+    token_leeway_seconds: int = DEFAULT_LEEWAY
     host: str = "127.0.0.1"
     port: int = 8000
     web_concurrency: int = 1
@@ -39,18 +40,24 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: naming the setting, what is wrong with it and what would be right.
         """
-        longest = _integer(environ, "TOKEN_MAX_TTL_MINUTES", 90 * 24 * 60, 1, LONGEST_TTL // 60)
+        default = cls()
+        longest = _integer(
+            environ, "TOKEN_MAX_TTL_MINUTES", default.token_max_ttl_minutes, 1, LONGEST_TTL // 60
+        )
+        usual = min(default.token_ttl_minutes, longest)
         settings = cls(
             keys=_keys(environ),
-            database_url=environ.get("DATABASE_URL", DEFAULT_DATABASE_URL),
-            token_ttl_minutes=_integer(environ, "TOKEN_TTL_MINUTES", min(60, longest), 1, longest),
+            database_url=environ.get("DATABASE_URL", default.database_url),
+            token_ttl_minutes=_integer(environ, "TOKEN_TTL_MINUTES", usual, 1, longest),
             token_max_ttl_minutes=longest,
-            token_leeway_seconds=_integer(environ, "TOKEN_LEEWAY_SECONDS", 10, 0, 300),
-            host=_host(environ),
-            port=_integer(environ, "PORT", 8000, 0, 65535),
-            web_concurrency=_integer(environ, "WEB_CONCURRENCY", 1, 1, 1024),
+            token_leeway_seconds=_integer(
+                environ, "TOKEN_LEEWAY_SECONDS", default.token_leeway_seconds, 0, 300
+            ),
+            host=_host(environ, default.host),
+            port=_integer(environ, "PORT", default.port, 0, 65535),
+            web_concurrency=_integer(environ, "WEB_CONCURRENCY", default.web_concurrency, 1, 1024),
             anonymous_scopes=_scopes(environ, "ANONYMOUS_SCOPES"),
-            log_level=_choice(environ, "LOG_LEVEL", "info", LOG_LEVELS),
+            log_level=_choice(environ, "LOG_LEVEL", default.log_level, LOG_LEVELS),
         )
         settings._check_together()
         return settings
@@ -61,12 +68,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.keys is None
 
     def _check_together(self) -> None:
-        if self.web_concurrency > 1 and self.database_url == "memory://":
+        if self.web_concurrency > 1 and self.database_url == MEMORY_URL:
             raise ConfigurationError("DATABASE_URL=memory:// serves one process: set WEB_CONCURRENCY=1.")
         if self.is_development and self.host not in ("127.0.0.1", "::1", "localhost"):
             raise ConfigurationError(
                 "HOST: without SECRET_KEY this is a development service, for HOST=127.0.0.1 only."
-                ' Set SECRET_KEY="$(python -m signer keygen)", and keep that key.'
+                f" For production: {PRODUCTION_LINE}"
             )
 
     def __repr__(self) -> str:
@@ -83,19 +90,21 @@ def _keys(environ: Mapping[str, str]) -> KeyRing | None:
     fallbacks = [key.strip() for key in listed.split(",")] if listed.strip() else []
     # A comma would cut the key in two on the day it moves to the fallbacks; a line end is a slip.
     if "," in current or current != current.strip() or not current.isprintable():
-        raise KeyInvalid(
-            "SECRET_KEY holds a comma, a line end or a space at an end. Make one with:"
-            " python -m signer keygen"
-        )
+        raise KeyInvalid(f"SECRET_KEY holds a comma, a line end or a space at an end. {HOW_TO_MAKE_A_KEY}")
+    ring = _ring("SECRET_KEY", current)
+    return _ring("SECRET_KEY_FALLBACKS", current, fallbacks) if fallbacks else ring
+
+
+def _ring(name: str, current: str, fallbacks: Sequence[str] = ()) -> KeyRing:
     try:
         return KeyRing(current, fallbacks)
     except KeyInvalid as error:
-        raise KeyInvalid(f"SECRET_KEY or SECRET_KEY_FALLBACKS: {error}") from None
+        raise KeyInvalid(f"{name}: {error}") from None
 
 
-def _host(environ: Mapping[str, str]) -> str:
+def _host(environ: Mapping[str, str], default: str) -> str:
     # An empty one would listen to the world.
-    host = environ.get("HOST", "127.0.0.1")
+    host = environ.get("HOST", default)
     if not re.fullmatch("[0-9A-Za-z.:_-]+", host):
         raise ConfigurationError("HOST must be an address or a name, such as 127.0.0.1 or 0.0.0.0.")
     return host

@@ -13,7 +13,7 @@ from .claims import (
     DEFAULT_PURPOSE,
     MAX_TIME,
     Claims,
-    Time,
+    Issued,
     Unverified,
     Use,
     check_audience,
@@ -57,10 +57,12 @@ class Signer:
     Args:
         keys: the key ring, or the one secret (at least 32 bytes; `python -m signer keygen`).
         store: the list of what was revoked or used. Without one, tokens are checked by signature and
-            age alone, and everything that needs a list raises StoreRequired.
+            age alone, and everything that needs a list raises StoreRequired. Where subjects, sessions or
+            clients are revoked, tokens must be issued with the list, too: it tells their generation.
         ttl: life of a token in seconds where none is asked for; `max_ttl` at the most.
         max_ttl: the longest life, in seconds. Lowering it also shortens tokens that are out already.
             Programs that share a list must agree on it: revoking a subject is remembered that long.
+            Raise it again only when the longest token issued before it was lowered has expired.
         leeway: seconds a token may come from the future, for clocks that disagree.
         clock: seconds since 1970, UTC.
 
@@ -103,32 +105,35 @@ class Signer:
         max_uses: int | None = None,
         bind: str | None = None,
     ) -> str:
-        """A new token; see claims.IssueRequest for the arguments.
+        """A new token; see requests.IssueRequest for the arguments.
 
         Raises:
             RequestInvalid: naming the argument that cannot be.
             StoreRequired: `max_uses` without a list.
             SystemUnavailable: list or clock cannot answer.
         """
-        request = converted(
-            {
-                "purpose": purpose,
-                "sub": sub,
-                "ttl": ttl,
-                "scope": scope,
-                "aud": aud,
-                "sid": sid,
-                "data": data,
-                "max_uses": max_uses,
-                "bind": bind,
-            },
-            IssueRequest,
-        )
+        request = {
+            "purpose": purpose,
+            "sub": sub,
+            "ttl": ttl,
+            "scope": scope,
+            "aud": aud,
+            "sid": sid,
+            "data": data,
+            "max_uses": max_uses,
+            "bind": bind,
+        }
+        return self.grant(converted(request, IssueRequest), client_id).token
+
+    def grant(self, request: IssueRequest, client_id: str | None = None) -> Issued:
+        """The same for a request that was decoded already, with the claims of the new token.
+
+        Raises:
+            As issue.
+        """
         check_data(request.data)
-        if max_uses is not None:
-            self._list()
-        if client_id is not None:
-            converted(client_id, Name, "client_id")
+        if request.max_uses is not None:
+            self._required_store()
         iat = int(self._now())
         claims = Claims(
             jti=secrets.token_urlsafe(16),
@@ -137,26 +142,13 @@ class Signer:
             sub=request.sub,
             scope=request.scope,
             aud=request.aud,
-            client_id=client_id,
+            client_id=converted(client_id, Name | None, "client_id"),
             sid=request.sid,
             data=request.data,
             max_uses=request.max_uses,
         )
-        return self._codec.encode(self._bound(self._in_generation(claims), request.bind), iat)
-
-    def check(self) -> None:
-        """Return only if clock and list can answer, and the list can be written and is intact. May take a
-        while: it reads the whole list.
-
-        Raises:
-            SystemUnavailable: one of them cannot.
-        """
-        now = self._now()
-        if self._store is None:
-            return
-        self._store.ping()
-        if now < self._store.lookup("", 0, ()).horizon:
-            raise ClockError(_BEHIND)
+        claims = self._bound(self._in_generation(claims), request.bind)
+        return Issued(self._codec.encode(claims, iat), claims)
 
     def validate(
         self,
@@ -180,6 +172,8 @@ class Signer:
         Raises:
             TokenError: a subclass that says why the token is refused.
             SystemUnavailable: list or clock cannot answer. Refuse then, too.
+            StoreRequired: a token with `max_uses`, and no list to count them.
+            RequestInvalid: an argument of the caller's cannot be, such as a `max_age` of NaN.
         """
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         check_audience(claims, aud)
@@ -196,7 +190,11 @@ class Signer:
         max_age: int | None = None,
     ) -> Claims:
         """The same for a caller that cannot know the purpose, as in RFC 7662: look at `claims.purpose`
-        (and, where `aud` is None, at `claims.aud`) before acting on the answer."""
+        (and, where `aud` is None, at `claims.aud`) before acting on the answer.
+
+        Raises:
+            As validate, but for TokenPurposeWrong.
+        """
         claims = self._codec.decode_any(token)
         if aud is not None:
             check_audience(claims, aud)
@@ -219,7 +217,7 @@ class Signer:
             TokenUsed: somebody else had the last use.
             As validate, and StoreRequired.
         """
-        store = self._list()
+        store = self._required_store()
         claims = self.validate(token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
         limit = claims.max_uses or 1
         uses = store.use(claims.jti, claims.exp, limit)
@@ -234,15 +232,16 @@ class Signer:
         Raises:
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, StoreRequired, SystemUnavailable.
         """
+        store = self._required_store()
         claims = self._codec.decode_any(token)
-        self._revoke(claims.jti, claims.exp)
+        # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
+        if claims.exp >= store.lookup(claims.jti, claims.exp, ()).horizon:
+            store.revoke(claims.jti, claims.exp)
         return claims
 
-    def revoke_jti(self, jti: str, exp: int) -> None:
-        """The same by the token's id and the second it expires at, for those who kept both."""
-        if converted(exp, Time, "exp") > self._now() + LONGEST_TTL:
-            raise RequestInvalid("exp: later than any token expires", "exp")
-        self._revoke(converted(jti, Jti, "jti"), exp)
+    def revoke_jti(self, jti: str) -> None:
+        """The same by the token's id, for those who kept no more; its row stays as long as a subject's."""
+        self._advance("jti", converted(jti, Jti, "jti"))
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -268,7 +267,21 @@ class Signer:
 
     def purge_step(self) -> int:
         """Delete up to 1000 of those rows; fewer than that means there are no more."""
-        return self._list().purge(int(self._now()) - self._leeway - PURGE_MARGIN)
+        return self._required_store().purge(int(self._now()) - self._leeway - PURGE_MARGIN)
+
+    def ping(self) -> None:
+        """Return only if the clock can be right and the list can be read and written, and is intact. May
+        take a while: it reads the whole list.
+
+        Raises:
+            SystemUnavailable: it is not so.
+        """
+        now = self._now()
+        if self._store is None:
+            return
+        self._store.ping()
+        if now < self._store.lookup("", 0, ()).horizon:
+            raise ClockError(_BEHIND)
 
     def inspect(self, token: str) -> Unverified:
         """What a text says of itself. **Nothing is verified**: never decide anything by this.
@@ -282,7 +295,8 @@ class Signer:
         # The cap holds here too, so that no token outlives the row that revoked its subject.
         oldest = self._max_ttl if max_age is None else min(_seconds("max_age", max_age), self._max_ttl)
         check_time(claims, self._now(), self._leeway, oldest)
-        check_scope(claims, converted(scope, str | None, "scope"))
+        if scope is not None:
+            check_scope(claims, converted(scope, str, "scope"))
         self._check_binding(claims, bind)
         self._check_list(claims)
 
@@ -291,9 +305,8 @@ class Signer:
             return
         if claims.bnd is None or bind is None:
             raise TokenBindingWrong
-        if not compare_digest(
-            self._codec.binding(claims, converted(bind, Binding, "bind")).encode(), claims.bnd.encode()
-        ):
+        expected = self._codec.binding(claims, converted(bind, Binding, "bind"))
+        if not compare_digest(expected.encode(), claims.bnd.encode()):
             raise TokenBindingWrong
 
     def _check_list(self, claims: Claims) -> None:
@@ -313,28 +326,19 @@ class Signer:
     def _bound(self, claims: Claims, bind: str | None) -> Claims:
         if bind is None:
             return claims
-        return msgspec.structs.replace(
-            claims, bnd=self._codec.binding(claims, converted(bind, Binding, "bind"))
-        )
+        return msgspec.structs.replace(claims, bnd=self._codec.binding(claims, bind))
 
     def _in_generation(self, claims: Claims) -> Claims:
-        if self._store is None:
+        _, *groups = _groups(claims)  # a new id is in no list
+        if self._store is None or not groups:
             return claims
-        groups = _groups(claims)
         entry = self._store.lookup(claims.jti, claims.exp, groups)
         if claims.exp < entry.horizon:
             raise ClockError(_BEHIND)
         return msgspec.structs.replace(claims, gen=entry.generation)
 
-    def _revoke(self, jti: str, exp: int) -> None:
-        store = self._list()
-        self._now()
-        # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
-        if exp >= store.lookup(jti, exp, ()).horizon:
-            store.revoke(jti, exp)
-
     def _advance(self, kind: str, name: str) -> None:
-        store = self._list()
+        store = self._required_store()
         store.advance(f"{kind}:{name}", int(self._now() * 1000), self._max_ttl + 2 * self._leeway)
 
     def _life(self, ttl: int | None) -> int:
@@ -344,7 +348,7 @@ class Signer:
             raise RequestInvalid(f"ttl: at most {self._max_ttl} seconds (TOKEN_MAX_TTL_MINUTES)", "ttl")
         return ttl
 
-    def _list(self) -> Store:
+    def _required_store(self) -> Store:
         if self._store is None:
             raise StoreRequired
         return self._store
@@ -358,10 +362,10 @@ class Signer:
 
 
 def _groups(claims: Claims) -> list[str]:
-    """What a token can be revoked by, besides its own id."""
+    """The names a token can be revoked by without being at hand."""
     # A user who calls himself like a client must not be able to log that client out.
     sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
-    named = (("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
+    named = (("jti", claims.jti), ("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
     return [f"{kind}:{name}" for kind, name in named if name is not None]
 
 

@@ -22,6 +22,8 @@ def test_keygen_prints_a_key_and_needs_no_settings(tmp_path: Path) -> None:
 
 def test_client_prints_a_credential_alone(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
     """Name, scope and life as asked for; nothing else on standard output or error."""
+    first = cli(tmp_path, "client", "billing", "--scope", "token:issue read", "--ttl", "90d", **SETTINGS)
+    assert "new, empty list" in first.stderr
     made = cli(tmp_path, "client", "billing", "--scope", "token:issue read", "--ttl", "90d", **SETTINGS)
     assert (made.returncode, made.stderr, made.stdout.count("\n")) == (0, "", 1)
     signer = Signer(KEY, open_list(f"sqlite:///{tmp_path}/tokens.db?mode=rw"))
@@ -45,9 +47,16 @@ def test_what_cannot_be_is_one_line_on_standard_error(
     """Exit code 1, and nothing on standard output that could be taken for a credential."""
     made = cli(tmp_path, "client", *arguments, **SETTINGS)
     assert (made.returncode, made.stdout) == (1, "")
-    assert made.stderr.startswith("signer: ")
-    assert made.stderr.count("\n") == 1
+    assert made.stderr.splitlines()[-1].startswith("signer: ")
     assert words in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def test_a_development_credential_is_called_so(tmp_path: Path) -> None:
+    """On standard error: a production service will refuse it."""
+    made = cli(tmp_path, "client", "x", "--scope", "token:issue", "--ttl", "1d")
+    assert (made.returncode, made.stdout.count("\n")) == (0, 1)
+    assert "SECRET_KEY is not set" in made.stderr
 
 
 @pytest.mark.parametrize("ttl", ["", "90", "0d", "-1d", "1.5h", "1w", "d", "1d ", "\u0661d"])

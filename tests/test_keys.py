@@ -16,7 +16,7 @@ def test_a_generated_key_is_accepted_and_never_the_same() -> None:
     """generate_key() makes keys of 256 random bits that KeyRing takes."""
     first, second = generate_key(), generate_key()
     assert first != second
-    assert len(first) == 43
+    assert len(bytes.fromhex(first)) == 32
     KeyRing(first, [second])
 
 
@@ -39,6 +39,8 @@ def test_fallbacks_given_as_one_string_are_refused() -> None:
     """A string is a sequence of characters, and none of them is a key."""
     with pytest.raises(KeyInvalid, match="as a list"):
         KeyRing(KEY, "another-key-of-more-than-thirty-two-bytes")
+    with pytest.raises(KeyInvalid, match="KeyRing"):
+        KeyRing([KEY, KEY])  # type: ignore[arg-type]
 
 
 def test_the_key_id_is_the_documented_one() -> None:

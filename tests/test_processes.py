@@ -23,7 +23,8 @@ import sys
 from signer import Signer, open_store
 print("ready", flush=True)
 sys.stdin.readline()
-signer = Signer(sys.argv[1], open_store(sys.argv[2]))
+store = open_store(sys.argv[2])
+signer = Signer(sys.argv[1], store)
 tokens = sys.argv[3:]
 """
 CONSUMER = (
@@ -41,7 +42,7 @@ REVOKER = (
     STARTER
     + """
 for number in range(10**6):
-    signer.revoke_jti(f"{number:022d}", 2_000_000_000)
+    store.revoke(f"{number:022d}", 2_000_000_000)
     print(number, flush=True)
 """
 )

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service import ROOT, Service, environment, free_port
+from service import KEY, ROOT, Service, environment, free_port
 
 from signer.cli import main
 from signer.settings import Settings
+from signer.web import create_app
 
 README = (ROOT / "README.md").read_text()
 BEFORE, PRODUCTION = README.split("## Production")
@@ -142,12 +143,15 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
 
 
 def test_every_route_is_in_the_readme(development: Service) -> None:
-    """Each row answers something else than 404."""
-    table = README[README.index("| route |") : README.index("Only `purpose`")]
+    """And each row of it is a route that answers something else than 404."""
+    table = README[README.index("| route |") : README.index("Name `purpose`")]
     routes = re.findall(r"(GET|POST|DELETE)[^/|]*?(/[a-z/{}]+)", table)
     assert len(routes) >= 8
     for method, path in routes:
         assert development.call(method, path.replace("{token}", "x")).status not in (404, 405), (method, path)
+    app = create_app(Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "memory://"}))
+    for route in app.app.routes:  # type: ignore[attr-defined]
+        assert f"{route.path_format}`" in table
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,6 +78,11 @@ def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
     assert OTHER not in str(caught.value)
 
 
+def test_a_short_cap_shortens_the_usual_life() -> None:
+    """Without a word, since the life was not asked for."""
+    assert Settings.from_env({"TOKEN_MAX_TTL_MINUTES": "30"}).token_ttl_minutes == 30
+
+
 def test_fallbacks_without_a_key_are_refused() -> None:
     """A rotation half done must not open the development service."""
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):

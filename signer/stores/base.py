@@ -4,6 +4,8 @@ implementation to it."""
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+#: A token belongs to as many: that of its own id, its subject's, its session's, its client's.
+MAX_GROUPS: Final = 4
 #: Rows one purge step deletes: a few milliseconds of writing, so that a revocation waits no longer.
 PURGE_STEP: Final = 1000
 
@@ -27,12 +29,14 @@ class Store(Protocol):
     expires at; together they name a row. A group is a name for many tokens, such as "sub:alice".
 
     Every method may be called from any thread, and whatever one process was told is done, every other
-    sees. Every method raises StoreError when it cannot answer, and then has changed nothing; a method
-    that returns has made its change durable. "Cannot answer" is never "not revoked".
+    sees. A method that returns has made its change durable. One that cannot answer raises StoreError,
+    which never means "not revoked"; its change was not acknowledged, and has not been made but where an
+    engine fails between making it and telling. Every change may be repeated; a use that is lost that way
+    is never granted twice.
     """
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        """What is known of a token; an Entry of defaults where nothing is."""
+        """What is known of a token and of up to MAX_GROUPS groups, and the list's horizon."""
         ...
 
     def revoke(self, jti: str, exp: int) -> None:

@@ -1,10 +1,12 @@
 """From a URL to a list."""
 
+from typing import Final
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError
 from .base import Store
 
+MEMORY_URL: Final = "memory://"
 _EXAMPLES = "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, memory://"
 
 
@@ -18,7 +20,7 @@ def open_store(url: str, *, create: bool = True) -> Store:
         ConfigurationError: no such kind of list, or an option it does not have.
         StoreError: it cannot be opened.
     """
-    if url == "memory://":
+    if url == MEMORY_URL:
         from .memory import MemoryStore
 
         return MemoryStore()

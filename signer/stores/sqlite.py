@@ -7,6 +7,7 @@ that was deleted or replaced underneath it, and every revocation in it would be 
 (sqlite.org/howtocorrupt.html, sections 1.5 and 2.4).
 """
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -18,11 +19,15 @@ from typing import Final
 from urllib.parse import quote
 
 from ..errors import StoreError
-from .base import PURGE_STEP, Entry
+from .base import MAX_GROUPS, PURGE_STEP, Entry
+
+logger = logging.getLogger(__name__)
 
 #: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
 _APPLICATION_ID: Final = 0x7367746C
 _VERSION: Final = 1
+#: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
+_SUFFIXES: Final = ("", "-wal", "-shm")
 _SCHEMA: Final = f"""
 CREATE TABLE tokens (
     expires_at INTEGER NOT NULL,
@@ -48,11 +53,9 @@ PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
 #: One statement sees one snapshot: token, groups and marks as they stood together.
 _LOOKUP: Final = """
-SELECT 0, revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?
-UNION ALL SELECT 1, generation, 0 FROM groups WHERE name IN (?, ?, ?)
-UNION ALL SELECT 2, horizon, changes FROM marks
+SELECT revoked, uses, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?)), horizon, changes
+FROM marks LEFT JOIN tokens ON expires_at = ? AND jti = ?
 """
-_MAX_GROUPS: Final = 3
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
 _PURGE_BOUND: Final = """
@@ -88,12 +91,13 @@ class SQLiteStore:
             # Absolute, or a later chdir would make another file ours; SQLite follows links, so must we.
             self._path = Path(path).resolve()
             str(self._path).encode()  # raises for a name that SQLite could not open, before there is a file
+            self._files = tuple(f"{self._path}{suffix}" for suffix in _SUFFIXES)
             if create:
                 _create(self._path)
             elif not self._path.exists():
                 raise StoreError(
-                    f"There is no list {self._path}: put it back. If there never was one, make it:"
-                    " python app.py with one process, or any command of python -m signer."
+                    f"There is no list {self._path}: put it back. If there never was one, start once with one"
+                    " process and without ?mode=rw in DATABASE_URL."
                 )
             self._pid = os.getpid()
             self._reader = opened.enter_context(closing(_connect(self._path, timeout)))
@@ -104,25 +108,16 @@ class SQLiteStore:
             self._identity = self._identify()
             self.ping()
             opened.pop_all()
+        logger.info("Opened the list %s", self._path)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        if len(groups) > _MAX_GROUPS:
-            raise ValueError(f"at most {_MAX_GROUPS} groups")
-        names = (*groups, *[None] * (_MAX_GROUPS - len(groups)))
+        names = (*groups, *[None] * (MAX_GROUPS - len(groups)))
         with self._reading() as reader:
-            rows = reader.execute(_LOOKUP, (exp, jti, *names)).fetchall()
-            revoked = uses = generation = 0
-            horizon = changes = -1
-            for kind, value, count in rows:
-                if kind == 0:
-                    revoked, uses = value, count
-                elif kind == 1:
-                    generation = max(generation, value)
-                else:
-                    horizon, changes = value, count
+            row = reader.execute(_LOOKUP, (*names, exp, jti)).fetchone()
+            revoked, uses, generation, horizon, changes = row
             self._check_changes(changes, self._seen)
             self._seen = changes
-            return Entry(bool(revoked), int(uses), int(generation), int(horizon))
+            return Entry(bool(revoked), int(uses or 0), int(generation or 0), int(horizon))
 
     def revoke(self, jti: str, exp: int) -> None:
         with self._writing() as writer:
@@ -168,6 +163,7 @@ class SQLiteStore:
             return int(rows)
 
     def ping(self) -> None:
+        self.lookup("", 0, ())  # an open list, in this process
         # A connection of its own: the check reads the whole file, and look-ups must not wait for it.
         with self._translated(), closing(_connect(self._path, self._timeout)) as connection:
             self._check_identity()
@@ -220,8 +216,7 @@ class SQLiteStore:
             raise StoreError(f"The list {self._path} cannot answer: {error}.") from error
 
     def _identify(self) -> tuple[tuple[int, int], ...]:
-        # Each of the three: without its -wal or -shm, old and new processes write past each other.
-        found = (os.stat(f"{self._path}{suffix}") for suffix in ("", "-wal", "-shm"))
+        found = map(os.stat, self._files)
         return tuple((status.st_dev, status.st_ino) for status in found)
 
     def _check_identity(self) -> None:
@@ -273,6 +268,8 @@ def _create(path: Path) -> None:
     # Made whole under another name, then linked: of several starters one wins, and none sees half a list.
     if path.exists():
         return
+    if not path.parent.is_dir():
+        raise StoreError(f"There is no folder {path.parent} for the list: make it first.")
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -281,9 +278,10 @@ def _create(path: Path) -> None:
             connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
         with suppress(FileExistsError):
             os.link(draft, path)
+            logger.warning("Made a new, empty list: %s", path)
         _sync_directory(path.parent)
     finally:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _SUFFIXES:
             Path(f"{draft}{suffix}").unlink(missing_ok=True)
 
 

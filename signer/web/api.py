@@ -10,12 +10,13 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import scope_words
+from ..credentials import check_public
 from ..errors import RequestInvalid, StoreError, TokenError
 from ..requests import IssueRequest, Request
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.base import PURGE_STEP
 from .answers import Answer
-from .bodies import ConsumeRequest, RevokeRequest, TokenRequest, ValidRequest, check_public, read
+from .bodies import ConsumeRequest, RevokeRequest, SameTokenRequest, ValidateRequest, read
 from .callers import Caller, identify
 
 B = TypeVar("B", bound=Request)
@@ -58,26 +59,14 @@ class API:
         """POST /app/token"""
         check_public(request.purpose)
         caller.require(scope_words(request.scope))
-        token = self._signer.issue(
-            purpose=request.purpose,
-            sub=request.sub,
-            ttl=request.ttl,
-            scope=request.scope,
-            aud=request.aud,
-            client_id=caller.client_id,
-            sid=request.sid,
-            data=request.data,
-            max_uses=request.max_uses,
-            bind=request.bind,
-        )
-        claims = self._signer.inspect(token).unverified_claims
+        token, claims = self._signer.grant(request, caller.client_id)
         return Answer({"status_code": 200, "token": token, "jti": claims.jti, "exp": claims.exp})
 
     async def is_valid(self, request: HTTPRequest) -> Response:
         """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
         token = request.path_params["token"]
         if request.method == "POST":
-            again = (await read(request, TokenRequest)).token
+            again = (await read(request, SameTokenRequest)).token
             if again is not None and again != token:
                 raise RequestInvalid("token: the body names another token than the path", "token")
         try:
@@ -86,17 +75,13 @@ class API:
             return Answer({"status_code": 200, "status": False})
         return Answer(OK)
 
-    async def validate(self, caller: Caller, request: ValidRequest) -> Response:
+    async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
         """POST /app/valid"""
-        scope, aud, bind = request.scope, request.aud, request.bind
         try:
             if request.purpose is None:
-                claims = self._signer.introspect(request.token, scope=scope, aud=aud, bind=bind)
+                claims = self._signer.introspect(request.token, **request.demands())
             else:
-                purpose = request.purpose
-                claims = self._signer.validate(
-                    request.token, purpose=purpose, scope=scope, aud=aud, bind=bind
-                )
+                claims = self._signer.validate(request.token, purpose=request.purpose, **request.demands())
         except TokenError as error:
             return Answer({"status_code": 200, "status": False, "code": error.code, "detail": str(error)})
         return Answer(OK | {"claims": claims})
@@ -105,12 +90,7 @@ class API:
         """POST /app/consume"""
         check_public(request.purpose)
         use = await self._write(
-            self._signer.consume,
-            request.token,
-            purpose=request.purpose,
-            scope=request.scope,
-            aud=request.aud,
-            bind=request.bind,
+            self._signer.consume, request.token, purpose=request.purpose, **request.demands()
         )
         return Answer(OK | {"uses_left": use.uses_left, "claims": use.claims})
 
@@ -119,8 +99,8 @@ class API:
         match request:
             case RevokeRequest(token=str(token)):
                 await self._write(self._signer.revoke, token)
-            case RevokeRequest(jti=str(jti), exp=int(exp)):
-                await self._write(self._signer.revoke_jti, jti, exp)
+            case RevokeRequest(jti=str(jti)):
+                await self._write(self._signer.revoke_jti, jti)
             case RevokeRequest(sub=str(sub)):
                 await self._write(self._signer.revoke_subject, sub)
             case RevokeRequest(sid=str(sid)):
@@ -146,7 +126,7 @@ class API:
         """GET /readyz: clock and list can answer."""
         # One check at a time, however many ask: it reads the whole list.
         if self._check is None or self._check.done():
-            self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.check))
+            self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.ping))
         await asyncio.shield(self._check)
         return Answer({"status": "ok"})
 

@@ -10,13 +10,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from ..assembly import assemble
 from ..errors import ConfigurationError, SignerError
+from ..keys import PRODUCTION_LINE
 from ..requests import IssueRequest, Request
 from ..settings import Settings
+from ..stores.opening import MEMORY_URL
 from .api import API
-from .bodies import ConsumeRequest, RevokeRequest, ValidRequest
+from .bodies import ConsumeRequest, RevokeRequest, ValidateRequest
 from .callers import DEVELOPER, Caller
 from .middleware import DevelopmentGuard, RequestLog
 from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
@@ -24,14 +27,14 @@ from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, is_worker: bool = False) -> Starlette:
+def create_app(settings: Settings, *, is_worker: bool = False) -> ASGIApp:
     """The service as an ASGI application, its list opened. One worker of several needs a list that is
     there: a worker that restarts after the list was lost must not go on with an empty one.
 
     Raises:
         ConfigurationError, StoreError: the service cannot start.
     """
-    if is_worker and settings.database_url == "memory://":
+    if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
     signer, store = assemble(settings, create=not is_worker)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
@@ -48,7 +51,7 @@ def create_app(settings: Settings, *, is_worker: bool = False) -> Starlette:
     guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
     app = Starlette(
         routes=_routes(api),
-        middleware=[Middleware(RequestLog), *guard],
+        middleware=guard,
         exception_handlers={
             SignerError: on_signer_error,
             HTTPException: on_http_error,
@@ -59,7 +62,8 @@ def create_app(settings: Settings, *, is_worker: bool = False) -> Starlette:
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
-    return app
+    # Around all of it, Starlette's own handling of bugs too: the answer 500 needs its request id most.
+    return RequestLog(app)
 
 
 class _Text(StringConvertor):
@@ -76,7 +80,7 @@ def _routes(api: API) -> list[Route]:
     endpoint = api.endpoint
     return [
         Route("/app/valid/{token:text}", api.is_valid, methods=["GET", "POST"]),
-        Route("/app/valid", endpoint(api.validate, ValidRequest, "token:introspect"), methods=["POST"]),
+        Route("/app/valid", endpoint(api.validate, ValidateRequest, "token:introspect"), methods=["POST"]),
         Route("/app/token", endpoint(api.issue, IssueRequest, "token:issue"), methods=["POST"]),
         Route("/app/consume", endpoint(api.consume, ConsumeRequest, "token:introspect"), methods=["POST"]),
         Route("/app/revoke", endpoint(api.revoke, RevokeRequest, "token:revoke"), methods=["POST"]),
@@ -89,6 +93,6 @@ def _routes(api: API) -> list[Route]:
 def _warn() -> None:
     logger.warning(
         "DEVELOPMENT SERVICE: SECRET_KEY is not set. Whoever calls from this machine may issue and revoke"
-        " tokens, under a key kept beside the list. For production:"
-        ' SECRET_KEY="$(python -m signer keygen)" python app.py, and keep that key.'
+        " tokens, under a key kept beside the list. For production: %s",
+        PRODUCTION_LINE,
     )

@@ -1,14 +1,13 @@
 """Request bodies: what they may hold, and reading them with limits."""
 
 import asyncio
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 
 from ..claims import DEFAULT_PURPOSE, Time
-from ..errors import RequestInvalid
 from ..requests import Audience, Binding, Jti, Name, Purpose, Request, Scope, Subject, explained
 
 #: Bytes. A token holds 4096 characters at most, and JSON may write a character in six.
@@ -19,28 +18,38 @@ BODY_TIMEOUT: Final = 10.0
 T = TypeVar("T", bound=Request)
 
 
-class ValidRequest(Request, frozen=True, kw_only=True):
+class Demands(TypedDict):
+    """What a token must satisfy besides its purpose; see Signer.validate."""
+
+    scope: str | None
+    aud: str | None
+    bind: str | None
+
+
+class _CheckRequest(Request, frozen=True, kw_only=True):
+    token: str
+    scope: Scope | None = None
+    aud: Audience | None = None
+    bind: Binding | None = None
+
+    def demands(self) -> Demands:
+        return {"scope": self.scope, "aud": self.aud, "bind": self.bind}
+
+
+class ValidateRequest(_CheckRequest, frozen=True, kw_only=True):
     """Is this token good, and for this? Without `purpose`, for whatever it was issued for."""
 
-    token: str
     purpose: Purpose | None = None
-    scope: Scope | None = None
-    aud: Audience | None = None
-    bind: Binding | None = None
 
 
-class ConsumeRequest(Request, frozen=True, kw_only=True):
+class ConsumeRequest(_CheckRequest, frozen=True, kw_only=True):
     """Use this token once, for this purpose."""
 
-    token: str
     purpose: Purpose = DEFAULT_PURPOSE
-    scope: Scope | None = None
-    aud: Audience | None = None
-    bind: Binding | None = None
 
 
 class RevokeRequest(Request, frozen=True, kw_only=True):
-    """Exactly one of: `token`; `jti` with `exp`; `sub`; `sid`; `client_id`."""
+    """Exactly one of: `token`; `jti`, for which `exp` may be given too; `sub`; `sid`; `client_id`."""
 
     token: str | None = None
     jti: Jti | None = None
@@ -50,12 +59,12 @@ class RevokeRequest(Request, frozen=True, kw_only=True):
     client_id: Name | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in self.__struct_fields__ if getattr(self, name) is not None]
-        if given not in (["token"], ["jti", "exp"], ["sub"], ["sid"], ["client_id"]):
-            raise ValueError("give exactly one of: token; jti and exp; sub; sid; client_id")
+        ways = (self.token, self.jti, self.sub, self.sid, self.client_id)
+        if sum(way is not None for way in ways) != 1 or (self.exp is not None and self.jti is None):
+            raise ValueError("give exactly one of: token; jti, and exp with it or not; sub; sid; client_id")
 
 
-class TokenRequest(Request, frozen=True, kw_only=True):
+class SameTokenRequest(Request, frozen=True, kw_only=True):
     """The body of the original POST /app/valid/{token}: the same token again."""
 
     token: str | None = None
@@ -100,14 +109,3 @@ def _check_media_type(request: HTTPRequest) -> None:
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
-
-
-def check_public(purpose: str) -> None:
-    """The service's own purposes are neither issued nor consumed over HTTP: a client that may issue
-    tokens could otherwise issue itself a credential for everything.
-
-    Raises:
-        RequestInvalid: naming `purpose`.
-    """
-    if purpose.startswith("signer:"):
-        raise RequestInvalid("purpose: the prefix signer: is the service's own", "purpose")

@@ -61,18 +61,22 @@ def identify(headers: Headers, signer: Signer, anonymous: Caller) -> Caller:
         case "basic":
             client_id, _, credential = _basic(value.strip()).partition(":")
             claims = _credential(signer, unquote(credential))
-            if claims.sub != unquote(client_id):
+            if claims.client_id != unquote(client_id):
                 raise CredentialInvalid
         case _:
             raise CredentialInvalid
-    return Caller(client_id=claims.sub, scopes=scope_words(claims.scope))
+    return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
 
 
 def _credential(signer: Signer, credential: str) -> Claims:
     try:
-        return signer.validate(credential, purpose=CLIENT_PURPOSE)
+        claims = signer.validate(credential, purpose=CLIENT_PURPOSE)
     except TokenError:
         raise CredentialInvalid from None
+    # Known by the one name and revoked by the other: they must be the same.
+    if claims.client_id is None or claims.client_id != claims.sub:
+        raise CredentialInvalid
+    return claims
 
 
 def _basic(value: str) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..keys import PRODUCTION_LINE
 from .problems import problem
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,6 @@ class RequestLog:
 
         try:
             await self.app(scope, receive, tell)
-        except Exception:
-            status = 500
-            raise
         finally:
             route = scope.get("route")
             logger.info(
@@ -78,8 +76,8 @@ class DevelopmentGuard:
             refusal = problem(
                 403,
                 "development_only",
-                "Without SECRET_KEY this service answers direct calls to localhost only. For production:"
-                ' SECRET_KEY="$(python -m signer keygen)", and keep that key.',
+                "Without SECRET_KEY this service answers direct calls to localhost only. For production: "
+                + PRODUCTION_LINE,
             )
             await refusal(scope, receive, send)
         else:

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, Final, cast
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..errors import (
@@ -34,7 +34,6 @@ _STATUS: Final[dict[type[Exception], int]] = {
 #: Codes of what HTTP itself refuses.
 _CODE: Final = {
     400: "body_malformed",
-    403: "development_only",
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
@@ -43,10 +42,10 @@ _CODE: Final = {
 }
 #: In seconds.
 _RETRY_AFTER: Final = {"retry-after": "1"}
-_UNAVAILABLE: Final = "The service cannot check or change tokens now. Nothing was changed: try again."
+_UNAVAILABLE: Final = "The service cannot check or change tokens now: try again."
 
 
-async def on_signer_error(request: Request, error: Exception) -> Response:
+async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
     """One of our own errors, under its own code."""
     error = cast(SignerError, error)
     if isinstance(error, SystemUnavailable):
@@ -56,19 +55,19 @@ async def on_signer_error(request: Request, error: Exception) -> Response:
     return problem(status, error.code, str(error), _challenge(request, error), **members)
 
 
-async def on_http_error(request: Request, error: Exception) -> Response:
+async def on_http_error(request: HTTPRequest, error: Exception) -> Response:
     """What routing or reading the body refused."""
     error = cast(HTTPException, error)
     code = _CODE.get(error.status_code, "http_error")
     return problem(error.status_code, code, error.detail, dict(error.headers or {}))
 
 
-async def on_bug(request: Request, error: Exception) -> Response:
+async def on_bug(request: HTTPRequest, error: Exception) -> Response:
     """Anything else is our mistake; the traceback goes to the log."""
     return problem(500, "internal_error", "This is a bug in the service; its log says more.")
 
 
-async def on_disconnect(request: Request, error: Exception) -> Response:
+async def on_disconnect(request: HTTPRequest, error: Exception) -> Response:
     """Nobody is left to read this; 499 is nginx's word for it, for the request log."""
     return Response(status_code=499)
 
@@ -81,7 +80,7 @@ def problem(
     return Answer(body | members, status, headers, media_type="application/problem+json")
 
 
-def _unavailable(request: Request, error: SystemUnavailable) -> Answer:
+def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
     # What ails the machine is for its operator; paths and engines are no caller's business.
     logger.error("%s: %s", error.code, error)
     if not request.url.path.startswith("/app/valid"):
@@ -91,7 +90,7 @@ def _unavailable(request: Request, error: SystemUnavailable) -> Answer:
     return Answer(body, 503, _RETRY_AFTER)
 
 
-def _challenge(request: Request, error: SignerError) -> dict[str, str]:
+def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
     # RFC 6750, section 3: in the scheme the caller used; a reason only where there was a credential.
     if not isinstance(error, CallerError):
         return {}

@@ -6,7 +6,7 @@ import os
 import sys
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from ..assembly import assemble
 from ..errors import SignerError
@@ -18,7 +18,7 @@ from .protocol import CappedProtocol
 SHUTDOWN_TIMEOUT = 10
 
 
-def load() -> Starlette:
+def load() -> ASGIApp:
     """The application as the environment describes it, for `uvicorn app:app` and every worker.
 
     Raises:

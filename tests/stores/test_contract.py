@@ -71,10 +71,10 @@ def test_generations_grow_whatever_the_clock_does(store: Store) -> None:
 
 
 def test_a_token_has_the_highest_generation_of_its_groups(store: Store) -> None:
-    """One look-up answers for the token and up to three groups."""
-    for name, generation in (("sub:a", 10), ("sid:s", 30), ("client_id:c", 20)):
+    """One look-up answers for the token and up to four groups."""
+    for name, generation in (("sub:a", 10), ("sid:s", 30), ("client_id:c", 20), ("jti:j", 5)):
         store.advance(name, generation, EXP)
-    assert store.lookup(JTI, EXP, ["sub:a", "sid:s", "client_id:c"]).generation == 31
+    assert store.lookup(JTI, EXP, ["jti:j", "sub:a", "sid:s", "client_id:c"]).generation == 32
     assert store.lookup(JTI, EXP, ["sub:a", "client_id:x"]).generation == 10
 
 
@@ -141,7 +141,7 @@ def test_a_list_is_not_carried_across_fork(store: Store) -> None:
         child = os.fork()
     if child == 0:
         try:
-            for call in (lambda: store.lookup(JTI, EXP, []), lambda: store.revoke(JTI, EXP)):
+            for call in (lambda: store.lookup(JTI, EXP, []), lambda: store.revoke(JTI, EXP), store.ping):
                 try:
                     call()
                 except StoreError as error:
@@ -151,7 +151,7 @@ def test_a_list_is_not_carried_across_fork(store: Store) -> None:
     os.waitpid(child, 0)
     os.close(write)
     with os.fdopen(read, "rb") as told:
-        assert told.read().count(b"fork()") == 2
+        assert told.read().count(b"fork()") == 3
 
 
 def test_a_closed_list_answers_nothing(store: Store) -> None:
@@ -165,6 +165,8 @@ def test_a_closed_list_answers_nothing(store: Store) -> None:
         lambda: store.use(JTI, EXP, 1),
         lambda: store.advance("sub:a", 1, EXP),
         lambda: store.purge(1),
+        store.count,
+        store.ping,
     ]
     for call in calls:
         with pytest.raises(StoreError):

@@ -16,6 +16,7 @@ import pytest
 from service import environment
 
 from signer.errors import StoreError
+from signer.stores import sqlite
 from signer.stores.sqlite import SQLiteStore
 
 JTI, OTHER = "a" * 22, "b" * 22
@@ -67,16 +68,32 @@ def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
     """WAL, synchronous=FULL for every commit, clustered by expiry."""
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
-    plans = [
-        (row[3], sql)
-        for sql in (
-            "SELECT 1 FROM tokens WHERE expires_at = 1 AND jti = ''",
-            "DELETE FROM tokens WHERE (expires_at, jti) < (1, '')",
-        )
-        for row in store._writer.execute(f"EXPLAIN QUERY PLAN {sql}")
-    ]
-    assert plans
-    assert all("SEARCH tokens USING PRIMARY KEY" in plan for plan, _ in plans), plans
+    for sql, values in (
+        (sqlite._LOOKUP, 6),
+        (sqlite._PURGE_BOUND, 2),
+        (sqlite._PURGE_TOKENS, 2),
+        (sqlite._PURGE_GROUPS, 2),
+    ):
+        plan = [row[3] for row in store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * values)]
+        assert not [step for step in plan if "SCAN" in step and "marks" not in step], plan
+
+
+def test_a_look_up_does_not_wait_long_for_a_lock_out(store: SQLiteStore) -> None:
+    """It runs in the event loop: better refused soon than everybody held up. (What locks readers out of a
+    list in WAL mode, a recovery or a process without shared memory, cannot be had beside an open list.)"""
+    assert store._reader.execute("PRAGMA busy_timeout").fetchone() == (250,)
+
+
+def test_a_look_up_cannot_change_anything(store: SQLiteStore) -> None:
+    """Its connection is for reading."""
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store._reader.execute("DELETE FROM tokens")
+
+
+def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: Path) -> None:
+    """The change went with it."""
+    with pytest.raises(StoreError, match="cannot answer"), store._writing():
+        path.unlink()
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])

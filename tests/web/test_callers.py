@@ -73,9 +73,11 @@ def test_what_is_no_valid_credential_is_401(closed: Service) -> None:
     closed.call("POST", "/app/revoke", {"token": revoked}, credential=credential(closed, "token:revoke"))
     ordinary = closed.call("POST", "/app/token", {"sub": "x"}, credential=good).json["token"]
     old = Signer(KEY, clock=lambda: 1_700_000_000).issue(
-        purpose="signer:client", sub="x", scope="token:issue"
+        purpose="signer:client", sub="x", client_id="x", scope="token:issue"
     )
-    foreign = Signer(generate_key()).issue(purpose="signer:client", sub="x", scope="token:issue")
+    foreign = Signer(generate_key()).issue(
+        purpose="signer:client", sub="x", client_id="x", scope="token:issue"
+    )
     answers = set()
     for text in ("", "x", "x" * 9000, ordinary, old, foreign, revoked, good[:-1], good + "=", "é"):
         reply = closed.call(
@@ -97,6 +99,16 @@ def test_other_schemes_and_broken_headers_are_401(closed: Service, value: str) -
     assert reply.status == 401
     scheme = "Basic" if value.lower().startswith("basic") else "Bearer"
     assert reply.headers["WWW-Authenticate"].startswith(f'{scheme} realm="signer"')
+
+
+def test_a_credential_names_its_client_once(closed: Service) -> None:
+    """Known by one claim and revoked by another, the two must agree; without either it is nobody's."""
+    signer = Signer(KEY)
+    for sub, client_id in (("x", None), (None, "x"), ("x", "y"), (None, None)):
+        credential = signer.issue(purpose="signer:client", scope="token:issue", sub=sub, client_id=client_id)
+        assert closed.call("POST", "/app/token", credential=credential).status == 401
+    credential = signer.issue(purpose="signer:client", scope="token:issue", sub="x", client_id="x")
+    assert closed.call("POST", "/app/token", credential=credential).status == 200
 
 
 def test_two_authorization_headers_are_401(closed: Service) -> None:

@@ -7,12 +7,13 @@ import pytest
 from service import KEY, Service, cli
 
 from signer import Signer, open_store
+from signer.keys import PRODUCTION_LINE
 
 
 def test_it_is_loud_about_itself(development: Service) -> None:
     """With the line that makes it production."""
     assert "DEVELOPMENT SERVICE" in development.log
-    assert 'SECRET_KEY="$(python -m signer keygen)"' in development.log
+    assert PRODUCTION_LINE in development.log
 
 
 def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service) -> None:
@@ -44,7 +45,8 @@ def test_a_key_file_that_holds_no_key_stops_the_start(
     cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     (directory / "tokens.db.key").write_bytes(content)
     made = cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
-    assert (made.returncode, made.stderr.count("\n")) == (1, 1)
+    assert made.returncode == 1
+    assert "Traceback" not in made.stderr
     assert "tokens.db.key" in made.stderr
     assert "xff" not in made.stderr
 

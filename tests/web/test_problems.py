@@ -1,0 +1,47 @@
+"""What is our own mistake."""
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from signer.settings import Settings
+from signer.web import create_app
+from signer.web.api import API
+
+
+def test_a_bug_is_500_with_its_request_id(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the same form, saying nothing of what went wrong; the traceback is the server's to log."""
+
+    async def broken(self: API, request: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(API, "healthz", broken)
+    environ = {"SECRET_KEY": "k" * 40, "DATABASE_URL": "memory://"}
+    app = create_app(Settings.from_env(environ))
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/healthz", "headers": [], "query_string": b""}
+    with caplog.at_level(logging.INFO), pytest.raises(ZeroDivisionError):
+        asyncio.run(_call(app, scope, receive, send))
+    headers = dict(sent[0]["headers"])
+    assert sent[0]["status"] == 500
+    assert json.loads(sent[1]["body"])["code"] == "internal_error"
+    assert b"secret" not in sent[1]["body"]
+    assert "status=500 duration_ms=" in caplog.text
+    assert f"request_id={headers[b'x-request-id'].decode()}" in caplog.text
+
+
+async def _call(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    await app(scope, receive, send)
