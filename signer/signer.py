@@ -39,6 +39,9 @@ DEFAULT_LEEWAY: Final = 10
 #: Rows outlive their token by this many seconds on top of the leeway: a purge at exactly `exp` would
 #: reopen replay on a clock that runs behind.
 PURGE_MARGIN: Final = 300
+#: A subject's row outlives the longest token by a day: there, a clock that was wrong when the token was
+#: issued or the subject revoked cannot be told from the row.
+GROUP_MARGIN: Final = 24 * 60 * 60
 #: Pause in seconds between two steps of a purge, in which others get to write.
 PURGE_PAUSE: Final = 0.001
 #: 2020. A clock that reads less was never set.
@@ -339,7 +342,7 @@ class Signer:
 
     def _advance(self, kind: str, name: str) -> None:
         store = self._required_store()
-        store.advance(f"{kind}:{name}", int(self._now() * 1000), self._max_ttl + 2 * self._leeway)
+        store.advance(f"{kind}:{name}", int(self._now() * 1000), self._max_ttl + GROUP_MARGIN)
 
     def _life(self, ttl: int | None) -> int:
         if ttl is None:

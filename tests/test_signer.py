@@ -317,7 +317,7 @@ class TestRevoke:
         signer = Signer(KEY, store, max_ttl=DAY, clock=clock)
         token = signer.issue(sub="alice", ttl=DAY)
         signer.revoke_subject("alice")
-        for _ in range(30):
+        for _ in range(60):
             clock.now += DAY / 24
             signer.purge()
             with pytest.raises(TokenError):
@@ -339,6 +339,22 @@ class TestRevoke:
             at(now + later + leeway).purge()
             with pytest.raises((TokenError, ClockError)):
                 at(now + later - leeway).validate(token)
+
+    @pytest.mark.parametrize(("issued", "revoked"), [(0, -3600), (3600, 0), (3600, -3600)])
+    def test_a_clock_wrong_by_an_hour_does_not_end_a_revocation_early(
+        self, store: Store, issued: int, revoked: int
+    ) -> None:
+        """Issued by a clock ahead, or revoked by one behind; then purged and asked by one that is right."""
+        now = 1_800_000_000
+        token = Signer(KEY, store, clock=lambda: now + issued).issue(sub="alice", ttl=90 * DAY)
+        jti = Signer(KEY).inspect(token).unverified_claims.jti
+        Signer(KEY, store, clock=lambda: now + revoked).revoke_subject("alice")
+        Signer(KEY, store, clock=lambda: now + revoked).revoke_jti(jti)
+        for later in range(90 * DAY - 4000, 90 * DAY + 3600, 300):
+            right = Signer(KEY, store, clock=lambda later=later: now + later)  # type: ignore[misc]
+            right.purge()
+            with pytest.raises(TokenError):
+                right.validate(token)
 
     def test_a_row_outlives_its_token_by_leeway_and_margin(self, store: Store) -> None:
         """By the leeway that is configured."""
@@ -425,9 +441,9 @@ class TestPurge:
         token = Signer(KEY, store, clock=clock).issue(sub="alice", ttl=90 * DAY)
         capped = Signer(KEY, store, max_ttl=DAY, clock=clock)
         capped.revoke_subject("alice")
-        clock.now += 2 * DAY
+        clock.now += 3 * DAY
         assert capped.purge() == 1
-        clock.now -= 2 * DAY - 60
+        clock.now -= 3 * DAY - 60
         with pytest.raises(ClockError):
             capped.validate(token)
 

@@ -45,8 +45,8 @@ class Store(Protocol):
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         """Count one use and return how many there are now, this one included; None, and nothing counted,
-        where the token is revoked or has `limit` uses. Of any number of callers at once, in whatever
-        process, exactly `limit` are ever given a number."""
+        where the token is revoked, has `limit` uses, or expired before the horizon. Of any number of
+        callers at once, in whatever process, exactly `limit` are ever given a number."""
         ...
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:

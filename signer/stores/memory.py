@@ -37,7 +37,7 @@ class MemoryStore:
         self._check_open()
         with self._lock:
             entry = self._tokens.get((exp, jti), Entry())
-            if entry.revoked or entry.uses >= limit:
+            if entry.revoked or entry.uses >= limit or exp < self._horizon:
                 return None
             self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
             return entry.uses + 1

@@ -4,7 +4,8 @@ Clustered by expiry, so that a look-up is one step (the token carries `exp`) and
 at one end. WAL, so that readers never wait; synchronous=FULL, so that what was acknowledged survives a
 power cut. The file is opened by its inode and watched: SQLite itself would go on happily with a file
 that was deleted or replaced underneath it, and every revocation in it would be undone
-(sqlite.org/howtocorrupt.html, sections 1.5 and 2.4).
+(sqlite.org/howtocorrupt.html, sections 1.5 and 2.4). An older copy written over the same file is noticed
+only where it takes the count of changes back with it: while the newest pages lie in the -wal, it is not.
 """
 
 import logging
@@ -125,14 +126,13 @@ class SQLiteStore:
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:
-            row = writer.execute(
-                "SELECT revoked, uses FROM tokens WHERE expires_at = ? AND jti = ?", (exp, jti)
-            ).fetchone()
-            revoked, uses = row or (0, 0)
-            if revoked or uses >= limit:
+            row = writer.execute(_LOOKUP, (*[None] * MAX_GROUPS, exp, jti)).fetchone()
+            revoked, uses, _, horizon, _ = row
+            uses = int(uses or 0)
+            if revoked or uses >= limit or exp < horizon:
                 return None
             writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1))
-            return int(uses) + 1
+            return uses + 1
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         with self._writing() as writer:

@@ -142,7 +142,10 @@ class API:
                 raise StoreError("Changes queue up for longer than a caller waits.")
             return change(*args, **kwargs)
 
-        under_way = self._writer.submit(run)
+        try:
+            under_way = self._writer.submit(run)
+        except RuntimeError:
+            raise StoreError("The service ends.") from None
         try:
             return await asyncio.wrap_future(under_way)
         except asyncio.CancelledError:

@@ -51,6 +51,13 @@ def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
     assert store.use(OTHER, EXP, 1) == 1
 
 
+def test_a_use_is_not_granted_past_the_horizon(store: Store) -> None:
+    """A purge between look-up and use may have taken the count along."""
+    store.use(JTI, 100, 1)
+    store.purge(101)
+    assert store.use(JTI, 100, 1) is None
+
+
 def test_a_revoked_token_cannot_be_used_and_keeps_its_count(store: Store) -> None:
     """Revoking and using share a row."""
     store.use(JTI, EXP, 5)

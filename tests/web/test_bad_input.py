@@ -3,7 +3,9 @@
 import http.client
 import json
 import socket
+import sqlite3
 import time
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -222,6 +224,36 @@ def test_a_head_without_end_is_cut_off(production: Service, parts: tuple[bytes, 
     assert sent < 20_000_000
     assert production.call("GET", "/healthz").status == 200
     assert "Traceback" not in production.log
+
+
+def test_trailers_are_not_headers(production: Service) -> None:
+    """No proxy looks at them: a credential there is none (RFC 9110, section 6.5.1)."""
+    credential = f"Authorization: Bearer {production.credential}\r\n".encode()
+    head = b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
+    chunks = b"\r\n2\r\n{}\r\n0\r\n"
+    assert production.send_raw(head + chunks + credential + b"\r\n").startswith(b"HTTP/1.1 401")
+    assert production.send_raw(head + credential + chunks + b"\r\n").startswith(b"HTTP/1.1 200")
+
+
+def test_a_refused_head_does_not_pass_for_an_earlier_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A change that waits, and behind it on the same connection a head that is too long."""
+    directory = tmp_path_factory.mktemp("order")
+    with (
+        Service(directory) as service,
+        closing(sqlite3.connect(directory / "tokens.db", isolation_level=None)) as lock,
+    ):
+        lock.execute("BEGIN IMMEDIATE")
+        body = b'{"sid": "x"}'
+        head = b"POST /app/revoke HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+            connection.sendall(head % len(body) + body)
+            time.sleep(0.3)
+            connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 300_000)
+            answer = b""
+            with suppress(ConnectionResetError):
+                answer = connection.recv(65536)
+        assert not answer.startswith(b"HTTP/1.1 431")
+        lock.execute("ROLLBACK")
 
 
 def test_a_head_that_is_too_long_is_431(production: Service) -> None:
