@@ -129,7 +129,7 @@ class Signer:
         return self.grant(converted(request, IssueRequest), client_id).token
 
     def grant(self, request: IssueRequest, client_id: str | None = None) -> Issued:
-        """The same for a request that was decoded already, with the claims of the new token.
+        """The same for a request that was decoded, and so checked, already; with the new token's claims.
 
         Raises:
             As issue.
