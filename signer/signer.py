@@ -243,24 +243,36 @@ class Signer:
         return claims
 
     def revoke_jti(self, jti: str) -> None:
-        """The same by the token's id, for those who kept no more; its row stays as long as a subject's."""
+        """The same by the token's id, for those who kept no more; its row stays as long as a subject's.
+
+        Raises:
+            RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
+        """
         self._advance("jti", converted(jti, Jti, "jti"))
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
-        Client credentials are not a subject's: see revoke_client."""
+        Client credentials are not a subject's: see revoke_client.
+
+        Raises:
+            RequestInvalid: no token has such a subject. StoreRequired, SystemUnavailable.
+        """
         self._advance("sub", converted(sub, Subject, "sub"))
 
     def revoke_session(self, sid: str) -> None:
-        """Refuse every token of this session (`sid`) issued until now."""
+        """The same for every token of a session (`sid`)."""
         self._advance("sid", converted(sid, Name, "sid"))
 
     def revoke_client(self, client_id: str) -> None:
-        """Refuse every credential of this client, and every token it issued, until now."""
+        """The same for every credential of a client, and every token it issued."""
         self._advance("client_id", converted(client_id, Name, "client_id"))
 
     def purge(self) -> int:
-        """Delete the rows of tokens that have expired, in small steps; return how many."""
+        """Delete the rows of tokens that have expired, in small steps; return how many.
+
+        Raises:
+            StoreRequired. SystemUnavailable: what was deleted until then stays deleted, and rightly.
+        """
         total = step = self.purge_step()
         while step == PURGE_STEP:
             time.sleep(PURGE_PAUSE)

@@ -268,6 +268,12 @@ def _create(path: Path) -> None:
     # Made whole under another name, then linked: of several starters one wins, and none sees half a list.
     if path.exists():
         return
+    # In this order: another starter's side files come after its list, and then there is nothing to make.
+    if any(Path(f"{path}{suffix}").exists() for suffix in _SUFFIXES) and not path.exists():
+        raise StoreError(
+            f"The list {path} is gone and its -wal or -shm is still there: put it back. To begin an empty"
+            " one, on which nothing is revoked, remove those two."
+        )
     if not path.parent.is_dir():
         raise StoreError(f"There is no folder {path.parent} for the list: make it first.")
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 
 from ..claims import DEFAULT_PURPOSE, Time
+from ..errors import RequestInvalid
 from ..requests import Audience, Binding, Jti, Name, Purpose, Request, Scope, Subject, explained
 
 #: Bytes. A token holds 4096 characters at most, and JSON may write a character in six.
@@ -81,13 +82,16 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
     raw = await _read_bytes(request)
     if raw:
         _check_media_type(request)
+    refusal: RequestInvalid | HTTPException
     try:
         return msgspec.json.decode(raw or b"{}", type=wanted)
     except msgspec.ValidationError as error:
-        raise explained(error) from None
+        refusal = explained(error)
     # msgspec's and Unicode's errors are ValueErrors; too many brackets are a RecursionError.
     except (ValueError, RecursionError):
-        raise HTTPException(400, "The body is not JSON in UTF-8, or is nested too deep.") from None
+        refusal = HTTPException(400, "The body is not JSON in UTF-8, or is nested too deep.")
+    # Out here, or the decoder's error, which may hold the whole body, would stay as its context.
+    raise refusal
 
 
 async def _read_bytes(request: HTTPRequest) -> bytes:

@@ -83,7 +83,8 @@ def problem(
 def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
     # What ails the machine is for its operator; paths and engines are no caller's business.
     logger.error("%s: %s", error.code, error)
-    if not request.url.path.startswith("/app/valid"):
+    # By the route and not the path, before which a proxy's prefix (root_path) may stand.
+    if not request.scope["route"].path_format.startswith("/app/valid"):
         return problem(503, error.code, _UNAVAILABLE, _RETRY_AFTER)
     # These routes' `status` is the verdict, and where there is none it is no.
     body = {"status_code": 503, "status": False, "code": error.code, "detail": _UNAVAILABLE}

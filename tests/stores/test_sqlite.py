@@ -113,6 +113,19 @@ def test_another_process_on_new_side_files_is_noticed(store: SQLiteStore, path: 
     refuses_everything(store)
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_side_files_of_a_lost_list_stop_a_new_one(store: SQLiteStore, path: Path, suffix: str) -> None:
+    """SQLite would lay the old -wal over the new list."""
+    store.close()
+    path.unlink()
+    Path(f"{path}{suffix}").write_bytes(b"")
+    with pytest.raises(StoreError, match="is gone"):
+        SQLiteStore(path)
+    assert not path.exists()
+    Path(f"{path}{suffix}").unlink()
+    SQLiteStore(path).close()
+
+
 def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) -> None:
     """`cp backup list` keeps the inode; the list has made fewer changes than this process has seen."""
     store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from service import KEY, Service, cli
+from service import KEY, ROOT, Service, cli
 
 from signer import Signer
 
@@ -264,6 +264,27 @@ class TestStoreDown:
             (directory / "away.db").rename(path)
             assert service.says_valid(token)
             assert service.call("GET", "/readyz").status == 200
+
+    def test_behind_a_prefix_the_verdict_is_still_no(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        """Under uvicorn's --root-path, too, a body that says `status: 503` would look like a yes."""
+        directory = tmp_path_factory.mktemp("prefix")
+        command = (
+            "-m",
+            "uvicorn",
+            "app:app",
+            "--app-dir",
+            str(ROOT),
+            "--port",
+            "{port}",
+            "--root-path",
+            "/tokens",
+        )
+        with Service(directory, command=command) as service:
+            token = service.issue()
+            assert service.says_valid(token)
+            (directory / "tokens.db").unlink()
+            reply = service.call("GET", f"/app/valid/{token}")
+            assert (reply.status, reply.json["status"]) == (503, False)
 
     def test_a_credential_that_cannot_be_checked_is_503_too(
         self, tmp_path_factory: pytest.TempPathFactory

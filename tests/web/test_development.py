@@ -2,6 +2,7 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from service import KEY, Service, cli
@@ -24,6 +25,18 @@ def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service
     assert Signer(path.read_text(), store).validate(development.issue(sub="alice")).sub == "alice"
     store.close()
     assert path.read_text() not in development.log
+
+
+def test_first_starts_at_once_agree_on_one_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whichever makes it, all sign with it."""
+    directory = tmp_path_factory.mktemp("first")
+    arguments = ("client", "x", "--scope", "token:issue", "--ttl", "1h")
+    with ThreadPoolExecutor(6) as pool:
+        made = [pool.submit(cli, directory, *arguments) for _ in range(6)]
+    signer = Signer((directory / "tokens.db.key").read_text())
+    for credential in (one.result().stdout.strip() for one in made):
+        assert signer.validate(credential, purpose="signer:client").client_id == "x"
+    assert not list(directory.glob("*.new*"))
 
 
 def test_tokens_survive_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:
