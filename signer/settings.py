@@ -13,6 +13,13 @@ from .requests import LONGEST_TTL
 from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
 from .stores.opening import MEMORY_URL
 
+_HOST: Final = "[0-9A-Za-z.:_-]+"
+#: RFC 6265, section 4.1.1.
+_COOKIE: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+#: RFC 8414, section 2: no query, no fragment; and no slash at the end, so that paths can be joined to it.
+_ISSUER: Final = r"https?://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9A-Za-z._~-]+)*"
+_LINE: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}"
+_LINES: Final = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,4000}"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -31,6 +38,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: int = 8000
     web_concurrency: int = 1
     anonymous_scopes: frozenset[str] = frozenset()
+    #: The cookie that /auth reads; "" for none.
+    auth_cookie: str = ""
+    #: The URL the service is known by; "" for the one it is called at.
+    issuer: str = ""
+    app_title: str = "signer"
+    app_description: str = "Stateless signed tokens: issue, validate, revoke."
     log_level: str = "info"
 
     @classmethod
@@ -53,10 +66,21 @@ class Settings(Struct, frozen=True, kw_only=True):
             token_leeway_seconds=_integer(
                 environ, "TOKEN_LEEWAY_SECONDS", default.token_leeway_seconds, 0, 300
             ),
-            host=_host(environ, default.host),
+            # An empty one would listen to the world.
+            host=_text(
+                environ, "HOST", default.host, _HOST, "an address or a name, such as 127.0.0.1 or 0.0.0.0"
+            ),
             port=_integer(environ, "PORT", default.port, 0, 65535),
             web_concurrency=_integer(environ, "WEB_CONCURRENCY", default.web_concurrency, 1, 1024),
             anonymous_scopes=_scopes(environ, "ANONYMOUS_SCOPES"),
+            auth_cookie=_text(
+                environ, "AUTH_COOKIE", default.auth_cookie, _COOKIE, "a name, such as session"
+            ),
+            issuer=_text(
+                environ, "ISSUER", default.issuer, _ISSUER, "a URL such as https://tokens.example.org"
+            ),
+            app_title=_text(environ, "APP_TITLE", default.app_title, _LINE, "text on one line"),
+            app_description=_text(environ, "APP_DESCRIPTION", default.app_description, _LINES, "text"),
             log_level=_choice(environ, "LOG_LEVEL", default.log_level, LOG_LEVELS),
         )
         settings._check_together()
@@ -102,12 +126,11 @@ def _ring(name: str, current: str, fallbacks: Sequence[str] = ()) -> KeyRing:
         raise KeyInvalid(f"{name}: {error}") from None
 
 
-def _host(environ: Mapping[str, str], default: str) -> str:
-    # An empty one would listen to the world.
-    host = environ.get("HOST", default)
-    if not re.fullmatch("[0-9A-Za-z.:_-]+", host):
-        raise ConfigurationError("HOST must be an address or a name, such as 127.0.0.1 or 0.0.0.0.")
-    return host
+def _text(environ: Mapping[str, str], name: str, default: str, pattern: str, wanted: str) -> str:
+    text = environ.get(name, default)
+    if name in environ and not re.fullmatch(pattern, text):
+        raise ConfigurationError(f"{name} must be {wanted}.")
+    return text
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -24,6 +24,7 @@ from .codec import Codec
 from .errors import (
     ClockError,
     RequestInvalid,
+    ScopeInsufficient,
     StoreRequired,
     TokenBindingWrong,
     TokenRevoked,
@@ -228,15 +229,18 @@ class Signer:
             raise TokenUsed
         return Use(claims, limit - uses)
 
-    def revoke(self, token: str) -> Claims:
+    def revoke(self, token: str, *, client_id: str | None = None) -> Claims:
         """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
-        none gets one whose rows the list has purged already.
+        none gets one whose rows the list has purged already. With `client_id` only a token of that client.
 
         Raises:
+            ScopeInsufficient: it is another client's.
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, StoreRequired, SystemUnavailable.
         """
         store = self._required_store()
         claims = self._codec.decode_any(token)
+        if client_id is not None and claims.client_id != client_id:
+            raise ScopeInsufficient("Ending another client's token takes the scope token:revoke.")
         # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
         if claims.exp >= store.lookup(claims.jti, claims.exp, ()).horizon:
             store.revoke(claims.jti, claims.exp)

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "signer"
 ORDER = [
     "errors", "claims", "requests", "keys", "codec", "stores.base", "stores.memory", "stores.sqlite",
     "stores.opening", "stores", "signer", "credentials", "settings", "assembly", "", "cli", "__main__",
-    "web.answers", "web.problems", "web.bodies", "web.callers", "web.api", "web.middleware", "web.protocol", "web.app",
-    "web.server", "web",
+    "web.answers", "web.problems", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
+    "web.forward_auth", "web.docs", "web.openapi", "web.protocol", "web.app", "web.server", "web",
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},

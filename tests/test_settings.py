@@ -25,7 +25,8 @@ def test_every_setting_is_read() -> None:
         {
             "SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": f"{OTHER}, {OTHER}2", "DATABASE_URL": "memory://",
             "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "HOST": "0.0.0.0",
-            "PORT": "80", "WEB_CONCURRENCY": "1", "ANONYMOUS_SCOPES": "token:issue read", "LOG_LEVEL": "DEBUG",
+            "PORT": "80", "WEB_CONCURRENCY": "1", "ANONYMOUS_SCOPES": "token:issue read", "LOG_LEVEL": "DEBUG", "AUTH_COOKIE": "__Host-session", "ISSUER": "https://a.example.org:8443/tokens", "APP_TITLE": "Tokens",
+            "APP_DESCRIPTION": "Ours.\nAll of them.",
         }
     )  # fmt: skip
     assert settings.keys is not None
@@ -37,6 +38,8 @@ def test_every_setting_is_read() -> None:
     )
     assert (settings.host, settings.port, settings.log_level) == ("0.0.0.0", 80, "debug")
     assert settings.anonymous_scopes == {"token:issue", "read"}
+    assert (settings.auth_cookie, settings.issuer) == ("__Host-session", "https://a.example.org:8443/tokens")
+    assert (settings.app_title, settings.app_description) == ("Tokens", "Ours.\nAll of them.")
 
 
 @pytest.mark.parametrize(
@@ -67,6 +70,17 @@ def test_every_setting_is_read() -> None:
         ("PORT", "65536"),
         ("WEB_CONCURRENCY", "0"),
         ("ANONYMOUS_SCOPES", "token:isue"),
+        ("AUTH_COOKIE", ""),
+        ("AUTH_COOKIE", "a b"),
+        ("AUTH_COOKIE", "a;b"),
+        ("ISSUER", ""),
+        ("ISSUER", "tokens.example.org"),
+        ("ISSUER", "https://tokens.example.org/"),
+        ("ISSUER", "https://tokens.example.org?x"),
+        ("ISSUER", "https://tokens.example.org\n"),
+        ("APP_TITLE", ""),
+        ("APP_TITLE", "a\nb"),
+        ("APP_DESCRIPTION", "\x00"),
         ("LOG_LEVEL", "loud"),
     ],
 )

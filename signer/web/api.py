@@ -1,45 +1,34 @@
 """The handlers: each says what one route does; endpoint() does what all of them need."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import scope_words
 from ..credentials import check_public
-from ..errors import RequestInvalid, StoreError, TokenError
+from ..errors import RequestInvalid, TokenError
 from ..requests import IssueRequest, Request
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.base import PURGE_STEP
-from .answers import Answer
+from .answers import OK, Answer
 from .bodies import ConsumeRequest, RevokeRequest, SameTokenRequest, ValidateRequest, read
 from .callers import Caller, identify
+from .writer import Writer
 
 B = TypeVar("B", bound=Request)
-P = ParamSpec("P")
-R = TypeVar("R")
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
-
-#: Seconds a change may wait for those before it; as long as one waits for another process.
-WRITE_TIMEOUT: Final = 5.0
-OK: Final[dict[str, Any]] = {"status_code": 200, "status": True}
 
 
 class API:
-    """The service's calls on one Signer.
+    """The service's calls on one Signer. Look-ups are a few microseconds and run in the event loop."""
 
-    Look-ups are a few microseconds and run in the event loop. Changes wait for a disk, and run one after
-    the other in a thread of their own.
-    """
-
-    def __init__(self, signer: Signer, anonymous: Caller) -> None:
+    def __init__(self, signer: Signer, writer: Writer, anonymous: Caller) -> None:
         self._signer = signer
+        self._writer = writer
         self._anonymous = anonymous
-        self._writer = ThreadPoolExecutor(1, "signer-list")
         self._check: asyncio.Future[None] | None = None
 
     def endpoint(
@@ -89,7 +78,7 @@ class API:
     async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:
         """POST /app/consume"""
         check_public(request.purpose)
-        use = await self._write(
+        use = await self._writer.run(
             self._signer.consume, request.token, purpose=request.purpose, **request.demands()
         )
         return Answer(OK | {"uses_left": use.uses_left, "claims": use.claims})
@@ -98,23 +87,23 @@ class API:
         """POST /app/revoke"""
         match request:
             case RevokeRequest(token=str(token)):
-                await self._write(self._signer.revoke, token)
+                await self._writer.run(self._signer.revoke, token)
             case RevokeRequest(jti=str(jti)):
-                await self._write(self._signer.revoke_jti, jti)
+                await self._writer.run(self._signer.revoke_jti, jti)
             case RevokeRequest(sub=str(sub)):
-                await self._write(self._signer.revoke_subject, sub)
+                await self._writer.run(self._signer.revoke_subject, sub)
             case RevokeRequest(sid=str(sid)):
-                await self._write(self._signer.revoke_session, sid)
+                await self._writer.run(self._signer.revoke_session, sid)
             case RevokeRequest(client_id=str(client_id)):
-                await self._write(self._signer.revoke_client, client_id)
+                await self._writer.run(self._signer.revoke_client, client_id)
         return Answer(OK)
 
     async def purge(self, caller: Caller, request: Request) -> Response:
         """DELETE /app/clear/all/tokens"""
-        purged = step = await self._write(self._signer.purge_step)
+        purged = step = await self._writer.run(self._signer.purge_step)
         while step == PURGE_STEP:
             await asyncio.sleep(PURGE_PAUSE)
-            step = await self._write(self._signer.purge_step)
+            step = await self._writer.run(self._signer.purge_step)
             purged += step
         return Answer(OK | {"purged": purged})
 
@@ -129,27 +118,3 @@ class API:
             self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.ping))
         await asyncio.shield(self._check)
         return Answer({"status": "ok"})
-
-    async def close(self) -> None:
-        """Finish the change under way; those that wait behind it have not happened."""
-        await asyncio.to_thread(self._writer.shutdown, cancel_futures=True)
-
-    async def _write(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        latest = time.monotonic() + WRITE_TIMEOUT
-
-        def run() -> R:
-            if time.monotonic() > latest:
-                raise StoreError("Changes queue up for longer than a caller waits.")
-            return change(*args, **kwargs)
-
-        try:
-            under_way = self._writer.submit(run)
-        except RuntimeError:
-            raise StoreError("The service ends.") from None
-        try:
-            return await asyncio.wrap_future(under_way)
-        except asyncio.CancelledError:
-            # The server ends. What has begun is finished and told; what waits is taken back, and told.
-            if under_way.cancelled():
-                raise StoreError("The service ends.") from None
-            return await asyncio.to_thread(under_way.result)

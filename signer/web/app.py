@@ -19,10 +19,13 @@ from ..requests import IssueRequest, Request
 from ..settings import Settings
 from ..stores.opening import MEMORY_URL
 from .api import API
-from .bodies import ConsumeRequest, RevokeRequest, ValidateRequest
+from .bodies import ConsumeRequest, RevokeRequest, TokenForm, TokenRequestForm, ValidateRequest
 from .callers import DEVELOPER, Caller
+from .forward_auth import ForwardAuth
 from .middleware import DevelopmentGuard, RequestLog
+from .oauth import OAuth
 from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
+from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +41,21 @@ def create_app(settings: Settings, *, is_worker: bool = False) -> ASGIApp:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
     signer, store = assemble(settings, create=not is_worker)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    api = API(signer, anonymous)
+    writer = Writer()
+    api = API(signer, writer, anonymous)
+    oauth = OAuth(signer, writer, anonymous, settings.issuer)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if settings.is_development:
             _warn()
         yield
-        await api.close()
+        await writer.close()
         store.close()
 
     guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
     app = Starlette(
-        routes=_routes(api),
+        routes=_routes(api, oauth, ForwardAuth(signer, settings.auth_cookie)),
         middleware=guard,
         exception_handlers={
             SignerError: on_signer_error,
@@ -76,7 +81,7 @@ class _Text(StringConvertor):
 register_url_convertor("text", _Text())
 
 
-def _routes(api: API) -> list[Route]:
+def _routes(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Route]:
     endpoint = api.endpoint
     return [
         Route("/app/valid/{token:text}", api.is_valid, methods=["GET", "POST"]),
@@ -85,6 +90,12 @@ def _routes(api: API) -> list[Route]:
         Route("/app/consume", endpoint(api.consume, ConsumeRequest, "token:introspect"), methods=["POST"]),
         Route("/app/revoke", endpoint(api.revoke, RevokeRequest, "token:revoke"), methods=["POST"]),
         Route("/app/clear/all/tokens", endpoint(api.purge, Request, "token:purge"), methods=["DELETE"]),
+        Route("/oauth/token", oauth.endpoint(oauth.token, TokenRequestForm), methods=["POST"]),
+        Route("/oauth/introspect", oauth.endpoint(oauth.introspect, TokenForm), methods=["POST"]),
+        Route("/oauth/revoke", oauth.endpoint(oauth.revoke, TokenForm), methods=["POST"]),
+        Route("/.well-known/oauth-authorization-server", oauth.metadata),
+        Route("/auth", auth),
+        Route("/auth/{path:text}", auth),
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
     ]

@@ -2,21 +2,25 @@
 
 import asyncio
 from typing import Final, TypedDict, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
+from msgspec import Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 
 from ..claims import DEFAULT_PURPOSE, Time
 from ..errors import RequestInvalid
-from ..requests import Audience, Binding, Jti, Name, Purpose, Request, Scope, Subject, explained
+from ..requests import Audience, Binding, Jti, Name, Purpose, Request, Scope, Subject, converted, explained
 
 #: Bytes. A token holds 4096 characters at most, and JSON may write a character in six.
 MAX_BODY: Final = 64 * 1024
+MAX_FIELDS: Final = 64
 #: Seconds for a whole body; a sender that dawdles holds a connection, and a shut-down, up.
 BODY_TIMEOUT: Final = 10.0
 
 T = TypeVar("T", bound=Request)
+F = TypeVar("F", bound="Form")
 
 
 class Demands(TypedDict):
@@ -71,6 +75,30 @@ class SameTokenRequest(Request, frozen=True, kw_only=True):
     token: str | None = None
 
 
+class Form(Struct, frozen=True, kw_only=True):
+    """The form of an OAuth endpoint. What it does not know it ignores (RFC 6749, section 3.2)."""
+
+    client_id: str | None = None
+    client_secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class TokenRequestForm(Form, frozen=True, kw_only=True):
+    """RFC 6749, section 4.4.2."""
+
+    grant_type: str
+    scope: str | None = None
+
+
+class TokenForm(Form, frozen=True, kw_only=True):
+    """RFC 7662, section 2.1, and RFC 7009, section 2.1."""
+
+    token: str
+    token_type_hint: str | None = None
+
+
 async def read(request: HTTPRequest, wanted: type[T]) -> T:
     """The body as `wanted`; an empty one as an empty object.
 
@@ -80,8 +108,9 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         ClientDisconnect: the sender is gone.
     """
     raw = await _read_bytes(request)
-    if raw:
-        _check_media_type(request)
+    # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
+    if raw and _media_type(request) != "application/json":
+        raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
     refusal: RequestInvalid | HTTPException
     try:
         return msgspec.json.decode(raw or b"{}", type=wanted)
@@ -92,6 +121,30 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         refusal = HTTPException(400, "The body is not JSON in UTF-8, or is nested too deep.")
     # Out here, or the decoder's error, which may hold the whole body, would stay as its context.
     raise refusal
+
+
+async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
+    """The form in the body as `wanted`.
+
+    Raises:
+        HTTPException: 408 too slow, 413 too long, 415 not declared as a form.
+        RequestInvalid: not a form, a parameter is missing or given twice.
+        ClientDisconnect: the sender is gone.
+    """
+    raw = await _read_bytes(request)
+    if _media_type(request) != "application/x-www-form-urlencoded":
+        raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
+    try:
+        pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        pairs = None
+    if pairs is None:
+        raise RequestInvalid("The body is not a form in UTF-8.")
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise RequestInvalid("A parameter is given twice.")
+    # RFC 6749, section 3.2: a parameter without a value is one that was not sent.
+    form: F = converted({name: value for name, value in pairs if value}, wanted)
+    return form
 
 
 async def _read_bytes(request: HTTPRequest) -> bytes:
@@ -109,7 +162,5 @@ async def _read_bytes(request: HTTPRequest) -> bytes:
     return bytes(body)
 
 
-def _check_media_type(request: HTTPRequest) -> None:
-    # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
+def _media_type(request: HTTPRequest) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -8,8 +8,9 @@ from msgspec import Struct
 from starlette.datastructures import Headers
 
 from ..claims import CLIENT_PURPOSE, Claims, scope_words
-from ..errors import CredentialInvalid, CredentialMissing, ScopeInsufficient, TokenError
+from ..errors import CredentialInvalid, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..signer import Signer
+from .bodies import Form
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -20,6 +21,10 @@ class Caller(Struct, frozen=True, kw_only=True):
     #: The development service's one caller: may do everything and hand out every scope.
     is_developer: bool = False
 
+    def holds(self, words: frozenset[str]) -> bool:
+        """Whether the caller has every one of these scopes."""
+        return self.is_developer or words <= self.scopes
+
     def require(self, words: frozenset[str]) -> None:
         """Return if the caller holds every one of these scopes.
 
@@ -27,7 +32,7 @@ class Caller(Struct, frozen=True, kw_only=True):
             CredentialMissing: it does not, and showed no credential that could.
             ScopeInsufficient: it does not.
         """
-        if self.is_developer or words <= self.scopes:
+        if self.holds(words):
             return
         if self.client_id is None:
             raise CredentialMissing
@@ -37,35 +42,49 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 DEVELOPER: Final = Caller(is_developer=True)
+#: Of requests whose credential can stand in the header only.
+NO_FORM: Final = Form()
 
 
-def identify(headers: Headers, signer: Signer, anonymous: Caller) -> Caller:
+def identify(headers: Headers, signer: Signer, anonymous: Caller, form: Form = NO_FORM) -> Caller:
     """The caller a request's credential names; `anonymous` where there is none.
 
     A credential comes as `Authorization: Bearer …`, or as Basic with the client id as user and the
-    credential as password, each percent-encoded or not (RFC 6749, section 2.3.1, which clients disagree on).
+    credential as password, each percent-encoded or not (RFC 6749, section 2.3.1, which clients disagree on),
+    or as a form's `client_secret` beside its `client_id`.
 
     Raises:
-        CredentialInvalid: it is not valid now, or another client's, or there are several.
+        CredentialInvalid: it is not valid now, or another client's, or there are several headers.
+        RequestInvalid: it comes in header and form (RFC 6749, section 2.3).
         SystemUnavailable: it cannot be checked.
     """
     values = headers.getlist("authorization")
-    if not values:
+    if values and form.client_secret is not None:
+        raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
+    if values:
+        client_id, credential = _from_header(values)
+    elif form.client_secret is not None:
+        client_id, credential = form.client_id or "", form.client_secret
+    else:
         return anonymous
+    claims = _credential(signer, credential)
+    if {client_id, form.client_id} - {None, claims.client_id}:
+        raise CredentialInvalid
+    return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
+
+
+def _from_header(values: list[str]) -> tuple[str | None, str]:
     if len(values) > 1:
         raise CredentialInvalid
     scheme, _, value = values[0].partition(" ")
     match scheme.lower():
         case "bearer":
-            claims = _credential(signer, value.strip())
+            return None, value.strip()
         case "basic":
             client_id, _, credential = _basic(value.strip()).partition(":")
-            claims = _credential(signer, unquote(credential))
-            if claims.client_id != unquote(client_id):
-                raise CredentialInvalid
+            return unquote(client_id), unquote(credential)
         case _:
             raise CredentialInvalid
-    return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
 
 
 def _credential(signer: Signer, credential: str) -> Claims:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 #: Any other method is logged as OTHER: it is the caller's text.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 #: RFC 3986, section 3.2: an address of IPv6 in brackets, or a name, and a port.
-_AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
+AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
 #: What proxies and content networks add, under their many names.
 _FORWARDING: Final = re.compile(
@@ -100,7 +100,7 @@ def _is_local(scope: Scope) -> bool:
 
 
 def _host(authority: str) -> str:
-    match = _AUTHORITY.fullmatch(authority)
+    match = AUTHORITY.fullmatch(authority)
     return (match[1] or match[2]).lower() if match else ""
 
 

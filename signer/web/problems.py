@@ -1,6 +1,8 @@
 """Errors as answers: one table from error classes to statuses, one form (RFC 9457)."""
 
 import logging
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -16,7 +18,6 @@ from ..errors import (
     SignerError,
     SystemUnavailable,
     TokenError,
-    TokenUsed,
 )
 from .answers import Answer
 
@@ -24,8 +25,7 @@ logger = logging.getLogger(__name__)
 
 #: The first class in an error's ancestry that stands here decides.
 _STATUS: Final[dict[type[Exception], int]] = {
-    TokenUsed: 409,
-    TokenError: 422,
+    TokenError: 409,
     RequestInvalid: 422,
     ScopeInsufficient: 403,
     CallerError: 401,
@@ -40,6 +40,14 @@ _CODE: Final = {
     413: "body_too_large",
     415: "media_type_unsupported",
 }
+#: Our codes in the words of RFC 6749, section 5.2, and RFC 6750, section 3.1.
+_OAUTH: Final = {
+    "credential_missing": "invalid_client",
+    "credential_invalid": "invalid_client",
+    "scope_insufficient": "insufficient_scope",
+    "store_unavailable": "temporarily_unavailable",
+    "clock_unreliable": "temporarily_unavailable",
+}
 #: In seconds.
 _RETRY_AFTER: Final = {"retry-after": "1"}
 _UNAVAILABLE: Final = "The service cannot check or change tokens now: try again."
@@ -52,14 +60,14 @@ async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
         return _unavailable(request, error)
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     members = {"field": error.field} if isinstance(error, RequestInvalid) and error.field else {}
-    return problem(status, error.code, str(error), _challenge(request, error), **members)
+    return _refused(request, status, error.code, str(error), _challenge(request, error), **members)
 
 
 async def on_http_error(request: HTTPRequest, error: Exception) -> Response:
     """What routing or reading the body refused."""
     error = cast(HTTPException, error)
     code = _CODE.get(error.status_code, "http_error")
-    return problem(error.status_code, code, error.detail, dict(error.headers or {}))
+    return _refused(request, error.status_code, code, error.detail, dict(error.headers or {}))
 
 
 async def on_bug(request: HTTPRequest, error: Exception) -> Response:
@@ -80,25 +88,56 @@ def problem(
     return Answer(body | members, status, headers, media_type="application/problem+json")
 
 
+def oauth_problem(
+    status: int, error: str, description: str, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """An error of RFC 6749, section 5.2."""
+    # In the characters that a description may have.
+    description = re.sub(r"[^\x20\x21\x23-\x5b\x5d-\x7e]", "'", description.replace("…", "..."))
+    return Answer({"error": error, "error_description": description}, status, headers)
+
+
+def _refused(
+    request: HTTPRequest, status: int, code: str, detail: str, headers: dict[str, str], **members: Any
+) -> Answer:
+    if not _route(request).startswith("/oauth/"):
+        return problem(status, code, detail, headers, **members)
+    # Section 5.2 has 400 for all that is wrong with a request.
+    return oauth_problem(
+        400 if status in (415, 422) else status, _OAUTH.get(code, "invalid_request"), detail, headers
+    )
+
+
+def _route(request: HTTPRequest) -> str:
+    # Not the path, before which a proxy's prefix (root_path) may stand.
+    route = request.scope.get("route")
+    return route.path_format if route else ""
+
+
 def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
     # What ails the machine is for its operator; paths and engines are no caller's business.
     logger.error("%s: %s", error.code, error)
-    # By the route and not the path, before which a proxy's prefix (root_path) may stand.
-    if not request.scope["route"].path_format.startswith("/app/valid"):
-        return problem(503, error.code, _UNAVAILABLE, _RETRY_AFTER)
+    if _route(request).startswith("/auth"):
+        return problem(403, error.code, _UNAVAILABLE)  # see ForwardAuth
+    if not _route(request).startswith("/app/valid"):
+        return _refused(request, 503, error.code, _UNAVAILABLE, _RETRY_AFTER)
     # These routes' `status` is the verdict, and where there is none it is no.
     body = {"status_code": 503, "status": False, "code": error.code, "detail": _UNAVAILABLE}
     return Answer(body, 503, _RETRY_AFTER)
 
 
+def challenge(error: str = "", scheme: str = "Bearer") -> dict[str, str]:
+    """The header that says how to prove oneself (RFC 6750, section 3; RFC 7617). `error` only where there
+    was a token or credential; nothing of the caller's stands in it."""
+    value = f'{scheme} realm="signer"' + (f', error="{error}"' if error else "")
+    return {"www-authenticate": value}
+
+
 def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
-    # RFC 6750, section 3: in the scheme the caller used; a reason only where there was a credential.
     if not isinstance(error, CallerError):
         return {}
-    if request.headers.get("authorization", "").lower().startswith("basic"):
-        return {"www-authenticate": 'Basic realm="signer", charset="UTF-8"'}
-    reasons = {
-        CredentialInvalid: ', error="invalid_token"',
-        ScopeInsufficient: ', error="insufficient_scope"',
-    }
-    return {"www-authenticate": 'Bearer realm="signer"' + reasons.get(type(error), "")}
+    scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
+    if scheme == "basic" or (scheme != "bearer" and _route(request).startswith("/oauth/")):
+        return challenge(scheme="Basic")
+    reasons = {CredentialInvalid: "invalid_token", ScopeInsufficient: "insufficient_scope"}
+    return challenge(reasons.get(type(error), ""))

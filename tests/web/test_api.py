@@ -159,13 +159,13 @@ class TestConsume:
         """Without `purpose` it is the default one, as in POST /app/token."""
         token = production.issue(purpose="confirm")
         reply = production.call("POST", "/app/consume", {"token": token})
-        assert (reply.status, reply.json["code"]) == (422, "token_purpose_wrong")
+        assert (reply.status, reply.json["code"]) == (409, "token_purpose_wrong")
         assert production.call("POST", "/app/consume", {"token": token, "purpose": "confirm"}).status == 200
 
     def test_a_credential_is_not_consumed(self, production: Service) -> None:
         """Who may validate may not end a client that way."""
         request = {"token": production.credential, "purpose": "signer:client"}
-        assert production.call("POST", "/app/consume", request).status == 422
+        assert production.call("POST", "/app/consume", request).status == 409
         production.issue()
 
 
@@ -213,7 +213,7 @@ class TestRevoke:
         """It gets no row."""
         token = production.issue()
         reply = production.call("POST", "/app/revoke", {"token": token[:-2] + "AA"})
-        assert (reply.status, reply.json["code"]) == (422, "token_signature_invalid")
+        assert (reply.status, reply.json["code"]) == (409, "token_signature_invalid")
 
     @pytest.mark.parametrize(
         "body", [{}, {"sub": "a", "sid": "b"}, {"jti": "x" * 22, "sub": "a"}, {"exp": 1}, {"token": None}]

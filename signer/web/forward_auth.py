@@ -1,0 +1,98 @@
+"""/auth: a gateway asks whether to let a request through, and as whom."""
+
+from typing import Final
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..claims import RESERVED_PREFIX, Claims, check_audience, check_scope
+from ..errors import (
+    TokenError,
+    TokenPurposeWrong,
+    TokenScopeInsufficient,
+    TokenUsed,
+)
+from ..signer import Signer
+from .answers import OK, Answer
+from .problems import challenge, problem
+
+#: Every visible character of ASCII but "%": whatever else a subject holds comes percent-encoded, so that no
+#: two subjects look alike and none ends the header.
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_MISSING: Final = "Send a token: Authorization: Bearer …"
+_REFUSED: Final = "The token is not valid here."
+_SHORT: Final = "The token's scope does not cover this."
+
+
+class ForwardAuth:
+    """Answers 200, 401 or 403 and nothing else, whatever the method: nginx makes a 500 of any other status,
+    and Envoy lets nothing but 200 pass.
+
+    The auth URL's query, which the gateway's configuration writes, names what the token must have: `scope`,
+    `purpose`, `aud`. Every value given applies, so that a client whose own query reaches this URL (Envoy
+    appends it) can add demands and lift none. A token for the service itself, and one that is to be used up,
+    is no session: never good here.
+
+    Args:
+        signer: what validates.
+        cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
+    """
+
+    def __init__(self, signer: Signer, cookie: str = "") -> None:
+        self._signer = signer
+        self._cookie = cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._answer(HTTPRequest(scope))
+        await answer(scope, receive, send)
+
+    def _answer(self, request: HTTPRequest) -> Response:
+        tokens = _bearer(request.headers) or self._from_cookie(request.headers)
+        if not tokens:
+            return problem(401, "token_missing", _MISSING, challenge())
+        try:
+            # Of two tokens the gateway's application may see the other one.
+            (token,) = tokens
+            claims = self._admitted(token, request)
+        except TokenScopeInsufficient as error:
+            return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
+        # Which reason is not told: this answer may reach anybody.
+        except (TokenError, ValueError):
+            return problem(401, "token_invalid", _REFUSED, challenge("invalid_token"))
+        return Answer(OK, headers=_identity(claims))
+
+    def _from_cookie(self, headers: Headers) -> list[str]:
+        pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
+        return [value.strip() for name, _, value in pairs if self._cookie and name.strip() == self._cookie]
+
+    def _admitted(self, token: str, request: HTTPRequest) -> Claims:
+        claims = self._signer.introspect(token)
+        demands = request.query_params
+        if claims.purpose.startswith(RESERVED_PREFIX) or {*demands.getlist("purpose")} - {claims.purpose}:
+            raise TokenPurposeWrong
+        if claims.max_uses is not None:
+            raise TokenUsed
+        for aud in demands.getlist("aud"):
+            check_audience(claims, aud)
+        for scope in demands.getlist("scope"):
+            check_scope(claims, scope)
+        return claims
+
+
+def _bearer(headers: Headers) -> list[str]:
+    # A header of another scheme counts as a token that is none: the cookie is for those who send no header.
+    values = [value.partition(" ") for value in headers.getlist("authorization")]
+    return [token.strip() if scheme.lower() == "bearer" else "" for scheme, _, token in values]
+
+
+def _identity(claims: Claims) -> dict[str, str]:
+    # All of them on every answer: what were left out, a client's own header of that name might stand for.
+    return {
+        "x-token-subject": quote(claims.sub or "", safe=_VISIBLE),
+        "x-token-scope": claims.scope or "",
+        "x-token-id": claims.jti,
+        "x-token-client": claims.client_id or "",
+    }

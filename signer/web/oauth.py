@@ -1,0 +1,123 @@
+"""The OAuth endpoints: RFC 6749 (client_credentials), RFC 7662, RFC 7009 and RFC 8414."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ..claims import RESERVED_PREFIX, scope_words
+from ..credentials import SERVICE_SCOPES
+from ..errors import CredentialMissing, TokenError
+from ..requests import IssueRequest
+from ..signer import Signer
+from .answers import INACTIVE, Answer, Introspection
+from .bodies import Form, TokenForm, TokenRequestForm, read_form
+from .callers import Caller, identify
+from .middleware import AUTHORITY
+from .problems import oauth_problem
+from .writer import Writer
+
+F = TypeVar("F", bound=Form)
+Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
+
+#: RFC 6749, section 5.1.
+_NO_CACHE = {"pragma": "no-cache"}
+_METHODS = ["client_secret_basic", "client_secret_post"]
+
+
+class OAuth:
+    """The endpoints on one Signer. `issuer` is the URL the service is known by; "" for the one it is
+    called at."""
+
+    def __init__(self, signer: Signer, writer: Writer, anonymous: Caller, issuer: str = "") -> None:
+        self._signer = signer
+        self._writer = writer
+        self._anonymous = anonymous
+        self._issuer = issuer
+
+    def endpoint(self, handler: Handler[F], form: type[F]) -> Callable[[HTTPRequest], Awaitable[Response]]:
+        """A route's function: the form first, since the credential may stand in it, then the caller."""
+
+        async def answer(request: HTTPRequest) -> Response:
+            read = await read_form(request, form)
+            return await handler(
+                request, identify(request.headers, self._signer, self._anonymous, read), read
+            )
+
+        return answer
+
+    async def token(self, request: HTTPRequest, caller: Caller, form: TokenRequestForm) -> Response:
+        """POST /oauth/token: a short-lived access token for the client itself (RFC 6749, section 4.4)."""
+        if caller.client_id is None:
+            raise CredentialMissing
+        if form.grant_type != "client_credentials":
+            return oauth_problem(
+                400, "unsupported_grant_type", "The one grant type here is client_credentials."
+            )
+        held = caller.scopes - SERVICE_SCOPES
+        words = held if form.scope is None else scope_words(form.scope)
+        if not words or not words <= held:
+            return oauth_problem(400, "invalid_scope", "Ask for scopes that the credential may hand out.")
+        scope = " ".join(sorted(words))
+        # RFC 9068, section 2.2: where no user takes part, the subject is the client.
+        token, claims = self._signer.grant(IssueRequest(sub=caller.client_id, scope=scope), caller.client_id)
+        life = claims.exp - claims.iat
+        body = {"access_token": token, "token_type": "Bearer", "expires_in": life, "scope": scope}
+        return Answer(body, headers=_NO_CACHE)
+
+    async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
+        """POST /oauth/introspect (RFC 7662). A client's credential is no access token: never active."""
+        caller.require(frozenset({"token:introspect"}))
+        try:
+            claims = self._signer.introspect(form.token)
+        except TokenError:
+            return Answer(INACTIVE)
+        if claims.purpose.startswith(RESERVED_PREFIX):
+            return Answer(INACTIVE)
+        return Answer(Introspection.of(claims, self.issuer(request)))
+
+    async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
+        """POST /oauth/revoke (RFC 7009): its own tokens for any client, all with `token:revoke`."""
+        may_revoke_any = caller.holds(frozenset({"token:revoke"}))
+        if caller.client_id is None and not may_revoke_any:
+            raise CredentialMissing
+        owner = None if may_revoke_any else caller.client_id
+        # Section 2.2: the client could do nothing about it, and the token is good for nothing.
+        with suppress(TokenError):
+            await self._writer.run(self._signer.revoke, form.token, client_id=owner)
+        return Answer({})
+
+    async def metadata(self, request: HTTPRequest) -> Response:
+        """GET /.well-known/oauth-authorization-server (RFC 8414)."""
+        issuer = self.issuer(request)
+        return Answer(
+            {
+                "issuer": issuer,
+                "token_endpoint": f"{issuer}/oauth/token",
+                "token_endpoint_auth_methods_supported": _METHODS,
+                "introspection_endpoint": f"{issuer}/oauth/introspect",
+                "introspection_endpoint_auth_methods_supported": [*_METHODS, "Bearer"],
+                "revocation_endpoint": f"{issuer}/oauth/revoke",
+                "revocation_endpoint_auth_methods_supported": _METHODS,
+                "grant_types_supported": ["client_credentials"],
+                # Required, and there is no authorization endpoint: the registered word for no response.
+                "response_types_supported": ["none"],
+                "service_documentation": f"{issuer}/docs",
+            }
+        )
+
+    def issuer(self, request: HTTPRequest) -> str:
+        """ISSUER, or the origin the request was sent to.
+
+        Raises:
+            HTTPException: there is no one origin.
+        """
+        if self._issuer:
+            return self._issuer
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not AUTHORITY.fullmatch(hosts[0]):
+            raise HTTPException(400, "Send one Host header: a name or an address.")
+        return f"{request.url.scheme}://{hosts[0]}"
