@@ -1,14 +1,17 @@
 """Stateless signed tokens: HMAC-signed, timestamped, revocable. See Signer."""
 
 from . import errors
-from .claims import Claims, Unverified, Use
+from .claims import Challenge, Claims, Issued, Unverified, Use
 from .errors import SignerError, SystemUnavailable, TokenError
 from .keys import KeyRing, generate_key
 from .signer import Signer
 from .stores import Store, open_store
+from .verifier import Verifier
 
 __all__ = [
+    "Challenge",
     "Claims",
+    "Issued",
     "KeyRing",
     "Signer",
     "SignerError",
@@ -17,6 +20,7 @@ __all__ = [
     "TokenError",
     "Unverified",
     "Use",
+    "Verifier",
     "errors",
     "generate_key",
     "open_store",

@@ -31,16 +31,26 @@ def assemble(settings: Settings, *, create: bool = True) -> Assembly:
     store = open_store(settings.database_url, create=create)
     try:
         signer = Signer(
-            settings.keys or _development_keys(settings.database_url),
+            keys_of(settings),
             store,
             ttl=settings.token_ttl_minutes * 60,
             max_ttl=settings.token_max_ttl_minutes * 60,
             leeway=settings.token_leeway_seconds,
+            grace=settings.token_grace_seconds,
         )
     except BaseException:
         store.close()
         raise
     return Assembly(signer, store)
+
+
+def keys_of(settings: Settings) -> KeyRing:
+    """The keys that the settings name; the development service's own where they name none.
+
+    Raises:
+        ConfigurationError: they cannot be used.
+    """
+    return settings.keys or _development_keys(settings.database_url)
 
 
 def _development_keys(database_url: str) -> KeyRing:

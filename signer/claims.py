@@ -14,6 +14,8 @@ DEFAULT_PURPOSE: Final = "access"
 RESERVED_PREFIX: Final = "signer:"
 #: The purpose of client credentials.
 CLIENT_PURPOSE: Final = "signer:client"
+#: The purpose of the challenge to a code is this and the code's own. It proves nothing by itself.
+CODE_PREFIX: Final = "signer:code:"
 #: The last second of the year 9999; later ones fit no calendar.
 MAX_TIME: Final = 253_402_300_799
 
@@ -59,6 +61,14 @@ class Issued(NamedTuple):
     """A new token, and what it says."""
 
     token: str
+    claims: Claims
+
+
+class Challenge(NamedTuple):
+    """A code to send to its subject, and the token that whoever types it in must bring along."""
+
+    token: str
+    code: str
     claims: Claims
 
 

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from .assembly import assemble
+from .assembly import assemble, keys_of
 from .credentials import SERVICE_SCOPES, issue_credential
 from .errors import SignerError
 from .keys import generate_key
 from .settings import Settings
+from .signer import Signer
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 
@@ -33,6 +34,8 @@ def _run(options: argparse.Namespace) -> str:
     settings = Settings.from_env(os.environ)
     if settings.is_development:
         print("signer: SECRET_KEY is not set: this is for the development service here.", file=sys.stderr)
+    if options.command == "purpose-key":
+        return Signer(keys_of(settings)).purpose_key(options.purpose)
     assembly = assemble(settings)
     try:
         return issue_credential(assembly.signer, options.name, options.scope, options.ttl)
@@ -44,6 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("signer", description="Stateless signed tokens.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("keygen", help="print a new key for SECRET_KEY")
+    purpose_key = commands.add_parser(
+        "purpose-key",
+        help="print the key of one purpose",
+        description="Print the key of one purpose, for a Verifier. It is a secret: whoever has it can check"
+        " and make tokens of this purpose, and of no other.",
+    )
+    purpose_key.add_argument("purpose", metavar="PURPOSE")
     client = commands.add_parser(
         "client",
         help="print a client credential",

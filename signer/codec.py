@@ -30,7 +30,7 @@ from .errors import (
     TokenPurposeWrong,
     TokenSignatureInvalid,
 )
-from .keys import Key, KeyRing
+from .keys import Key, KeyRing, PurposeKey
 
 PREFIX: Final = "sgt_"
 MAX_TOKEN_LENGTH: Final = 4096
@@ -56,7 +56,7 @@ class Codec:
     """Signs claims and verifies tokens under a key ring. Pure: no clock, no list, no I/O."""
 
     def __init__(self, keys: KeyRing) -> None:
-        self._keys = keys
+        self.keys: Final = keys
         # Bounded: strangers choose the purposes that decode_any tries.
         self._signer = lru_cache(MAX_SIGNERS)(_signer)
 
@@ -72,7 +72,7 @@ class Codec:
         except TypeError as error:
             raise RequestInvalid(f"{error}: pass plain str, int, float, list and dict.") from None
         signed = payload + b"." + base64_encode(int_to_bytes(iat))
-        key = self._keys.current
+        key = self.keys.current
         signature = self._signer(key, claims.purpose).get_signature(signed)
         token = f"{PREFIX}{key.id}.{signed.decode()}.{signature.decode()}"
         if len(token) > MAX_TOKEN_LENGTH:
@@ -119,13 +119,12 @@ class Codec:
         """
         return _claims(_split(token))
 
-    def binding(self, claims: Claims, state: str) -> str:
-        """The `bnd` claim under the key that signed the token, or is about to; see keys.Key.binding."""
-        key = self._keys.by_id[claims.kid] if claims.kid else self._keys.current
-        return key.binding(claims.jti, claims.purpose, state)
+    def key(self, claims: Claims) -> Key | PurposeKey:
+        """The key that signed the token, or is about to."""
+        return self.keys.by_id[claims.kid] if claims.kid else self.keys.current
 
     def _is_signed(self, parts: _Parts, purpose: str) -> bool:
-        key = self._keys.by_id.get(parts.kid)
+        key = self.keys.by_id.get(parts.kid)
         if key is None:
             raise TokenKeyUnknown
         signature = self._signer(key, purpose).get_signature(parts.signed)
@@ -133,7 +132,7 @@ class Codec:
         return hmac.compare_digest(signature, parts.signature.encode())
 
 
-def _signer(key: Key, purpose: str) -> StockSigner:
+def _signer(key: Key | PurposeKey, purpose: str) -> StockSigner:
     return StockSigner(key.purpose_key(purpose), key_derivation="none", digest_method=hashlib.sha256)
 
 

@@ -6,7 +6,7 @@ what it may do and hand out. It expires, is replaced and revoked like any token;
 
 from typing import Final
 
-from .claims import CLIENT_PURPOSE, RESERVED_PREFIX, scope_words
+from .claims import CLIENT_PURPOSE, scope_words
 from .errors import RequestInvalid
 from .requests import Name, Scope, converted
 from .signer import Signer
@@ -27,17 +27,6 @@ def issue_credential(signer: Signer, client_id: str, scope: str, ttl: int) -> st
     converted(client_id, Name, "client_id")
     check_scopes(scope)
     return signer.issue(purpose=CLIENT_PURPOSE, sub=client_id, client_id=client_id, scope=scope, ttl=ttl)
-
-
-def check_public(purpose: str) -> None:
-    """The service's own purposes are neither issued nor consumed for callers: a client that may issue
-    tokens could otherwise issue itself a credential for everything.
-
-    Raises:
-        RequestInvalid: naming `purpose`.
-    """
-    if purpose.startswith(RESERVED_PREFIX):
-        raise RequestInvalid(f"purpose: the prefix {RESERVED_PREFIX} is the service's own", "purpose")
 
 
 def check_scopes(scope: str) -> frozenset[str]:

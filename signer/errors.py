@@ -12,7 +12,10 @@
     │   ├── TokenScopeInsufficient  token_scope_insufficient
     │   ├── TokenBindingWrong       token_binding_wrong
     │   ├── TokenRevoked            token_revoked
-    │   └── TokenUsed               token_used
+    │   ├── TokenRotated            token_rotated
+    │   ├── TokenUsed               token_used
+    │   ├── CodeWrong               code_wrong
+    │   └── AttemptsExceeded        attempts_exceeded
     ├── RequestInvalid              request_invalid; the caller asked for what cannot be
     ├── CallerError                 the caller may not do this
     │   ├── CredentialMissing       credential_missing
@@ -32,8 +35,10 @@ HTTP bodies use the same codes.
 from typing import ClassVar
 
 __all__ = [
+    "AttemptsExceeded",
     "CallerError",
     "ClockError",
+    "CodeWrong",
     "ConfigurationError",
     "CredentialInvalid",
     "CredentialMissing",
@@ -53,6 +58,7 @@ __all__ = [
     "TokenNotYetValid",
     "TokenPurposeWrong",
     "TokenRevoked",
+    "TokenRotated",
     "TokenScopeInsufficient",
     "TokenSignatureInvalid",
     "TokenUsed",
@@ -153,6 +159,31 @@ class TokenUsed(TokenError):
 
     code = "token_used"
     hint = "The token has been used as often as it allows."
+
+
+class TokenRotated(TokenError):
+    """The token was traded for its successor, and the time for a retry is over. Trading it once more ends
+    the session: one of the two who hold it is a thief (RFC 9700, section 4.14.2)."""
+
+    code = "token_rotated"
+    hint = "The token was traded for its successor: use that one."
+
+
+class CodeWrong(TokenError):
+    """Not the code of this challenge. `attempts_left` says how many guesses it still takes."""
+
+    code = "code_wrong"
+
+    def __init__(self, attempts_left: int) -> None:
+        super().__init__(f"The code is wrong; attempts left: {attempts_left}.")
+        self.attempts_left = attempts_left
+
+
+class AttemptsExceeded(TokenError):
+    """Too many guesses, for this challenge or for its subject; a right code is refused then, too."""
+
+    code = "attempts_exceeded"
+    hint = "Too many codes were tried: issue a new one, or wait an hour where the subject had too many."
 
 
 class RequestInvalid(SignerError):

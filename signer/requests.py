@@ -5,16 +5,18 @@ One description serves the library's arguments, the HTTP bodies and the API docu
 
 import math
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Meta, Struct
 
-from .claims import DEFAULT_PURPOSE, Uses
+from .claims import DEFAULT_PURPOSE, RESERVED_PREFIX, Uses
 from .errors import RequestInvalid
 
 #: Deeper JSON is refused: stock itsdangerous decodes recursively and would fail on it.
 MAX_DATA_DEPTH: Final = 32
+#: Seconds a code is good for unless another time is asked for.
+CODE_TTL: Final = 10 * 60
 #: Ten years, in seconds: the most that may be configured.
 LONGEST_TTL: Final = 10 * 366 * 24 * 60 * 60
 
@@ -32,18 +34,26 @@ _SCOPE_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"
 Jti = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9_-]{22}"))]
 # "kid" would make the purpose's key begin with the public key id (keys.py derives both alike).
 Purpose = Annotated[str, Meta(pattern=_whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*"), max_length=64)]
+#: Leaves room for claims.CODE_PREFIX.
+CodePurpose = Annotated[Purpose, Meta(max_length=48)]
 Subject = Annotated[str, Meta(pattern=_whole(f"[^{_UNPRINTABLE}]+"), max_length=255)]
 #: Space-separated words of RFC 6749, section 3.3.
 Scope = Annotated[str, Meta(pattern=_whole(f"{_SCOPE_WORD}( {_SCOPE_WORD})*"), max_length=1024)]
 Audience = Annotated[str, Meta(pattern=_whole(r"[\x21-\x7e]+"), max_length=255)]
 #: Clients disagree on percent-encoding, so ids stay in the characters no encoding touches.
 Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
+#: RFC 4226's shortest.
+Code = Annotated[str, Meta(pattern=_whole("[0-9]{6}"))]
 Ttl = Annotated[int, Meta(ge=1, le=LONGEST_TTL)]
 Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]+"), max_length=4096)]
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a caller asks. Its repr names only the class: members may hold tokens or password hashes."""
+
+    #: Bytes of the HTTP body that says it. A token holds 4096 characters at most, and JSON may write a
+    #: character in six.
+    max_body: ClassVar[int] = 64 * 1024
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -66,6 +76,30 @@ class IssueRequest(Request, frozen=True, kw_only=True):
     data: Any = None
     max_uses: Uses | None = None
     bind: Binding | None = None
+
+
+class CodeRequest(Request, frozen=True, kw_only=True):
+    """What may be asked of a code; the body of POST /app/code is exactly this.
+
+    sub: whom the code is sent to; wrong guesses are counted for them. ttl: life in seconds, ten minutes
+    unless said. data: any JSON, as in IssueRequest.
+    """
+
+    sub: Subject
+    purpose: CodePurpose = DEFAULT_PURPOSE
+    ttl: Ttl = CODE_TTL
+    data: Any = None
+
+
+def check_public(purpose: str) -> None:
+    """The service's own purposes are neither issued, consumed nor exported for callers: a client that may
+    issue tokens could otherwise issue itself a credential for everything.
+
+    Raises:
+        RequestInvalid: naming `purpose`.
+    """
+    if purpose.startswith(RESERVED_PREFIX):
+        raise RequestInvalid(f"purpose: the prefix {RESERVED_PREFIX} is the service's own", "purpose")
 
 
 def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
@@ -127,6 +161,7 @@ _TAKES: Final = {
     "sid": "A-Z a-z 0-9 . _ ~ -",
     "client_id": "A-Z a-z 0-9 . _ ~ -",
     "bind": "text that is not empty",
+    "code": "6 digits",
 }
 
 

@@ -10,7 +10,7 @@ from .credentials import check_scopes
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
 from .keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
 from .requests import LONGEST_TTL
-from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
+from .signer import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
 from .stores.opening import MEMORY_URL
 
 _HOST: Final = "[0-9A-Za-z.:_-]+"
@@ -34,6 +34,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_ttl_minutes: int = DEFAULT_TTL // 60
     token_max_ttl_minutes: int = DEFAULT_MAX_TTL // 60
     token_leeway_seconds: int = DEFAULT_LEEWAY
+    token_grace_seconds: int = DEFAULT_GRACE
     host: str = "127.0.0.1"
     port: int = 8000
     web_concurrency: int = 1
@@ -66,6 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             token_leeway_seconds=_integer(
                 environ, "TOKEN_LEEWAY_SECONDS", default.token_leeway_seconds, 0, 300
             ),
+            token_grace_seconds=_integer(environ, "TOKEN_GRACE_SECONDS", default.token_grace_seconds, 0, 300),
             # An empty one would listen to the world.
             host=_text(
                 environ, "HOST", default.host, _HOST, "an address or a name, such as 127.0.0.1 or 0.0.0.0"

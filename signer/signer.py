@@ -6,12 +6,14 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
 from .claims import (
     CLIENT_PURPOSE,
+    CODE_PREFIX,
     DEFAULT_PURPOSE,
     MAX_TIME,
+    Challenge,
     Claims,
     Issued,
     Unverified,
@@ -22,21 +24,48 @@ from .claims import (
 )
 from .codec import Codec
 from .errors import (
+    AttemptsExceeded,
     ClockError,
+    CodeWrong,
     RequestInvalid,
     ScopeInsufficient,
     StoreRequired,
     TokenBindingWrong,
+    TokenExpired,
+    TokenPurposeWrong,
     TokenRevoked,
+    TokenRotated,
     TokenUsed,
 )
-from .keys import KeyRing
-from .requests import LONGEST_TTL, Binding, IssueRequest, Jti, Name, Purpose, Subject, check_data, converted
+from .keys import Key, KeyRing
+from .requests import (
+    CODE_TTL,
+    LONGEST_TTL,
+    Binding,
+    Code,
+    CodePurpose,
+    CodeRequest,
+    IssueRequest,
+    Jti,
+    Name,
+    Purpose,
+    Subject,
+    check_data,
+    check_public,
+    converted,
+)
 from .stores.base import PURGE_STEP, Store
 
 DEFAULT_TTL: Final = 60 * 60
 DEFAULT_MAX_TTL: Final = 90 * 24 * 60 * 60
 DEFAULT_LEEWAY: Final = 10
+#: Seconds in which trading a token once more gives the same successor: a retry, not a theft.
+DEFAULT_GRACE: Final = 30
+#: Guesses that one challenge takes: with six digits, a chance of 1 in 200,000.
+CODE_ATTEMPTS: Final = 5
+#: Guesses that one subject takes in each hour, whatever the number of challenges.
+SUBJECT_ATTEMPTS: Final = 20
+_HOUR: Final = 60 * 60
 #: Rows outlive their token by this many seconds on top of the leeway: a purge at exactly `exp` would
 #: reopen replay on a clock that runs behind.
 PURGE_MARGIN: Final = 300
@@ -68,6 +97,8 @@ class Signer:
             Programs that share a list must agree on it: revoking a subject is remembered that long.
             Raise it again only when the longest token issued before it was lowered has expired.
         leeway: seconds a token may come from the future, for clocks that disagree.
+        grace: seconds in which a token that was rotated is still good, and rotating it again gives the same
+            successor.
         clock: seconds since 1970, UTC.
 
     Raises:
@@ -86,6 +117,7 @@ class Signer:
         ttl: int = DEFAULT_TTL,
         max_ttl: int = DEFAULT_MAX_TTL,
         leeway: int = DEFAULT_LEEWAY,
+        grace: int = DEFAULT_GRACE,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
@@ -93,6 +125,7 @@ class Signer:
         self._max_ttl = _seconds("max_ttl", max_ttl, least=1)
         self._ttl = min(_seconds("ttl", ttl, least=1), self._max_ttl)
         self._leeway = _seconds("leeway", leeway)
+        self._grace = _seconds("grace", grace)
         self._clock = clock
 
     def issue(
@@ -151,8 +184,7 @@ class Signer:
             data=request.data,
             max_uses=request.max_uses,
         )
-        claims = self._bound(self._in_generation(claims), request.bind)
-        return Issued(self._codec.encode(claims, iat), claims)
+        return self._sealed(self._in_generation(claims), iat, request.bind)
 
     def validate(
         self,
@@ -200,6 +232,9 @@ class Signer:
             As validate, but for TokenPurposeWrong.
         """
         claims = self._codec.decode_any(token)
+        # Whoever holds a challenge has yet to prove anything.
+        if claims.purpose.startswith(CODE_PREFIX):
+            raise TokenPurposeWrong
         if aud is not None:
             check_audience(claims, aud)
         self._admit(claims, scope, bind, max_age)
@@ -229,9 +264,126 @@ class Signer:
             raise TokenUsed
         return Use(claims, limit - uses)
 
+    def rotate(
+        self,
+        token: str,
+        *,
+        purpose: str = DEFAULT_PURPOSE,
+        aud: str | None = None,
+        bind: str | None = None,
+        session_ttl: int | None = None,
+        client_id: str | None = None,
+    ) -> Issued:
+        """Trade a token for its successor, which says the same and lives as long as the token did. Repeated
+        within the grace window, as by a retry or another tab, it gives the same successor; after it, it is
+        taken for theft, and ends the session: all tokens with the successor's `sid`, which is the token's
+        own, or the id of the first token of the chain (RFC 9700, section 4.14.2).
+
+        Args:
+            purpose, aud, bind: as for validate. The successor is bound to the same state.
+            session_ttl: seconds from `auth_time`, the issue of the first token, at which the chain ends;
+                `max_ttl` at the most. Give the same number every time: another one makes another successor.
+            client_id: trade only a token that this client issued.
+
+        Raises:
+            TokenRotated: the token was traded before the grace window. Its session is revoked now.
+            TokenExpired: also where the chain has reached its end.
+            RequestInvalid: a token with `max_uses` cannot be rotated: its count would start anew.
+            ScopeInsufficient: it is another client's.
+            As validate, and StoreRequired.
+        """
+        store = self._required_store()
+        claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
+        _check_owner(claims, client_id)
+        if claims.max_uses is not None:
+            raise RequestInvalid("token: one with max_uses cannot be rotated", "token")
+        check_audience(claims, aud)
+        end = _started(claims) + min(_seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
+        try:
+            self._admit(claims, None, bind, None)
+        except TokenRotated:
+            self.revoke_session(_session(claims))
+            raise
+        now = int(self._now())
+        if now >= end:
+            raise TokenExpired
+        rotated_at = store.rotate(claims.jti, claims.exp, now)
+        if rotated_at is None:
+            raise TokenUsed
+        return self._sealed(self._successor(claims, rotated_at, end), rotated_at, bind)
+
+    def issue_code(
+        self,
+        *,
+        sub: str,
+        purpose: str = DEFAULT_PURPOSE,
+        ttl: int = CODE_TTL,
+        data: Any = None,
+    ) -> Challenge:
+        """A code of six digits to send to its subject, and the token that must come back with it. The code
+        stands neither in the token nor in the list; see requests.CodeRequest for the arguments.
+
+        Raises:
+            As issue, and StoreRequired.
+        """
+        request = {"sub": sub, "purpose": purpose, "ttl": ttl, "data": data}
+        return self.grant_code(converted(request, CodeRequest))
+
+    def grant_code(self, request: CodeRequest, client_id: str | None = None) -> Challenge:
+        """The same for a request that was decoded, and so checked, already.
+
+        Raises:
+            As issue_code.
+        """
+        self._required_store()
+        asked = IssueRequest(
+            purpose=CODE_PREFIX + request.purpose,
+            sub=request.sub,
+            ttl=min(request.ttl, self._max_ttl),
+            data=request.data,
+        )
+        token, claims = self.grant(asked, client_id)
+        return Challenge(token, self._code(claims), claims)
+
+    def verify_code(self, token: str, code: str, *, purpose: str = DEFAULT_PURPOSE) -> Claims:
+        """The claims of a challenge whose code this is; that uses it up.
+
+        A challenge takes 5 guesses, and a subject 20 in each hour, whatever the number of challenges; every
+        guess counts, atomically across processes, before it is looked at.
+
+        Raises:
+            CodeWrong: with `attempts_left`.
+            AttemptsExceeded: no guess is left, for the challenge or its subject. TokenUsed: it was answered.
+            As validate, and StoreRequired.
+        """
+        store = self._required_store()
+        claims = self._codec.decode(token, CODE_PREFIX + converted(purpose, CodePurpose, "purpose"))
+        guess = converted(code, Code, "code")
+        self._admit(claims, None, None, None)
+        attempts = self._count_attempt(store, claims)
+        if not compare_digest(self._code(claims), guess):
+            raise CodeWrong(CODE_ATTEMPTS - attempts)
+        if store.use(claims.jti, claims.exp, 1) is None:
+            raise TokenUsed
+        return claims
+
+    def purpose_key(self, purpose: str) -> str:
+        """The key of one purpose as text, for a Verifier elsewhere. Whoever has it can check, and also make,
+        tokens of this purpose, and none of any other.
+
+        Raises:
+            RequestInvalid: no purpose, or one of the service's own.
+        """
+        check_public(converted(purpose, Purpose, "purpose"))
+        key = self._codec.keys.current
+        if not isinstance(key, Key):
+            raise RequestInvalid("purpose: this Signer has no more than the key of one", "purpose")
+        return key.export(purpose)
+
     def revoke(self, token: str, *, client_id: str | None = None) -> Claims:
         """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
-        none gets one whose rows the list has purged already. With `client_id` only a token of that client.
+        none gets one whose rows the list has purged already. A token that was rotated, or is a successor,
+        takes its whole session along. With `client_id` only a token of that client.
 
         Raises:
             ScopeInsufficient: it is another client's.
@@ -239,11 +391,13 @@ class Signer:
         """
         store = self._required_store()
         claims = self._codec.decode_any(token)
-        if client_id is not None and claims.client_id != client_id:
-            raise ScopeInsufficient("Ending another client's token takes the scope token:revoke.")
+        _check_owner(claims, client_id)
         # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
         if claims.exp >= store.lookup(claims.jti, claims.exp, ()).horizon:
             store.revoke(claims.jti, claims.exp)
+        # Looked up again: it may have been rotated up to the moment it was revoked.
+        if claims.auth_time is not None or store.lookup(claims.jti, claims.exp, ()).rotated_at:
+            self.revoke_session(_session(claims))
         return claims
 
     def revoke_jti(self, jti: str) -> None:
@@ -313,22 +467,23 @@ class Signer:
     def _admit(self, claims: Claims, scope: str | None, bind: str | None, max_age: int | None) -> None:
         # The cap holds here too, so that no token outlives the row that revoked its subject.
         oldest = self._max_ttl if max_age is None else min(_seconds("max_age", max_age), self._max_ttl)
-        check_time(claims, self._now(), self._leeway, oldest)
+        now = self._now()
+        check_time(claims, now, self._leeway, oldest)
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
         self._check_binding(claims, bind)
-        self._check_list(claims)
+        self._check_list(claims, now)
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
         if claims.bnd is None and bind is None:
             return
         if claims.bnd is None or bind is None:
             raise TokenBindingWrong
-        expected = self._codec.binding(claims, converted(bind, Binding, "bind"))
+        expected = self._binding(claims, converted(bind, Binding, "bind"))
         if not compare_digest(expected.encode(), claims.bnd.encode()):
             raise TokenBindingWrong
 
-    def _check_list(self, claims: Claims) -> None:
+    def _check_list(self, claims: Claims, now: float) -> None:
         if self._store is None:
             if claims.max_uses is not None:
                 raise StoreRequired
@@ -341,11 +496,41 @@ class Signer:
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
+        if entry.rotated_at and now >= entry.rotated_at + self._grace:
+            raise TokenRotated
 
-    def _bound(self, claims: Claims, bind: str | None) -> Claims:
-        if bind is None:
-            return claims
-        return msgspec.structs.replace(claims, bnd=self._codec.binding(claims, bind))
+    def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
+        if bind is not None:
+            claims = replace(claims, bnd=self._binding(claims, bind))
+        token = self._codec.encode(claims, iat)
+        return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
+
+    def _successor(self, claims: Claims, iat: int, end: int) -> Claims:
+        exp = min(iat + claims.exp - claims.iat, end)
+        # Its generation is the token's: what revokes the session after this look-up revokes it, too.
+        return replace(
+            claims,
+            jti=self._codec.key(claims).successor(claims.jti, claims.purpose, exp),
+            exp=exp,
+            sid=_session(claims),
+            auth_time=_started(claims),
+            iat=0,
+            kid="",
+        )
+
+    def _count_attempt(self, store: Store, claims: Claims) -> int:
+        # No token has an id with ":". A guess at a challenge that takes none is not its subject's.
+        attempts = store.use(f"attempts:jti:{claims.jti}", claims.exp, CODE_ATTEMPTS)
+        hour = (int(self._now()) // _HOUR + 1) * _HOUR
+        if attempts is None or store.use(f"attempts:sub:{claims.sub}", hour, SUBJECT_ATTEMPTS) is None:
+            raise AttemptsExceeded
+        return attempts
+
+    def _binding(self, claims: Claims, state: str) -> str:
+        return self._codec.key(claims).binding(claims.jti, claims.purpose, state)
+
+    def _code(self, claims: Claims) -> str:
+        return self._codec.key(claims).code(claims.jti, claims.purpose)
 
     def _in_generation(self, claims: Claims) -> Claims:
         _, *groups = _groups(claims)  # a new id is in no list
@@ -354,7 +539,7 @@ class Signer:
         entry = self._store.lookup(claims.jti, claims.exp, groups)
         if claims.exp < entry.horizon:
             raise ClockError(_BEHIND)
-        return msgspec.structs.replace(claims, gen=entry.generation)
+        return replace(claims, gen=entry.generation)
 
     def _advance(self, kind: str, name: str) -> None:
         store = self._required_store()
@@ -386,6 +571,20 @@ def _groups(claims: Claims) -> list[str]:
     sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
     named = (("jti", claims.jti), ("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
     return [f"{kind}:{name}" for kind, name in named if name is not None]
+
+
+def _check_owner(claims: Claims, client_id: str | None) -> None:
+    if client_id is not None and claims.client_id != client_id:
+        raise ScopeInsufficient("This is another client's token.")
+
+
+def _session(claims: Claims) -> str:
+    """What names the chain that a token belongs to, or begins."""
+    return claims.sid or claims.jti
+
+
+def _started(claims: Claims) -> int:
+    return claims.iat if claims.auth_time is None else claims.auth_time
 
 
 def _seconds(name: str, value: int, least: int = 0) -> int:

@@ -16,6 +16,8 @@ class Entry(NamedTuple):
     revoked: bool = False
     #: How often the token was used.
     uses: int = 0
+    #: The second it was traded for its successor; 0 where it was not.
+    rotated_at: int = 0
     #: The highest generation of the token's groups; 0 where none was ever revoked.
     generation: int = 0
     #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
@@ -45,8 +47,14 @@ class Store(Protocol):
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         """Count one use and return how many there are now, this one included; None, and nothing counted,
-        where the token is revoked, has `limit` uses, or expired before the horizon. Of any number of
+        where the token is revoked, rotated, has `limit` uses, or expired before the horizon. Of any number of
         callers at once, in whatever process, exactly `limit` are ever given a number."""
+        ...
+
+    def rotate(self, jti: str, exp: int, now: int) -> int | None:
+        """Note that the token is traded for its successor at second `now`, and return the second it first
+        was: the same to every caller. None, and nothing noted, where the token is revoked, used, or expired
+        before the horizon."""
         ...
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:

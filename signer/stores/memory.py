@@ -37,10 +37,20 @@ class MemoryStore:
         self._check_open()
         with self._lock:
             entry = self._tokens.get((exp, jti), Entry())
-            if entry.revoked or entry.uses >= limit or exp < self._horizon:
+            if entry.revoked or entry.rotated_at or entry.uses >= limit or exp < self._horizon:
                 return None
             self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
             return entry.uses + 1
+
+    def rotate(self, jti: str, exp: int, now: int) -> int | None:
+        self._check_open()
+        with self._lock:
+            entry = self._tokens.get((exp, jti), Entry())
+            if entry.revoked or entry.uses or exp < self._horizon:
+                return None
+            rotated_at = entry.rotated_at or now
+            self._tokens[exp, jti] = entry._replace(rotated_at=rotated_at)
+            return rotated_at
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         self._check_open()

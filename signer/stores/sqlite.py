@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
 _APPLICATION_ID: Final = 0x7367746C
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
 _SUFFIXES: Final = ("", "-wal", "-shm")
 _SCHEMA: Final = f"""
@@ -35,6 +35,7 @@ CREATE TABLE tokens (
     jti TEXT NOT NULL,
     revoked INTEGER NOT NULL,
     uses INTEGER NOT NULL,
+    rotated_at INTEGER NOT NULL,
     PRIMARY KEY (expires_at, jti)
 ) WITHOUT ROWID;
 CREATE TABLE groups (
@@ -54,10 +55,10 @@ PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
 #: One statement sees one snapshot: token, groups and marks as they stood together.
 _LOOKUP: Final = """
-SELECT revoked, uses, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?)), horizon, changes
-FROM marks LEFT JOIN tokens ON expires_at = ? AND jti = ?
+SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?)), horizon,
+changes FROM marks LEFT JOIN tokens ON expires_at = ? AND jti = ?
 """
-_INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
+_INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
 _PURGE_BOUND: Final = """
 SELECT expires_at, jti FROM tokens WHERE expires_at < ? ORDER BY expires_at, jti LIMIT 1 OFFSET ?
@@ -115,24 +116,36 @@ class SQLiteStore:
         names = (*groups, *[None] * (MAX_GROUPS - len(groups)))
         with self._reading() as reader:
             row = reader.execute(_LOOKUP, (*names, exp, jti)).fetchone()
-            revoked, uses, generation, horizon, changes = row
+            revoked, uses, rotated_at, generation, horizon, changes = row
             self._check_changes(changes, self._seen)
             self._seen = changes
-            return Entry(bool(revoked), int(uses or 0), int(generation or 0), int(horizon))
+            return Entry(
+                bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon)
+            )
 
     def revoke(self, jti: str, exp: int) -> None:
         with self._writing() as writer:
-            writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0))
+            writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0, 0))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:
             row = writer.execute(_LOOKUP, (*[None] * MAX_GROUPS, exp, jti)).fetchone()
-            revoked, uses, _, horizon, _ = row
+            revoked, uses, rotated_at, _, horizon, _ = row
             uses = int(uses or 0)
-            if revoked or uses >= limit or exp < horizon:
+            if revoked or rotated_at or uses >= limit or exp < horizon:
                 return None
-            writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1))
+            writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1, 0))
             return uses + 1
+
+    def rotate(self, jti: str, exp: int, now: int) -> int | None:
+        with self._writing() as writer:
+            row = writer.execute(_LOOKUP, (*[None] * MAX_GROUPS, exp, jti)).fetchone()
+            revoked, uses, rotated_at, _, horizon, _ = row
+            if revoked or uses or exp < horizon:
+                return None
+            if not rotated_at:
+                writer.execute(_INSERT + "rotated_at = excluded.rotated_at", (exp, jti, 0, 0, now))
+            return int(rotated_at or now)
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         with self._writing() as writer:

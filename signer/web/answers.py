@@ -12,8 +12,6 @@ from ..claims import Claims
 _encoder = msgspec.json.Encoder()
 #: Every answer speaks of tokens, and none is ever a page.
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-#: The original service's "yes".
-OK: Final[dict[str, Any]] = {"status_code": 200, "status": True}
 
 
 class Answer(Response):
@@ -31,11 +29,134 @@ class Answer(Response):
         super().__init__(_encoder.encode(body), status_code, {**_HEADERS, **(headers or {})}, media_type)
 
 
+class Done(Struct, frozen=True, kw_only=True):
+    """The original service's "yes"; `status` false is its "no"."""
+
+    status_code: int = 200
+    status: bool = True
+
+
+class Purged(Done, frozen=True, kw_only=True):
+    """How many rows went."""
+
+    purged: int
+
+
+class Admitted(Done, frozen=True, kw_only=True):
+    """A token that was good, and what it says."""
+
+    claims: Claims
+
+
+class Used(Done, frozen=True, kw_only=True):
+    """A use granted, and how many are left after it."""
+
+    uses_left: int
+    claims: Claims
+
+
+class Verdict(Done, frozen=True, kw_only=True):
+    """What a token that is good says, or why it is refused."""
+
+    claims: Claims | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
+
+
+class Verdicts(Done, frozen=True, kw_only=True):
+    """A verdict for each token, in order; `status` is true where every one is."""
+
+    results: list[Verdict]
+
+
+class NewToken(Struct, frozen=True, kw_only=True):
+    """A token, and what names it in the list."""
+
+    status_code: int = 200
+    token: str
+    jti: str
+    exp: int
+
+
+class NewCode(NewToken, frozen=True, kw_only=True):
+    """A challenge, and the code that answers it."""
+
+    code: str
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Why one of many was not done; `status_code` is what it would have been answered alone."""
+
+    status_code: int
+    code: str
+    detail: str
+    field: str | UnsetType = UNSET
+
+
+class NewTokens(Struct, frozen=True, kw_only=True):
+    """A token or a refusal for each request, in order."""
+
+    status_code: int = 200
+    tokens: list[NewToken | Refusal]
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """All is well."""
+
+    status: str = "ok"
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """RFC 9457, with a stable `code`, and `field` where one member is at fault."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str | UnsetType = UNSET
+    attempts_left: int | UnsetType = UNSET
+
+
+class Undecided(Struct, frozen=True, kw_only=True):
+    """No verdict, where a verdict was asked for; `status` is false, so that nobody takes it for a yes."""
+
+    status_code: int = 503
+    status: bool = False
+    code: str
+    detail: str
+
+
+class OAuthProblem(Struct, frozen=True, kw_only=True):
+    """RFC 6749, section 5.2."""
+
+    error: str
+    error_description: str
+
+
+class AccessToken(Struct, frozen=True, kw_only=True):
+    """RFC 6749, section 5.1."""
+
+    access_token: str
+    token_type: str = "Bearer"  # noqa: S105 - a type, no secret
+    expires_in: int
+    scope: str
+
+
+class Inactive(Struct, frozen=True, kw_only=True):
+    """All that is ever told of a token that is not good (RFC 7662, section 2.2)."""
+
+    active: bool = False
+
+
+class Ended(Struct, frozen=True):
+    """An empty object (RFC 7009, section 2.2)."""
+
+
 class Introspection(Struct, frozen=True, kw_only=True):
     """What RFC 7662, section 2.2, tells of an active token; `purpose`, `sid` and `data` are ours."""
 
-    active: bool
-    token_type: str
+    active: bool = True
+    token_type: str = "Bearer"  # noqa: S105 - a type, no secret
     iss: str
     jti: str
     iat: int
@@ -54,8 +175,4 @@ class Introspection(Struct, frozen=True, kw_only=True):
         """The claims of an active token that the service at `iss` issued."""
         said = {name: getattr(claims, name, None) for name in cls.__struct_fields__}
         told = {name: value for name, value in said.items() if value is not None}
-        return cls(**told, active=True, token_type="Bearer", iss=iss)  # noqa: S106 - a type, no secret
-
-
-#: All that is ever told of any other token (RFC 7662, section 2.2).
-INACTIVE: Final = {"active": False}
+        return cls(**told, iss=iss)

@@ -4,18 +4,42 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from msgspec import Raw
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from ..claims import scope_words
-from ..credentials import check_public
-from ..errors import RequestInvalid, TokenError
-from ..requests import IssueRequest, Request
+from ..claims import Issued, scope_words
+from ..errors import CallerError, RequestInvalid, TokenError
+from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.base import PURGE_STEP
-from .answers import OK, Answer
-from .bodies import ConsumeRequest, RevokeRequest, SameTokenRequest, ValidateRequest, read
+from .answers import (
+    Admitted,
+    Answer,
+    Done,
+    Health,
+    NewCode,
+    NewToken,
+    NewTokens,
+    Purged,
+    Refusal,
+    Used,
+    Verdict,
+    Verdicts,
+)
+from .bodies import (
+    BatchRequest,
+    ConsumeRequest,
+    RevokeRequest,
+    RotateRequest,
+    SameTokenRequest,
+    ValidateRequest,
+    VerifyCodeRequest,
+    decoded,
+    read,
+)
 from .callers import Caller, identify
+from .problems import refusal
 from .writer import Writer
 
 B = TypeVar("B", bound=Request)
@@ -46,10 +70,11 @@ class API:
 
     async def issue(self, caller: Caller, request: IssueRequest) -> Response:
         """POST /app/token"""
-        check_public(request.purpose)
-        caller.require(scope_words(request.scope))
-        token, claims = self._signer.grant(request, caller.client_id)
-        return Answer({"status_code": 200, "token": token, "jti": claims.jti, "exp": claims.exp})
+        return Answer(self._granted(caller, request))
+
+    async def issue_many(self, caller: Caller, request: BatchRequest) -> Response:
+        """POST /app/tokens"""
+        return Answer(NewTokens(tokens=[self._granted_or_not(caller, raw) for raw in request.tokens]))
 
     async def is_valid(self, request: HTTPRequest) -> Response:
         """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
@@ -61,19 +86,16 @@ class API:
         try:
             self._signer.introspect(token)
         except TokenError:
-            return Answer({"status_code": 200, "status": False})
-        return Answer(OK)
+            return Answer(Done(status=False))
+        return Answer(Done())
 
     async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
         """POST /app/valid"""
-        try:
-            if request.purpose is None:
-                claims = self._signer.introspect(request.token, **request.demands())
-            else:
-                claims = self._signer.validate(request.token, purpose=request.purpose, **request.demands())
-        except TokenError as error:
-            return Answer({"status_code": 200, "status": False, "code": error.code, "detail": str(error)})
-        return Answer(OK | {"claims": claims})
+        if isinstance(request.token, str):
+            return Answer(self._verdict(request.token, request))
+        tokens = request.tokens or []
+        results = [self._verdict(token, request) for token in tokens]
+        return Answer(Verdicts(status=all(result.status for result in results), results=results))
 
     async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:
         """POST /app/consume"""
@@ -81,7 +103,36 @@ class API:
         use = await self._writer.run(
             self._signer.consume, request.token, purpose=request.purpose, **request.demands()
         )
-        return Answer(OK | {"uses_left": use.uses_left, "claims": use.claims})
+        return Answer(Used(uses_left=use.uses_left, claims=use.claims))
+
+    async def rotate(self, caller: Caller, request: RotateRequest) -> Response:
+        """POST /app/rotate"""
+        check_public(request.purpose)
+        # What the text says of itself will do: it is verified before anything happens.
+        claims = self._signer.inspect(request.token).unverified_claims
+        caller.require(scope_words(claims.scope))
+        issued = await self._writer.run(
+            self._signer.rotate,
+            request.token,
+            purpose=request.purpose,
+            aud=request.aud,
+            bind=request.bind,
+            session_ttl=request.session_ttl,
+            client_id=caller.client_id,
+        )
+        return Answer(_new(issued))
+
+    async def issue_code(self, caller: Caller, request: CodeRequest) -> Response:
+        """POST /app/code"""
+        token, code, claims = self._signer.grant_code(request, caller.client_id)
+        return Answer(NewCode(token=token, code=code, jti=claims.jti, exp=claims.exp))
+
+    async def verify_code(self, caller: Caller, request: VerifyCodeRequest) -> Response:
+        """POST /app/code/verify"""
+        claims = await self._writer.run(
+            self._signer.verify_code, request.token, request.code, purpose=request.purpose
+        )
+        return Answer(Admitted(claims=claims))
 
     async def revoke(self, caller: Caller, request: RevokeRequest) -> Response:
         """POST /app/revoke"""
@@ -96,7 +147,7 @@ class API:
                 await self._writer.run(self._signer.revoke_session, sid)
             case RevokeRequest(client_id=str(client_id)):
                 await self._writer.run(self._signer.revoke_client, client_id)
-        return Answer(OK)
+        return Answer(Done())
 
     async def purge(self, caller: Caller, request: Request) -> Response:
         """DELETE /app/clear/all/tokens"""
@@ -105,11 +156,11 @@ class API:
             await asyncio.sleep(PURGE_PAUSE)
             step = await self._writer.run(self._signer.purge_step)
             purged += step
-        return Answer(OK | {"purged": purged})
+        return Answer(Purged(purged=purged))
 
     async def healthz(self, request: HTTPRequest) -> Response:
         """GET /healthz: the process answers."""
-        return Answer({"status": "ok"})
+        return Answer(Health())
 
     async def readyz(self, request: HTTPRequest) -> Response:
         """GET /readyz: clock and list can answer."""
@@ -117,4 +168,29 @@ class API:
         if self._check is None or self._check.done():
             self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.ping))
         await asyncio.shield(self._check)
-        return Answer({"status": "ok"})
+        return Answer(Health())
+
+    def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
+        check_public(request.purpose)
+        caller.require(scope_words(request.scope))
+        return _new(self._signer.grant(request, caller.client_id))
+
+    def _granted_or_not(self, caller: Caller, raw: Raw) -> NewToken | Refusal:
+        try:
+            return self._granted(caller, decoded(raw, IssueRequest))
+        except (RequestInvalid, CallerError) as error:
+            return refusal(error)
+
+    def _verdict(self, token: str, request: ValidateRequest) -> Verdict:
+        try:
+            if request.purpose is None:
+                claims = self._signer.introspect(token, **request.demands())
+            else:
+                claims = self._signer.validate(token, purpose=request.purpose, **request.demands())
+        except TokenError as error:
+            return Verdict(status=False, code=error.code, detail=str(error))
+        return Verdict(claims=claims)
+
+
+def _new(issued: Issued) -> NewToken:
+    return NewToken(token=issued.token, jti=issued.claims.jti, exp=issued.claims.exp)

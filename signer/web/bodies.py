@@ -1,20 +1,36 @@
 """Request bodies: what they may hold, and reading them with limits."""
 
 import asyncio
-from typing import Final, TypedDict, TypeVar
+from typing import Annotated, ClassVar, Final, TypedDict, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 
 from ..claims import DEFAULT_PURPOSE, Time
 from ..errors import RequestInvalid
-from ..requests import Audience, Binding, Jti, Name, Purpose, Request, Scope, Subject, converted, explained
+from ..requests import (
+    Audience,
+    Binding,
+    Code,
+    CodePurpose,
+    Jti,
+    Name,
+    Purpose,
+    Request,
+    Scope,
+    Subject,
+    Ttl,
+    converted,
+    explained,
+)
 
-#: Bytes. A token holds 4096 characters at most, and JSON may write a character in six.
-MAX_BODY: Final = 64 * 1024
+#: The most tokens in one request.
+MAX_BATCH: Final = 100
+#: Bytes of a body with many tokens. One alone is bound by requests.Request.max_body.
+MAX_BATCH_BODY: Final = 1024 * 1024
 MAX_FIELDS: Final = 64
 #: Seconds for a whole body; a sender that dawdles holds a connection, and a shut-down, up.
 BODY_TIMEOUT: Final = 10.0
@@ -32,7 +48,6 @@ class Demands(TypedDict):
 
 
 class _CheckRequest(Request, frozen=True, kw_only=True):
-    token: str
     scope: Scope | None = None
     aud: Audience | None = None
     bind: Binding | None = None
@@ -41,32 +56,75 @@ class _CheckRequest(Request, frozen=True, kw_only=True):
         return {"scope": self.scope, "aud": self.aud, "bind": self.bind}
 
 
-class ValidateRequest(_CheckRequest, frozen=True, kw_only=True):
-    """Is this token good, and for this? Without `purpose`, for whatever it was issued for."""
+class _OneOf(Request, frozen=True, kw_only=True):
+    #: Exactly one of these members must be there.
+    one_of: ClassVar[tuple[str, ...]] = ()
 
+    def __post_init__(self) -> None:
+        if sum(getattr(self, name) is not UNSET for name in self.one_of) != 1:
+            raise ValueError(f"give exactly one of: {', '.join(self.one_of)}")
+
+
+class BatchRequest(Request, frozen=True, kw_only=True):
+    """Several tokens at once: each as in POST /app/token. What is wrong with one is told in its place."""
+
+    max_body = MAX_BATCH_BODY
+
+    tokens: Annotated[list[Raw], Meta(min_length=1, max_length=MAX_BATCH)]
+
+
+class ValidateRequest(_CheckRequest, _OneOf, frozen=True, kw_only=True):
+    """Is this token good, or are these, and for this? Without `purpose`, for whatever it was issued for."""
+
+    max_body = MAX_BATCH_BODY
+    one_of = ("token", "tokens")
+
+    token: str | UnsetType = UNSET
+    tokens: Annotated[list[str], Meta(min_length=1, max_length=MAX_BATCH)] | UnsetType = UNSET
     purpose: Purpose | None = None
 
 
 class ConsumeRequest(_CheckRequest, frozen=True, kw_only=True):
     """Use this token once, for this purpose."""
 
+    token: str
     purpose: Purpose = DEFAULT_PURPOSE
 
 
-class RevokeRequest(Request, frozen=True, kw_only=True):
+class RotateRequest(Request, frozen=True, kw_only=True):
+    """Trade this token for its successor; `session_ttl` in seconds from the first token of the chain."""
+
+    token: str
+    purpose: Purpose = DEFAULT_PURPOSE
+    aud: Audience | None = None
+    bind: Binding | None = None
+    session_ttl: Ttl | None = None
+
+
+class VerifyCodeRequest(Request, frozen=True, kw_only=True):
+    """Is this the code of this challenge?"""
+
+    token: str
+    code: Code
+    purpose: CodePurpose = DEFAULT_PURPOSE
+
+
+class RevokeRequest(_OneOf, frozen=True, kw_only=True):
     """Exactly one of: `token`; `jti`, for which `exp` may be given too; `sub`; `sid`; `client_id`."""
 
-    token: str | None = None
-    jti: Jti | None = None
-    exp: Time | None = None
-    sub: Subject | None = None
-    sid: Name | None = None
-    client_id: Name | None = None
+    one_of = ("token", "jti", "sub", "sid", "client_id")
+
+    token: str | UnsetType = UNSET
+    jti: Jti | UnsetType = UNSET
+    exp: Time | UnsetType = UNSET
+    sub: Subject | UnsetType = UNSET
+    sid: Name | UnsetType = UNSET
+    client_id: Name | UnsetType = UNSET
 
     def __post_init__(self) -> None:
-        ways = (self.token, self.jti, self.sub, self.sid, self.client_id)
-        if sum(way is not None for way in ways) != 1 or (self.exp is not None and self.jti is None):
-            raise ValueError("give exactly one of: token; jti, and exp with it or not; sub; sid; client_id")
+        super().__post_init__()
+        if self.exp is not UNSET and self.jti is UNSET:
+            raise ValueError("exp goes with jti")
 
 
 class SameTokenRequest(Request, frozen=True, kw_only=True):
@@ -107,13 +165,23 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         RequestInvalid: naming the member at fault.
         ClientDisconnect: the sender is gone.
     """
-    raw = await _read_bytes(request)
+    raw = await _read_bytes(request, wanted.max_body)
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
     if raw and _media_type(request) != "application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
+    return decoded(raw or b"{}", wanted)
+
+
+def decoded(raw: bytes | Raw, wanted: type[T]) -> T:
+    """JSON as `wanted`.
+
+    Raises:
+        HTTPException: 400 not JSON.
+        RequestInvalid: naming the member at fault.
+    """
     refusal: RequestInvalid | HTTPException
     try:
-        return msgspec.json.decode(raw or b"{}", type=wanted)
+        return msgspec.json.decode(raw, type=wanted)
     except msgspec.ValidationError as error:
         refusal = explained(error)
     # msgspec's and Unicode's errors are ValueErrors; too many brackets are a RecursionError.
@@ -131,7 +199,7 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
         RequestInvalid: not a form, a parameter is missing or given twice.
         ClientDisconnect: the sender is gone.
     """
-    raw = await _read_bytes(request)
+    raw = await _read_bytes(request, Request.max_body)
     if _media_type(request) != "application/x-www-form-urlencoded":
         raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
     try:
@@ -147,14 +215,14 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
     return form
 
 
-async def _read_bytes(request: HTTPRequest) -> bytes:
+async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY:
-                    raise HTTPException(413, f"A body may have {MAX_BODY} bytes.")
+                if len(body) > limit:
+                    raise HTTPException(413, f"This body may have {limit} bytes.")
     except TimeoutError:
         # RFC 9110, section 15.5.9: what else may come on this connection cannot be told from the body.
         detail = f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds."

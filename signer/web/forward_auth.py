@@ -16,7 +16,7 @@ from ..errors import (
     TokenUsed,
 )
 from ..signer import Signer
-from .answers import OK, Answer
+from .answers import Answer, Done
 from .problems import challenge, problem
 
 #: Every visible character of ASCII but "%": whatever else a subject holds comes percent-encoded, so that no
@@ -62,7 +62,7 @@ class ForwardAuth:
         # Which reason is not told: this answer may reach anybody.
         except (TokenError, ValueError):
             return problem(401, "token_invalid", _REFUSED, challenge("invalid_token"))
-        return Answer(OK, headers=_identity(claims))
+        return Answer(Done(), headers=_identity(claims))
 
     def _from_cookie(self, headers: Headers) -> list[str]:
         pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]

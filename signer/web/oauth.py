@@ -13,7 +13,7 @@ from ..credentials import SERVICE_SCOPES
 from ..errors import CredentialMissing, TokenError
 from ..requests import IssueRequest
 from ..signer import Signer
-from .answers import INACTIVE, Answer, Introspection
+from .answers import AccessToken, Answer, Ended, Inactive, Introspection
 from .bodies import Form, TokenForm, TokenRequestForm, read_form
 from .callers import Caller, identify
 from .middleware import AUTHORITY
@@ -64,8 +64,7 @@ class OAuth:
         scope = " ".join(sorted(words))
         # RFC 9068, section 2.2: where no user takes part, the subject is the client.
         token, claims = self._signer.grant(IssueRequest(sub=caller.client_id, scope=scope), caller.client_id)
-        life = claims.exp - claims.iat
-        body = {"access_token": token, "token_type": "Bearer", "expires_in": life, "scope": scope}
+        body = AccessToken(access_token=token, expires_in=claims.exp - claims.iat, scope=scope)
         return Answer(body, headers=_NO_CACHE)
 
     async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
@@ -74,9 +73,9 @@ class OAuth:
         try:
             claims = self._signer.introspect(form.token)
         except TokenError:
-            return Answer(INACTIVE)
+            return Answer(Inactive())
         if claims.purpose.startswith(RESERVED_PREFIX):
-            return Answer(INACTIVE)
+            return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
 
     async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
@@ -88,7 +87,7 @@ class OAuth:
         # Section 2.2: the client could do nothing about it, and the token is good for nothing.
         with suppress(TokenError):
             await self._writer.run(self._signer.revoke, form.token, client_id=owner)
-        return Answer({})
+        return Answer(Ended())
 
     async def metadata(self, request: HTTPRequest) -> Response:
         """GET /.well-known/oauth-authorization-server (RFC 8414)."""

@@ -11,7 +11,9 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..errors import (
+    AttemptsExceeded,
     CallerError,
+    CodeWrong,
     CredentialInvalid,
     RequestInvalid,
     ScopeInsufficient,
@@ -19,12 +21,13 @@ from ..errors import (
     SystemUnavailable,
     TokenError,
 )
-from .answers import Answer
+from .answers import Answer, OAuthProblem, Problem, Refusal, Undecided
 
 logger = logging.getLogger(__name__)
 
 #: The first class in an error's ancestry that stands here decides.
 _STATUS: Final[dict[type[Exception], int]] = {
+    AttemptsExceeded: 429,
     TokenError: 409,
     RequestInvalid: 422,
     ScopeInsufficient: 403,
@@ -58,9 +61,13 @@ async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
     error = cast(SignerError, error)
     if isinstance(error, SystemUnavailable):
         return _unavailable(request, error)
-    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
-    members = {"field": error.field} if isinstance(error, RequestInvalid) and error.field else {}
-    return _refused(request, status, error.code, str(error), _challenge(request, error), **members)
+    headers = _challenge(request, error)
+    return _refused(request, _status(error), error.code, str(error), headers, **_members(error))
+
+
+def refusal(error: SignerError) -> Refusal:
+    """The same for one of many."""
+    return Refusal(status_code=_status(error), code=error.code, detail=str(error), **_members(error))
 
 
 async def on_http_error(request: HTTPRequest, error: Exception) -> Response:
@@ -84,8 +91,9 @@ def problem(
     status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any
 ) -> Answer:
     """A problem document of RFC 9457 with our `code`, and `field` where one member is at fault."""
-    body = {"title": HTTPStatus(status).phrase, "status": status, "code": code, "detail": detail}
-    return Answer(body | members, status, headers, media_type="application/problem+json")
+    title = HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, code=code, detail=detail, **members)
+    return Answer(body, status, headers, media_type="application/problem+json")
 
 
 def oauth_problem(
@@ -94,7 +102,7 @@ def oauth_problem(
     """An error of RFC 6749, section 5.2."""
     # In the characters that a description may have.
     description = re.sub(r"[^\x20\x21\x23-\x5b\x5d-\x7e]", "'", description.replace("…", "..."))
-    return Answer({"error": error, "error_description": description}, status, headers)
+    return Answer(OAuthProblem(error=error, error_description=description), status, headers)
 
 
 def _refused(
@@ -106,6 +114,19 @@ def _refused(
     return oauth_problem(
         400 if status in (415, 422) else status, _OAUTH.get(code, "invalid_request"), detail, headers
     )
+
+
+def _status(error: SignerError) -> int:
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def _members(error: SignerError) -> dict[str, Any]:
+    match error:
+        case RequestInvalid(field=str(field)) if field:
+            return {"field": field}
+        case CodeWrong(attempts_left=attempts_left):
+            return {"attempts_left": attempts_left}
+    return {}
 
 
 def _route(request: HTTPRequest) -> str:
@@ -122,8 +143,7 @@ def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
     if not _route(request).startswith("/app/valid"):
         return _refused(request, 503, error.code, _UNAVAILABLE, _RETRY_AFTER)
     # These routes' `status` is the verdict, and where there is none it is no.
-    body = {"status_code": 503, "status": False, "code": error.code, "detail": _UNAVAILABLE}
-    return Answer(body, 503, _RETRY_AFTER)
+    return Answer(Undecided(code=error.code, detail=_UNAVAILABLE), 503, _RETRY_AFTER)
 
 
 def challenge(error: str = "", scheme: str = "Bearer") -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""Checking tokens of one purpose with the key of that purpose alone."""
+
+import time
+from collections.abc import Callable
+
+from .claims import Claims
+from .errors import KeyInvalid
+from .keys import KeyRing, PurposeKey
+from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, Signer
+
+
+class Verifier:
+    """Validates tokens of one purpose, for a program that must not be able to make any others.
+
+    It sees no list, and so no revocation, use or rotation: let such tokens live for minutes. The key is
+    a secret: whoever has it can make tokens of this purpose, though of no other.
+
+    Args:
+        keys: what `Signer.purpose_key` or `python -m signer purpose-key` gave; around a change of
+            SECRET_KEY the new one and the old one, in any order.
+        max_ttl, leeway, clock: as for Signer.
+
+    Raises:
+        KeyInvalid: no key, not an exported key, or keys of several purposes.
+    """
+
+    def __init__(
+        self,
+        *keys: str,
+        max_ttl: int = DEFAULT_MAX_TTL,
+        leeway: int = DEFAULT_LEEWAY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        parsed = [PurposeKey(key) for key in keys]
+        if len({key.purpose for key in parsed}) != 1:
+            raise KeyInvalid("A Verifier takes keys of one purpose: python -m signer purpose-key PURPOSE")
+        self.purpose = parsed[0].purpose
+        ring = KeyRing(parsed[0], parsed[1:])
+        self._signer = Signer(ring, max_ttl=max_ttl, leeway=leeway, clock=clock)
+
+    def validate(
+        self,
+        token: str,
+        *,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+    ) -> Claims:
+        """The claims of a token that is good now by signature and age; see Signer.validate.
+
+        Raises:
+            TokenError: a subclass that says why the token is refused.
+            StoreRequired: a token with `max_uses`, which nobody can count here.
+        """
+        return self._signer.validate(
+            token, purpose=self.purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
+        )
