@@ -8,6 +8,8 @@ from .signer import Signer
 from .stores import Store, open_store
 from .verifier import Verifier
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Challenge",
     "Claims",

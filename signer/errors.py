@@ -13,6 +13,7 @@
     │   ├── TokenBindingWrong       token_binding_wrong
     │   ├── TokenRevoked            token_revoked
     │   ├── TokenRotated            token_rotated
+    │   ├── TokenNotRotatable       token_not_rotatable
     │   ├── TokenUsed               token_used
     │   ├── CodeWrong               code_wrong
     │   └── AttemptsExceeded        attempts_exceeded
@@ -55,6 +56,7 @@ __all__ = [
     "TokenExpired",
     "TokenKeyUnknown",
     "TokenMalformed",
+    "TokenNotRotatable",
     "TokenNotYetValid",
     "TokenPurposeWrong",
     "TokenRevoked",
@@ -167,6 +169,13 @@ class TokenRotated(TokenError):
 
     code = "token_rotated"
     hint = "The token was traded for its successor: use that one."
+
+
+class TokenNotRotatable(TokenError):
+    """The token has `max_uses`, whose count its successor would begin anew."""
+
+    code = "token_not_rotatable"
+    hint = "A token with max_uses cannot be rotated: its count would begin anew."
 
 
 class CodeWrong(TokenError):

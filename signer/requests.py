@@ -3,7 +3,6 @@
 One description serves the library's arguments, the HTTP bodies and the API documentation.
 """
 
-import math
 import re
 from typing import Annotated, Any, ClassVar, Final
 
@@ -33,9 +32,10 @@ _SCOPE_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"
 
 Jti = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9_-]{22}"))]
 # "kid" would make the purpose's key begin with the public key id (keys.py derives both alike).
-Purpose = Annotated[str, Meta(pattern=_whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*"), max_length=64)]
+_PURPOSE = _whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*")
+Purpose = Annotated[str, Meta(pattern=_PURPOSE, max_length=64)]
 #: Leaves room for claims.CODE_PREFIX.
-CodePurpose = Annotated[Purpose, Meta(max_length=48)]
+CodePurpose = Annotated[str, Meta(pattern=_PURPOSE, max_length=48)]
 Subject = Annotated[str, Meta(pattern=_whole(f"[^{_UNPRINTABLE}]+"), max_length=255)]
 #: Space-separated words of RFC 6749, section 3.3.
 Scope = Annotated[str, Meta(pattern=_whole(f"{_SCOPE_WORD}( {_SCOPE_WORD})*"), max_length=1024)]
@@ -45,7 +45,7 @@ Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
 #: RFC 4226's shortest.
 Code = Annotated[str, Meta(pattern=_whole("[0-9]{6}"))]
 Ttl = Annotated[int, Meta(ge=1, le=LONGEST_TTL)]
-Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]+"), max_length=4096)]
+Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]*"), min_length=1, max_length=4096)]
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,13 +81,13 @@ class IssueRequest(Request, frozen=True, kw_only=True):
 class CodeRequest(Request, frozen=True, kw_only=True):
     """What may be asked of a code; the body of POST /app/code is exactly this.
 
-    sub: whom the code is sent to; wrong guesses are counted for them. ttl: life in seconds, ten minutes
-    unless said. data: any JSON, as in IssueRequest.
+    sub: whom the code is sent to; guesses are counted for them. ttl: life in seconds; None takes ten minutes.
+    data: any JSON, as in IssueRequest.
     """
 
     sub: Subject
     purpose: CodePurpose = DEFAULT_PURPOSE
-    ttl: Ttl = CODE_TTL
+    ttl: Ttl | None = None
     data: Any = None
 
 
@@ -118,9 +118,8 @@ def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
             return
         case str() if not re.search(f"[{_HALVES}]", value):
             return
-        case int() if -(2**63) <= value < 2**63:
-            return
-        case float() if math.isfinite(value):
+        # Written so that NaN fails.
+        case int() | float() if -(2**63) <= value < 2**63:
             return
         case list():
             for item in value:
@@ -134,7 +133,7 @@ def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
         case _:
             raise RequestInvalid(
                 "data: only JSON is carried: objects, lists, strings of whole characters, true, false, null,"
-                " finite numbers, integers of up to 64 bits",
+                " numbers from -2^63 to 2^63",
                 "data",
             )
 

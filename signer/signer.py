@@ -32,6 +32,7 @@ from .errors import (
     StoreRequired,
     TokenBindingWrong,
     TokenExpired,
+    TokenNotRotatable,
     TokenPurposeWrong,
     TokenRevoked,
     TokenRotated,
@@ -288,7 +289,7 @@ class Signer:
         Raises:
             TokenRotated: the token was traded before the grace window. Its session is revoked now.
             TokenExpired: also where the chain has reached its end.
-            RequestInvalid: a token with `max_uses` cannot be rotated: its count would start anew.
+            TokenNotRotatable: it has `max_uses`.
             ScopeInsufficient: it is another client's.
             As validate, and StoreRequired.
         """
@@ -296,7 +297,7 @@ class Signer:
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         _check_owner(claims, client_id)
         if claims.max_uses is not None:
-            raise RequestInvalid("token: one with max_uses cannot be rotated", "token")
+            raise TokenNotRotatable
         check_audience(claims, aud)
         end = _started(claims) + min(_seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
         try:
@@ -317,7 +318,7 @@ class Signer:
         *,
         sub: str,
         purpose: str = DEFAULT_PURPOSE,
-        ttl: int = CODE_TTL,
+        ttl: int | None = None,
         data: Any = None,
     ) -> Challenge:
         """A code of six digits to send to its subject, and the token that must come back with it. The code
@@ -339,7 +340,7 @@ class Signer:
         asked = IssueRequest(
             purpose=CODE_PREFIX + request.purpose,
             sub=request.sub,
-            ttl=min(request.ttl, self._max_ttl),
+            ttl=request.ttl or min(CODE_TTL, self._max_ttl),
             data=request.data,
         )
         token, claims = self.grant(asked, client_id)

@@ -16,7 +16,7 @@ ORDER = [
     "errors", "claims", "requests", "keys", "codec", "stores.base", "stores.memory", "stores.sqlite",
     "stores.opening", "stores", "signer", "verifier", "credentials", "settings", "assembly", "", "cli", "__main__",
     "web.answers", "web.problems", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
-    "web.forward_auth", "web.docs", "web.openapi", "web.protocol", "web.app", "web.server", "web",
+    "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.protocol", "web.app", "web.server", "web",
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},

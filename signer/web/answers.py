@@ -14,6 +14,10 @@ _encoder = msgspec.json.Encoder()
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
+#: How a client may send its credential to the OAuth endpoints, in the registry's words.
+_METHODS: Final = ("client_secret_basic", "client_secret_post")
+
+
 class Answer(Response):
     """A JSON body that no cache keeps."""
 
@@ -84,20 +88,23 @@ class NewCode(NewToken, frozen=True, kw_only=True):
     code: str
 
 
-class Refusal(Struct, frozen=True, kw_only=True):
-    """Why one of many was not done; `status_code` is what it would have been answered alone."""
+class Outcome(Struct, frozen=True, kw_only=True):
+    """One of many: a new token, or why there is none; `status_code` is as if it had been asked alone."""
 
-    status_code: int
-    code: str
-    detail: str
+    status_code: int = 200
+    token: str | UnsetType = UNSET
+    jti: str | UnsetType = UNSET
+    exp: int | UnsetType = UNSET
+    code: str | UnsetType = UNSET
+    detail: str | UnsetType = UNSET
     field: str | UnsetType = UNSET
 
 
 class NewTokens(Struct, frozen=True, kw_only=True):
-    """A token or a refusal for each request, in order."""
+    """An outcome for each request, in order."""
 
     status_code: int = 200
-    tokens: list[NewToken | Refusal]
+    tokens: list[Outcome]
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -140,6 +147,22 @@ class AccessToken(Struct, frozen=True, kw_only=True):
     token_type: str = "Bearer"  # noqa: S105 - a type, no secret
     expires_in: int
     scope: str
+
+
+class Metadata(Struct, frozen=True, kw_only=True):
+    """RFC 8414, section 2. No authorization endpoint is here, and the response types are required: "none" is
+    the registered word for no response."""
+
+    issuer: str
+    token_endpoint: str
+    token_endpoint_auth_methods_supported: tuple[str, ...] = _METHODS
+    introspection_endpoint: str
+    introspection_endpoint_auth_methods_supported: tuple[str, ...] = (*_METHODS, "Bearer")
+    revocation_endpoint: str
+    revocation_endpoint_auth_methods_supported: tuple[str, ...] = _METHODS
+    grant_types_supported: tuple[str, ...] = ("client_credentials",)
+    response_types_supported: tuple[str, ...] = ("none",)
+    service_documentation: str
 
 
 class Inactive(Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Raw
 from starlette.requests import Request as HTTPRequest
@@ -21,8 +21,8 @@ from .answers import (
     NewCode,
     NewToken,
     NewTokens,
+    Outcome,
     Purged,
-    Refusal,
     Used,
     Verdict,
     Verdicts,
@@ -44,6 +44,7 @@ from .writer import Writer
 
 B = TypeVar("B", bound=Request)
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
+Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 
 class API:
@@ -74,18 +75,18 @@ class API:
 
     async def issue_many(self, caller: Caller, request: BatchRequest) -> Response:
         """POST /app/tokens"""
-        return Answer(NewTokens(tokens=[self._granted_or_not(caller, raw) for raw in request.tokens]))
+        return Answer(NewTokens(tokens=[self._outcome(caller, raw) for raw in request.tokens]))
 
     async def is_valid(self, request: HTTPRequest) -> Response:
         """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
-        token = request.path_params["token"]
+        tokens = {request.path_params["token"]}
         if request.method == "POST":
-            again = (await read(request, SameTokenRequest)).token
-            if again is not None and again != token:
-                raise RequestInvalid("token: the body names another token than the path", "token")
+            tokens.add((await read(request, SameTokenRequest)).token or request.path_params["token"])
         try:
+            # One that the body contradicts is not valid.
+            (token,) = tokens
             self._signer.introspect(token)
-        except TokenError:
+        except (TokenError, ValueError):
             return Answer(Done(status=False))
         return Answer(Done())
 
@@ -175,9 +176,10 @@ class API:
         caller.require(scope_words(request.scope))
         return _new(self._signer.grant(request, caller.client_id))
 
-    def _granted_or_not(self, caller: Caller, raw: Raw) -> NewToken | Refusal:
+    def _outcome(self, caller: Caller, raw: Raw) -> Outcome:
         try:
-            return self._granted(caller, decoded(raw, IssueRequest))
+            new = self._granted(caller, decoded(raw, IssueRequest))
+            return Outcome(token=new.token, jti=new.jti, exp=new.exp)
         except (RequestInvalid, CallerError) as error:
             return refusal(error)
 

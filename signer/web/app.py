@@ -15,15 +15,16 @@ from starlette.types import ASGIApp
 from ..assembly import assemble
 from ..errors import ConfigurationError, SignerError
 from ..keys import PRODUCTION_LINE
-from ..requests import IssueRequest, Request
 from ..settings import Settings
 from ..stores.opening import MEMORY_URL
 from .api import API
-from .bodies import ConsumeRequest, RevokeRequest, TokenForm, TokenRequestForm, ValidateRequest
 from .callers import DEVELOPER, Caller
+from .docs import docs_routes
 from .forward_auth import ForwardAuth
 from .middleware import DevelopmentGuard, RequestLog
 from .oauth import OAuth
+from .openapi import Document
+from .operations import operations
 from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
 from .writer import Writer
 
@@ -44,6 +45,8 @@ def create_app(settings: Settings, *, is_worker: bool = False) -> ASGIApp:
     writer = Writer()
     api = API(signer, writer, anonymous)
     oauth = OAuth(signer, writer, anonymous, settings.issuer)
+    served = operations(api, oauth, ForwardAuth(signer, settings.auth_cookie))
+    document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -55,7 +58,11 @@ def create_app(settings: Settings, *, is_worker: bool = False) -> ASGIApp:
 
     guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
     app = Starlette(
-        routes=_routes(api, oauth, ForwardAuth(signer, settings.auth_cookie)),
+        routes=[
+            *(operation.route for operation in served),
+            Route("/openapi.json", document.endpoint),
+            *docs_routes(settings.app_title),
+        ],
         middleware=guard,
         exception_handlers={
             SignerError: on_signer_error,
@@ -79,26 +86,6 @@ class _Text(StringConvertor):
 
 
 register_url_convertor("text", _Text())
-
-
-def _routes(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Route]:
-    endpoint = api.endpoint
-    return [
-        Route("/app/valid/{token:text}", api.is_valid, methods=["GET", "POST"]),
-        Route("/app/valid", endpoint(api.validate, ValidateRequest, "token:introspect"), methods=["POST"]),
-        Route("/app/token", endpoint(api.issue, IssueRequest, "token:issue"), methods=["POST"]),
-        Route("/app/consume", endpoint(api.consume, ConsumeRequest, "token:introspect"), methods=["POST"]),
-        Route("/app/revoke", endpoint(api.revoke, RevokeRequest, "token:revoke"), methods=["POST"]),
-        Route("/app/clear/all/tokens", endpoint(api.purge, Request, "token:purge"), methods=["DELETE"]),
-        Route("/oauth/token", oauth.endpoint(oauth.token, TokenRequestForm), methods=["POST"]),
-        Route("/oauth/introspect", oauth.endpoint(oauth.introspect, TokenForm), methods=["POST"]),
-        Route("/oauth/revoke", oauth.endpoint(oauth.revoke, TokenForm), methods=["POST"]),
-        Route("/.well-known/oauth-authorization-server", oauth.metadata),
-        Route("/auth", auth),
-        Route("/auth/{path:text}", auth),
-        Route("/healthz", api.healthz),
-        Route("/readyz", api.readyz),
-    ]
 
 
 def _warn() -> None:

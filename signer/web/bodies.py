@@ -1,7 +1,8 @@
 """Request bodies: what they may hold, and reading them with limits."""
 
 import asyncio
-from typing import Annotated, ClassVar, Final, TypedDict, TypeVar
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Final, TypedDict, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -56,13 +57,21 @@ class _CheckRequest(Request, frozen=True, kw_only=True):
         return {"scope": self.scope, "aud": self.aud, "bind": self.bind}
 
 
-class _OneOf(Request, frozen=True, kw_only=True):
+class OneOf(Request, frozen=True, kw_only=True):
+    """A request in one of several ways."""
+
     #: Exactly one of these members must be there.
     one_of: ClassVar[tuple[str, ...]] = ()
+    #: Members that must not be there without another.
+    goes_with: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
-        if sum(getattr(self, name) is not UNSET for name in self.one_of) != 1:
+        given = {name for name in self.__struct_fields__ if getattr(self, name) is not UNSET}
+        if len(given.intersection(self.one_of)) != 1:
             raise ValueError(f"give exactly one of: {', '.join(self.one_of)}")
+        for name, other in self.goes_with.items():
+            if name in given and other not in given:
+                raise ValueError(f"{name} goes with {other}")
 
 
 class BatchRequest(Request, frozen=True, kw_only=True):
@@ -73,7 +82,7 @@ class BatchRequest(Request, frozen=True, kw_only=True):
     tokens: Annotated[list[Raw], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-class ValidateRequest(_CheckRequest, _OneOf, frozen=True, kw_only=True):
+class ValidateRequest(_CheckRequest, OneOf, frozen=True, kw_only=True):
     """Is this token good, or are these, and for this? Without `purpose`, for whatever it was issued for."""
 
     max_body = MAX_BATCH_BODY
@@ -109,10 +118,11 @@ class VerifyCodeRequest(Request, frozen=True, kw_only=True):
     purpose: CodePurpose = DEFAULT_PURPOSE
 
 
-class RevokeRequest(_OneOf, frozen=True, kw_only=True):
+class RevokeRequest(OneOf, frozen=True, kw_only=True):
     """Exactly one of: `token`; `jti`, for which `exp` may be given too; `sub`; `sid`; `client_id`."""
 
     one_of = ("token", "jti", "sub", "sid", "client_id")
+    goes_with: ClassVar = {"exp": "jti"}
 
     token: str | UnsetType = UNSET
     jti: Jti | UnsetType = UNSET
@@ -120,11 +130,6 @@ class RevokeRequest(_OneOf, frozen=True, kw_only=True):
     sub: Subject | UnsetType = UNSET
     sid: Name | UnsetType = UNSET
     client_id: Name | UnsetType = UNSET
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.exp is not UNSET and self.jti is UNSET:
-            raise ValueError("exp goes with jti")
 
 
 class SameTokenRequest(Request, frozen=True, kw_only=True):
@@ -136,8 +141,8 @@ class SameTokenRequest(Request, frozen=True, kw_only=True):
 class Form(Struct, frozen=True, kw_only=True):
     """The form of an OAuth endpoint. What it does not know it ignores (RFC 6749, section 3.2)."""
 
-    client_id: str | None = None
-    client_secret: str | None = None
+    client_id: str | UnsetType = UNSET
+    client_secret: str | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(…)"
@@ -146,15 +151,15 @@ class Form(Struct, frozen=True, kw_only=True):
 class TokenRequestForm(Form, frozen=True, kw_only=True):
     """RFC 6749, section 4.4.2."""
 
-    grant_type: str
-    scope: str | None = None
+    grant_type: Annotated[str, Meta(extra_json_schema={"enum": ["client_credentials"]})]
+    scope: str | UnsetType = UNSET
 
 
 class TokenForm(Form, frozen=True, kw_only=True):
     """RFC 7662, section 2.1, and RFC 7009, section 2.1."""
 
-    token: str
-    token_type_hint: str | None = None
+    token: Annotated[str, Meta(min_length=1)]
+    token_type_hint: str | UnsetType = UNSET
 
 
 async def read(request: HTTPRequest, wanted: type[T]) -> T:
@@ -181,7 +186,7 @@ def decoded(raw: bytes | Raw, wanted: type[T]) -> T:
     """
     refusal: RequestInvalid | HTTPException
     try:
-        return msgspec.json.decode(raw, type=wanted)
+        return _leniently(raw, wanted)
     except msgspec.ValidationError as error:
         refusal = explained(error)
     # msgspec's and Unicode's errors are ValueErrors; too many brackets are a RecursionError.
@@ -189,6 +194,22 @@ def decoded(raw: bytes | Raw, wanted: type[T]) -> T:
         refusal = HTTPException(400, "The body is not JSON in UTF-8, or is nested too deep.")
     # Out here, or the decoder's error, which may hold the whole body, would stay as its context.
     raise refusal
+
+
+def _leniently(raw: bytes | Raw, wanted: type[T]) -> T:
+    try:
+        return msgspec.json.decode(raw, type=wanted)
+    except msgspec.ValidationError:
+        members = msgspec.json.decode(raw)
+        # To JSON Schema, and to some languages' encoders, 900.0 is an integer.
+        if isinstance(members, dict):
+            with suppress(msgspec.ValidationError):
+                return msgspec.convert({name: _whole(name, value) for name, value in members.items()}, wanted)
+        raise
+
+
+def _whole(name: str, value: Any) -> Any:
+    return int(value) if name != "data" and isinstance(value, float) and value.is_integer() else value
 
 
 async def read_form(request: HTTPRequest, wanted: type[F]) -> F:

@@ -4,7 +4,7 @@ from base64 import b64decode
 from typing import Final
 from urllib.parse import unquote
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from starlette.datastructures import Headers
 
 from ..claims import CLIENT_PURPOSE, Claims, scope_words
@@ -59,16 +59,16 @@ def identify(headers: Headers, signer: Signer, anonymous: Caller, form: Form = N
         SystemUnavailable: it cannot be checked.
     """
     values = headers.getlist("authorization")
-    if values and form.client_secret is not None:
+    if values and form.client_secret is not UNSET:
         raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
     if values:
         client_id, credential = _from_header(values)
-    elif form.client_secret is not None:
+    elif isinstance(form.client_secret, str):
         client_id, credential = form.client_id or "", form.client_secret
     else:
         return anonymous
     claims = _credential(signer, credential)
-    if {client_id, form.client_id} - {None, claims.client_id}:
+    if {client_id, form.client_id} - {None, UNSET, claims.client_id}:
         raise CredentialInvalid
     return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
 

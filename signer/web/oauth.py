@@ -13,7 +13,7 @@ from ..credentials import SERVICE_SCOPES
 from ..errors import CredentialMissing, TokenError
 from ..requests import IssueRequest
 from ..signer import Signer
-from .answers import AccessToken, Answer, Ended, Inactive, Introspection
+from .answers import AccessToken, Answer, Ended, Inactive, Introspection, Metadata
 from .bodies import Form, TokenForm, TokenRequestForm, read_form
 from .callers import Caller, identify
 from .middleware import AUTHORITY
@@ -25,7 +25,6 @@ Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
 
 #: RFC 6749, section 5.1.
 _NO_CACHE = {"pragma": "no-cache"}
-_METHODS = ["client_secret_basic", "client_secret_post"]
 
 
 class OAuth:
@@ -58,7 +57,7 @@ class OAuth:
                 400, "unsupported_grant_type", "The one grant type here is client_credentials."
             )
         held = caller.scopes - SERVICE_SCOPES
-        words = held if form.scope is None else scope_words(form.scope)
+        words = scope_words(form.scope) if isinstance(form.scope, str) else held
         if not words or not words <= held:
             return oauth_problem(400, "invalid_scope", "Ask for scopes that the credential may hand out.")
         scope = " ".join(sorted(words))
@@ -92,21 +91,14 @@ class OAuth:
     async def metadata(self, request: HTTPRequest) -> Response:
         """GET /.well-known/oauth-authorization-server (RFC 8414)."""
         issuer = self.issuer(request)
-        return Answer(
-            {
-                "issuer": issuer,
-                "token_endpoint": f"{issuer}/oauth/token",
-                "token_endpoint_auth_methods_supported": _METHODS,
-                "introspection_endpoint": f"{issuer}/oauth/introspect",
-                "introspection_endpoint_auth_methods_supported": [*_METHODS, "Bearer"],
-                "revocation_endpoint": f"{issuer}/oauth/revoke",
-                "revocation_endpoint_auth_methods_supported": _METHODS,
-                "grant_types_supported": ["client_credentials"],
-                # Required, and there is no authorization endpoint: the registered word for no response.
-                "response_types_supported": ["none"],
-                "service_documentation": f"{issuer}/docs",
-            }
+        metadata = Metadata(
+            issuer=issuer,
+            token_endpoint=f"{issuer}/oauth/token",
+            introspection_endpoint=f"{issuer}/oauth/introspect",
+            revocation_endpoint=f"{issuer}/oauth/revoke",
+            service_documentation=f"{issuer}/docs",
         )
+        return Answer(metadata)
 
     def issuer(self, request: HTTPRequest) -> str:
         """ISSUER, or the origin the request was sent to.

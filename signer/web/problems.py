@@ -21,7 +21,7 @@ from ..errors import (
     SystemUnavailable,
     TokenError,
 )
-from .answers import Answer, OAuthProblem, Problem, Refusal, Undecided
+from .answers import Answer, OAuthProblem, Outcome, Problem, Undecided
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
     return _refused(request, _status(error), error.code, str(error), headers, **_members(error))
 
 
-def refusal(error: SignerError) -> Refusal:
+def refusal(error: SignerError) -> Outcome:
     """The same for one of many."""
-    return Refusal(status_code=_status(error), code=error.code, detail=str(error), **_members(error))
+    return Outcome(status_code=_status(error), code=error.code, detail=str(error), **_members(error))
 
 
 async def on_http_error(request: HTTPRequest, error: Exception) -> Response:

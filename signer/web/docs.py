@@ -1,0 +1,76 @@
+"""The pages that show the API's description: Swagger UI at /docs, to try it, and ReDoc at /redoc, to read it.
+
+A credential is pasted into /docs, so the pages run no script and ask no host but this service's own, and
+their policy keeps it so. Their URLs are relative: a proxy may put a prefix before the path.
+"""
+
+import html
+from pathlib import Path
+from typing import Final
+
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+_STATIC: Final = Path(__file__).parent / "static"
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" type="image/png" href="static/swagger-ui/favicon-32x32.png">
+<link rel="stylesheet" href="static/{name}.css">
+</head>
+<body>
+<div id="page"></div>
+<noscript>This page needs JavaScript to show <a href="openapi.json">openapi.json</a>.</noscript>
+<script src="static/{library}"></script>
+<script src="static/{name}.js"></script>
+</body>
+</html>
+"""
+#: Pictures in both libraries are data: URLs.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'; "
+)
+_DOCS: Final = "style-src 'self'"
+#: ReDoc makes two style elements, an empty one, whose rules a script adds, and one for scroll bars; and its
+#: search runs in a worker made from a part of its own script.
+_REDOC: Final = (
+    "style-src 'self' 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
+    " 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='; worker-src blob:"
+)
+
+
+def docs_routes(title: str) -> list[BaseRoute]:
+    """/docs, /redoc and what they load, for the document at /openapi.json."""
+    docs = _page("docs", title, "swagger-ui/swagger-ui-bundle.js", _DOCS)
+    redoc = _page("redoc", title, "redoc/redoc.standalone.js", _REDOC)
+    return [
+        Route("/docs", docs, methods=["GET"]),
+        Route("/redoc", redoc, methods=["GET"]),
+        Mount("/static", _Static(directory=_STATIC)),
+    ]
+
+
+def _page(name: str, title: str, library: str, policy: str) -> Response:
+    # The same for everybody, so made once: a response is an ASGI application.
+    headers = {
+        "cache-control": "no-store",
+        "content-security-policy": _POLICY + policy,
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
+    return HTMLResponse(_PAGE.format(name=name, title=html.escape(title), library=library), headers=headers)
+
+
+class _Static(StaticFiles):
+    """Files that a browser keeps but asks about each time, so that a new release shows at once."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update({"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+        return response

@@ -1,0 +1,328 @@
+"""Every route: what it takes and answers, and who may call. Routing and the API document are made of this."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+from starlette.routing import Route
+
+from ..requests import CodeRequest, IssueRequest, Request
+from .answers import (
+    AccessToken,
+    Admitted,
+    Done,
+    Ended,
+    Health,
+    Inactive,
+    Introspection,
+    Metadata,
+    NewCode,
+    NewToken,
+    NewTokens,
+    OAuthProblem,
+    Problem,
+    Purged,
+    Undecided,
+    Used,
+    Verdict,
+    Verdicts,
+)
+from .api import API, Handler
+from .bodies import (
+    BatchRequest,
+    ConsumeRequest,
+    Form,
+    RevokeRequest,
+    RotateRequest,
+    SameTokenRequest,
+    TokenForm,
+    TokenRequestForm,
+    ValidateRequest,
+    VerifyCodeRequest,
+)
+from .forward_auth import ForwardAuth
+from .oauth import OAuth
+
+#: All that OpenAPI knows.
+METHODS: Final = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
+_EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
+_BODY: Final = (400, 408, 413, 415, 422)
+_CALLER: Final = (401, 403)
+_CLAIMS: Final = {
+    "jti": "3fNqkGlafwkpeLd-NPyRQA",
+    "exp": 1924995600,
+    "purpose": "access",
+    "sub": "42",
+    "iat": 1924992000,
+    "kid": "kHd3aP",
+}
+_NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "exp": _CLAIMS["exp"]}
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One route. `answer` is the body of its 200, or several that it may be; `errors` are the statuses of
+    its refusals, whose body is `problem`; `scope` is what the caller's credential must hold."""
+
+    path: str
+    tag: str
+    endpoint: Any
+    summary: str
+    answer: Any
+    methods: tuple[str, ...] = ("POST",)
+    body: type[Request] | type[Form] | None = None
+    needs_body: bool = True
+    scope: str = ""
+    errors: tuple[int, ...] = ()
+    problem: type[Struct] = Problem
+    unavailable: type[Struct] = Problem
+    takes_token: bool = False
+    example: Any = None
+    answer_example: Any = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it looks at a client's credential."""
+        return bool(self.scope) or self.problem is OAuthProblem
+
+    @property
+    def route(self) -> Route:
+        """Starlette's route for this."""
+        methods = None if self.methods == METHODS else list(self.methods)
+        return Route(self.path.replace("}", ":text}"), self.endpoint, methods=methods)
+
+
+def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
+    """All of them, in the order in which paths are matched."""
+    return [*_app(api), *_oauth(oauth), *_auth(auth), *_probes(api)]
+
+
+def _app(api: API) -> list[Operation]:
+    def operation(
+        path: str,
+        handler: Handler,
+        body: type[Request],
+        scope: str,
+        refuses: tuple[int, ...] = (),
+        **more: Any,
+    ) -> Operation:
+        errors = (*_BODY, *_CALLER, *refuses, 503)
+        endpoint = api.endpoint(handler, body, scope)
+        return Operation(
+            path=path, tag="tokens", endpoint=endpoint, body=body, scope=scope, errors=errors, **more
+        )
+
+    return [
+        Operation(
+            path="/app/valid/{token}",
+            tag="tokens",
+            methods=("GET", "POST"),
+            endpoint=api.is_valid,
+            summary="Is this token valid now? For any purpose and audience, unless it is bound. No effect.",
+            body=SameTokenRequest,
+            needs_body=False,
+            answer=Done,
+            errors=(*_BODY, 503),
+            unavailable=Undecided,
+        ),
+        operation(
+            "/app/valid",
+            api.validate,
+            ValidateRequest,
+            "token:introspect",
+            summary="Validate a token, or up to 100: their claims, or the code of the reason.",
+            answer=Verdict | Verdicts,
+            unavailable=Undecided,
+            example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
+            answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
+        ),
+        operation(
+            "/app/token",
+            api.issue,
+            IssueRequest,
+            "token:issue",
+            summary="Issue a token.",
+            needs_body=False,
+            answer=NewToken,
+            example={"sub": "42", "purpose": "access", "ttl": 900, "scope": "read"},
+            answer_example=_NEW,
+        ),
+        operation(
+            "/app/tokens",
+            api.issue_many,
+            BatchRequest,
+            "token:issue",
+            summary="Issue up to 100 tokens; each is answered in its place.",
+            answer=NewTokens,
+            example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
+            answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
+        ),
+        operation(
+            "/app/consume",
+            api.consume,
+            ConsumeRequest,
+            "token:introspect",
+            (409,),
+            summary="Validate a token for its purpose, and use it once, whoever else tries.",
+            answer=Used,
+            example={"token": _EXAMPLE, "purpose": "verify-email"},
+            answer_example={"status_code": 200, "status": True, "uses_left": 0, "claims": _CLAIMS},
+        ),
+        operation(
+            "/app/rotate",
+            api.rotate,
+            RotateRequest,
+            "token:issue",
+            (409,),
+            summary="Trade a token for its successor; once more after the grace window ends the session.",
+            answer=NewToken,
+            example={"token": _EXAMPLE, "session_ttl": 43200},
+            answer_example=_NEW,
+        ),
+        operation(
+            "/app/revoke",
+            api.revoke,
+            RevokeRequest,
+            "token:revoke",
+            (409,),
+            summary="Revoke a token, or all of a subject, a session or a client.",
+            answer=Done,
+            example={"sub": "42"},
+            answer_example={"status_code": 200, "status": True},
+        ),
+        operation(
+            "/app/code",
+            api.issue_code,
+            CodeRequest,
+            "token:issue",
+            summary="A code of six digits to send to its subject, and the challenge to bring back with it.",
+            answer=NewCode,
+            example={"sub": "42", "purpose": "login"},
+            answer_example=_NEW | {"code": "012345"},
+        ),
+        operation(
+            "/app/code/verify",
+            api.verify_code,
+            VerifyCodeRequest,
+            "token:introspect",
+            (409, 429),
+            summary="Verify a code: five guesses a challenge, twenty an hour a subject.",
+            answer=Admitted,
+            example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
+            answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
+        ),
+        operation(
+            "/app/clear/all/tokens",
+            api.purge,
+            Request,
+            "token:purge",
+            methods=("DELETE",),
+            summary="Purge the rows of tokens that have expired, and nothing else.",
+            needs_body=False,
+            answer=Purged,
+            answer_example={"status_code": 200, "status": True, "purged": 17},
+        ),
+    ]
+
+
+def _oauth(oauth: OAuth) -> list[Operation]:
+    def operation(
+        path: str, endpoint: Callable[..., Any], body: type[Form], scope: str, **more: Any
+    ) -> Operation:
+        errors = (400, 401, 403, 408, 413, 503)
+        return Operation(
+            path=path,
+            tag="oauth",
+            endpoint=endpoint,
+            body=body,
+            scope=scope,
+            errors=errors,
+            problem=OAuthProblem,
+            unavailable=OAuthProblem,
+            **more,
+        )
+
+    return [
+        operation(
+            "/oauth/token",
+            oauth.endpoint(oauth.token, TokenRequestForm),
+            TokenRequestForm,
+            "",
+            summary="An access token for the client itself (RFC 6749, client_credentials).",
+            answer=AccessToken,
+            example={"grant_type": "client_credentials", "scope": "read"},
+            answer_example={
+                "access_token": _EXAMPLE,
+                "token_type": "Bearer",
+                "expires_in": 3600,
+                "scope": "read",
+            },
+        ),
+        operation(
+            "/oauth/introspect",
+            oauth.endpoint(oauth.introspect, TokenForm),
+            TokenForm,
+            "token:introspect",
+            summary="Is this token active, and what does it say (RFC 7662)?",
+            answer=Introspection | Inactive,
+            example={"token": _EXAMPLE},
+            answer_example={"active": False},
+        ),
+        operation(
+            "/oauth/revoke",
+            oauth.endpoint(oauth.revoke, TokenForm),
+            TokenForm,
+            "",
+            summary="Revoke a token (RFC 7009): a client its own, with token:revoke any.",
+            answer=Ended,
+            example={"token": _EXAMPLE},
+            answer_example={},
+        ),
+        Operation(
+            path="/.well-known/oauth-authorization-server",
+            tag="oauth",
+            methods=("GET",),
+            endpoint=oauth.metadata,
+            summary="Where all this is (RFC 8414).",
+            answer=Metadata,
+            errors=(400,),
+        ),
+    ]
+
+
+def _auth(auth: ForwardAuth) -> list[Operation]:
+    summary = "A gateway asks whether to let a request through: 200, 401 or 403, for every method."
+    return [
+        Operation(
+            path=path,
+            tag="gateways",
+            methods=METHODS,
+            endpoint=auth,
+            summary=summary,
+            answer=Done,
+            errors=_CALLER,
+            takes_token=True,
+        )
+        for path in ("/auth", "/auth/{path}")
+    ]
+
+
+def _probes(api: API) -> list[Operation]:
+    return [
+        Operation(
+            path="/healthz",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.healthz,
+            summary="The process answers.",
+            answer=Health,
+        ),
+        Operation(
+            path="/readyz",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.readyz,
+            answer=Health,
+            errors=(503,),
+            summary="Clock and list can answer.",
+        ),
+    ]
