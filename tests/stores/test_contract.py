@@ -51,6 +51,26 @@ def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
     assert store.use(OTHER, EXP, 1) == 1
 
 
+def test_rotating_tells_everybody_the_first_time(store: Store) -> None:
+    """So that all make the same successor."""
+    assert [store.rotate(JTI, EXP, now) for now in (100, 101, 99)] == [100, 100, 100]
+    assert store.lookup(JTI, EXP, []) == Entry(rotated_at=100)
+    assert store.rotate(OTHER, EXP, 101) == 101
+
+
+def test_a_token_is_used_or_rotated_or_revoked(store: Store) -> None:
+    """What was used has no successor, what has one cannot be used, and what is revoked neither."""
+    store.use(JTI, EXP, 2)
+    assert store.rotate(JTI, EXP, 100) is None
+    store.rotate(OTHER, EXP, 100)
+    assert store.use(OTHER, EXP, 2) is None
+    store.revoke(OTHER, EXP)
+    assert store.lookup(OTHER, EXP, []) == Entry(revoked=True, rotated_at=100)
+    assert store.rotate(OTHER, EXP, 100) is None
+    store.purge(EXP + 1)
+    assert store.rotate(JTI, EXP, 100) is None
+
+
 def test_a_use_is_not_granted_past_the_horizon(store: Store) -> None:
     """A purge between look-up and use may have taken the count along."""
     store.use(JTI, 100, 1)

@@ -1,0 +1,229 @@
+"""Rotation: a chain of tokens that a retry does not break and a thief does."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from clock import Clock
+from service import KEY
+
+from signer import KeyRing, Signer, Store
+from signer.errors import (
+    RequestInvalid,
+    ScopeInsufficient,
+    StoreRequired,
+    TokenBindingWrong,
+    TokenExpired,
+    TokenNotRotatable,
+    TokenPurposeWrong,
+    TokenRevoked,
+    TokenRotated,
+    TokenUsed,
+)
+
+GRACE = 30
+
+
+class TestSuccessor:
+    def test_it_says_what_its_predecessor_said(self, signer: Signer, clock: Clock) -> None:
+        """And lives as long; only id, times and session are its own."""
+        request = {
+            "sub": "42",
+            "scope": "read",
+            "aud": "web",
+            "sid": "s1",
+            "data": {"a": 1},
+            "client_id": "app",
+        }
+        token = signer.issue(**request, ttl=900)  # type: ignore[arg-type]
+        clock.now += 600
+        claims = signer.rotate(token, aud="web").claims
+        assert {name: getattr(claims, name) for name in request} == request
+        assert (claims.iat, claims.exp, claims.auth_time) == (clock.now, clock.now + 900, clock.now - 600)
+        assert claims.jti != signer.inspect(token).unverified_claims.jti
+
+    def test_what_is_returned_is_what_the_token_says(self, signer: Signer) -> None:
+        """To the last member."""
+        issued = signer.rotate(signer.issue(sub="42"))
+        assert signer.validate(issued.token) == issued.claims
+
+    def test_a_retry_gets_the_same_one(self, signer: Signer, clock: Clock) -> None:
+        """To the letter, at any second of the grace window."""
+        token = signer.issue(sub="42")
+        first = signer.rotate(token)
+        clock.now += GRACE - 1
+        assert signer.rotate(token) == first
+        assert signer.validate(first.token).sub == "42"
+
+    def test_two_hundred_at_once_get_the_same_one(self, store: Store) -> None:
+        """Nobody is logged out."""
+        signer = Signer(KEY, store)
+        token = signer.issue(sub="42", sid="s1")
+        with ThreadPoolExecutor(20) as pool:
+            answers = {issued.token for issued in pool.map(lambda _: signer.rotate(token), range(200))}
+        (successor,) = answers
+        assert signer.validate(successor).sid == "s1"
+        assert signer.validate(token).sid == "s1"
+
+    def test_it_is_the_same_on_another_machine_with_a_newer_key(
+        self, tmp_path: Path, open_list: Callable[[str], Store], clock: Clock
+    ) -> None:
+        """The id comes of the key that signed the token, the signature of the current one."""
+        url = f"sqlite:///{tmp_path}/list.db"
+        old = Signer(KEY, open_list(url), clock=clock)
+        new = Signer(KeyRing("n" * 40, [KEY]), open_list(url), clock=clock)
+        token = old.issue(sub="42")
+        first, second = old.rotate(token), new.rotate(token)
+        assert (first.claims.jti, first.claims.exp) == (second.claims.jti, second.claims.exp)
+        assert first.claims.kid != second.claims.kid
+        new.revoke(first.token)
+        with pytest.raises(TokenRevoked):
+            new.validate(second.token)
+
+    def test_it_is_bound_to_the_same_state(self, signer: Signer) -> None:
+        """Which must be known to rotate, too."""
+        token = signer.issue(bind="hash")
+        with pytest.raises(TokenBindingWrong):
+            signer.rotate(token)
+        successor = signer.rotate(token, bind="hash").token
+        assert signer.validate(successor, bind="hash")
+        with pytest.raises(TokenBindingWrong):
+            signer.validate(successor)
+
+
+class TestTheft:
+    def test_the_old_one_is_good_for_the_grace_window_only(self, signer: Signer, clock: Clock) -> None:
+        """For requests under way; looking at it later has no effect on the session."""
+        token = signer.issue()
+        successor = signer.rotate(token).token
+        clock.now += GRACE - 1
+        assert signer.validate(token)
+        clock.now += 1
+        for _ in range(2):
+            with pytest.raises(TokenRotated):
+                signer.validate(token)
+        assert signer.validate(successor)
+
+    @pytest.mark.parametrize("sid", [None, "s1"])
+    def test_rotating_it_again_later_ends_the_session(
+        self, signer: Signer, clock: Clock, sid: str | None
+    ) -> None:
+        """Whether it was given a session id or not; the thief's and the owner's tokens alike."""
+        token = signer.issue(sub="42", sid=sid)
+        other = signer.issue(sub="42", sid="other")
+        second = signer.rotate(token).token
+        third = signer.rotate(second).token
+        clock.now += GRACE
+        with pytest.raises(TokenRotated):
+            signer.rotate(token)
+        for ended in (second, third):
+            with pytest.raises(TokenRevoked):
+                signer.validate(ended)
+            with pytest.raises(TokenRevoked):
+                signer.rotate(ended)
+        assert signer.validate(other)
+
+    def test_the_session_can_begin_anew_at_once(self, signer: Signer, clock: Clock) -> None:
+        """A login in the same second, under the same session id."""
+        token = signer.issue(sid="s1")
+        signer.rotate(token)
+        clock.now += GRACE
+        with pytest.raises(TokenRotated):
+            signer.rotate(token)
+        assert signer.validate(signer.issue(sid="s1"))
+
+    def test_a_session_revoked_during_the_rotation_stays_revoked(
+        self, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The successor has its predecessor's generation, not a new one."""
+        signer = Signer(KEY, store, clock=clock)
+        token = signer.issue(sub="42")
+        rotate = type(store).rotate
+
+        def revoked_meanwhile(self: Store, jti: str, exp: int, now: int) -> int | None:
+            signer.revoke_subject("42")
+            return rotate(self, jti, exp, now)
+
+        monkeypatch.setattr(type(store), "rotate", revoked_meanwhile)
+        with pytest.raises(TokenRevoked):
+            signer.validate(signer.rotate(token).token)
+
+    @pytest.mark.parametrize("which", [0, 1, 2])
+    def test_revoking_one_of_a_chain_ends_the_chain(self, signer: Signer, which: int) -> None:
+        """A logout with any of them: the one before is still in its grace window, the one after is new."""
+        chain = [signer.issue(sub="42")]
+        chain += [signer.rotate(chain[0]).token]
+        chain += [signer.rotate(chain[1]).token]
+        signer.revoke(chain[which])
+        for token in chain[1:]:
+            with pytest.raises(TokenRevoked):
+                signer.validate(token)
+
+
+class TestEnd:
+    def test_the_first_issue_bounds_the_chain(self, store: Store, clock: Clock) -> None:
+        """By `max_ttl` however often it is rotated; the last token ends with it."""
+        signer = Signer(KEY, store, ttl=600, max_ttl=1500, clock=clock)
+        token, start = signer.issue(), clock.now
+        for _ in range(2):
+            clock.now += 590
+            token = signer.rotate(token).token
+        assert signer.inspect(token).unverified_claims.exp == start + 1500
+        clock.now = start + 1499
+        token = signer.rotate(token).token
+        assert signer.inspect(token).unverified_claims.exp == start + 1500
+        clock.now += 1
+        with pytest.raises(TokenExpired):
+            signer.rotate(token)
+
+    def test_a_session_ttl_bounds_it_further(self, signer: Signer, clock: Clock) -> None:
+        """From auth_time; at its end, rotation is refused though the token is good."""
+        token = signer.issue(ttl=600)
+        clock.now += 300
+        token = signer.rotate(token, session_ttl=700).token
+        assert signer.inspect(token).unverified_claims.exp == clock.now + 400
+        token = signer.issue(ttl=600)
+        clock.now += 300
+        with pytest.raises(TokenExpired):
+            signer.rotate(token, session_ttl=300)
+        assert signer.validate(token)
+
+    @pytest.mark.parametrize("value", [-1, 1.5, True, "60"])
+    def test_a_session_ttl_is_a_number_of_seconds(self, signer: Signer, value: object) -> None:
+        """Whole and positive."""
+        with pytest.raises(RequestInvalid, match="session_ttl"):
+            signer.rotate(signer.issue(), session_ttl=value)  # type: ignore[arg-type]
+
+
+class TestRefused:
+    def test_a_token_with_max_uses(self, signer: Signer) -> None:
+        """Its count would begin anew."""
+        with pytest.raises(TokenNotRotatable):
+            signer.rotate(signer.issue(max_uses=3))
+
+    def test_a_token_that_was_consumed(self, signer: Signer) -> None:
+        """Or a single use could be had twice."""
+        token = signer.issue()
+        signer.consume(token)
+        with pytest.raises(TokenUsed):
+            signer.rotate(token)
+
+    def test_consuming_a_token_that_was_rotated(self, signer: Signer) -> None:
+        """Its successor has the one use."""
+        token = signer.issue()
+        successor = signer.rotate(token).token
+        with pytest.raises(TokenUsed):
+            signer.consume(token)
+        assert signer.consume(successor).uses_left == 0
+
+    def test_another_purpose_another_client_and_no_list(self, signer: Signer) -> None:
+        """Before anything is written."""
+        token = signer.issue(purpose="session", client_id="app")
+        with pytest.raises(TokenPurposeWrong):
+            signer.rotate(token)
+        with pytest.raises(ScopeInsufficient):
+            signer.rotate(token, purpose="session", client_id="other")
+        with pytest.raises(StoreRequired):
+            Signer(KEY).rotate(token)
+        assert signer.rotate(token, purpose="session", client_id="app")

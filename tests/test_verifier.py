@@ -1,0 +1,145 @@
+"""Purpose keys: what one of them can do, and what it cannot."""
+
+import hashlib
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clock import Clock
+from itsdangerous import URLSafeTimedSerializer
+from service import KEY, cli
+
+from signer import KeyRing, Signer, Store, Verifier
+from signer.errors import (
+    KeyInvalid,
+    RequestInvalid,
+    StoreRequired,
+    TokenBindingWrong,
+    TokenExpired,
+    TokenKeyUnknown,
+    TokenPurposeWrong,
+    TokenScopeInsufficient,
+    TokenSignatureInvalid,
+)
+from signer.keys import PurposeKey
+
+OTHER = "another-key-of-more-than-thirty-two-bytes"
+
+
+def test_it_validates_as_the_signer_does(signer: Signer, clock: Clock) -> None:
+    """Signature, age, scope, audience and binding."""
+    verifier = Verifier(signer.purpose_key("access"), clock=clock)
+    token = signer.issue(sub="42", scope="read", aud="web", bind="hash")
+    assert verifier.validate(token, scope="read", aud="web", bind="hash") == signer.validate(
+        token, scope="read", aud="web", bind="hash"
+    )
+    with pytest.raises(TokenScopeInsufficient):
+        verifier.validate(token, scope="write", aud="web", bind="hash")
+    with pytest.raises(TokenBindingWrong):
+        verifier.validate(token, aud="web", bind="other")
+    clock.now += 3600
+    with pytest.raises(TokenExpired):
+        verifier.validate(token, aud="web", bind="hash")
+
+
+def test_it_is_for_one_purpose(signer: Signer, clock: Clock) -> None:
+    """Tokens for others are refused, and not by their claim alone."""
+    verifier = Verifier(signer.purpose_key("access"), clock=clock)
+    with pytest.raises(TokenPurposeWrong):
+        verifier.validate(signer.issue(purpose="reset"))
+    assert verifier.purpose == "access"
+
+
+def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
+    """Whoever has it makes good tokens of its purpose; any other one is refused by the signer."""
+    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._clock)
+    assert signer.validate(forger.issue(sub="42")).sub == "42"
+    for purpose in ("reset", "signer:client", "signer:code:access"):
+        with pytest.raises(TokenSignatureInvalid):
+            signer.validate(forger.issue(purpose=purpose), purpose=purpose)
+    with pytest.raises(TokenPurposeWrong):
+        Signer(KeyRing(PurposeKey(signer.purpose_key("access")))).issue(purpose="reset")
+
+
+class Leaked(PurposeKey):
+    """A key that its thief uses for every purpose."""
+
+    def purpose_key(self, purpose: str) -> bytes:
+        return super().purpose_key(self.purpose)
+
+
+def test_stock_itsdangerous_verifies_with_it_too(signer: Signer) -> None:
+    """The key is the middle part, in base64url."""
+    _, key, _ = signer.purpose_key("access").split(".", 2)
+    stock = URLSafeTimedSerializer(
+        urlsafe_b64decode(key + "="),
+        signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "none"},
+    )
+    assert stock.loads(signer.issue(sub="42").split(".", 1)[1])["sub"] == "42"
+
+
+def test_around_a_change_of_keys_it_takes_both(store: Store) -> None:
+    """In any order; with one, the other's tokens are unknown."""
+    old, new = Signer(KEY, store), Signer(KeyRing(OTHER, [KEY]), store)
+    verifier = Verifier(old.purpose_key("access"), new.purpose_key("access"))
+    assert verifier.validate(old.issue())
+    assert verifier.validate(new.issue())
+    with pytest.raises(TokenKeyUnknown):
+        Verifier(new.purpose_key("access")).validate(old.issue())
+
+
+def test_it_sees_no_list(signer: Signer, clock: Clock) -> None:
+    """A revoked token passes until it expires; one to be counted cannot be checked."""
+    verifier = Verifier(signer.purpose_key("access"), clock=clock)
+    token = signer.issue()
+    signer.revoke(token)
+    assert verifier.validate(token)
+    with pytest.raises(StoreRequired):
+        verifier.validate(signer.issue(max_uses=2))
+
+
+def test_the_services_own_purposes_are_not_exported(signer: Signer) -> None:
+    """Or codes could be computed, and credentials made."""
+    for purpose in ("signer:client", "signer:code:login", "kid", ""):
+        with pytest.raises(RequestInvalid):
+            signer.purpose_key(purpose)
+    ring = KeyRing(PurposeKey(signer.purpose_key("access")))
+    with pytest.raises(RequestInvalid):
+        Signer(ring).purpose_key("access")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", KEY, "sgk_abcdef.short.access", "sgk_abcdef." + "A" * 43, "sgk_a\n"]
+)
+def test_what_is_no_exported_key_is_refused(text: str) -> None:
+    """And not repeated in the message."""
+    with pytest.raises(KeyInvalid) as caught:
+        Verifier(text)
+    assert len(text) < 2 or text not in str(caught.value)
+
+
+def test_keys_of_several_purposes_or_none_are_refused(signer: Signer) -> None:
+    """One verifier, one purpose."""
+    for keys in ([], [signer.purpose_key("access"), signer.purpose_key("reset")]):
+        with pytest.raises(KeyInvalid):
+            Verifier(*keys)
+
+
+def test_an_exported_key_is_no_secret_key(signer: Signer) -> None:
+    """Taken for one, it would sign what nobody can check."""
+    exported = signer.purpose_key("access")
+    with pytest.raises(KeyInvalid) as caught:
+        Signer(exported)
+    assert exported not in str(caught.value)
+    assert exported[11:] not in repr(PurposeKey(exported))
+
+
+def test_the_command_prints_it(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
+    """Alone, and without a list."""
+    made = cli(tmp_path, "purpose-key", "access", SECRET_KEY=KEY)
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout == Signer(KEY).purpose_key("access") + "\n"
+    assert not list(tmp_path.iterdir())
+    refused = cli(tmp_path, "purpose-key", "signer:client", SECRET_KEY=KEY)
+    assert (refused.returncode, refused.stdout) == (1, "")
