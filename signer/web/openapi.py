@@ -129,7 +129,9 @@ class Document:
             "parameters": [*_parameters(operation)],
             "responses": dict(self._responses(operation, method)),
         }
-        if operation.body and method not in ("GET", "DELETE"):
+        if operation.scope:
+            described["description"] = f"Needs the scope `{operation.scope}`."
+        if operation.body and method != "GET":
             described["requestBody"] = _body(operation, operation.body)
         if security := self._security(operation):
             described["security"] = security

@@ -107,8 +107,9 @@ def _app(api: API) -> list[Operation]:
     ) -> Operation:
         errors = (*_BODY, *_CALLER, *refuses, 503)
         endpoint = api.endpoint(handler, body, scope)
+        taken = None if body is Request else body  # which has no members
         return Operation(
-            path=path, tag="tokens", endpoint=endpoint, body=body, scope=scope, errors=errors, **more
+            path=path, tag="tokens", endpoint=endpoint, body=taken, scope=scope, errors=errors, **more
         )
 
     return [

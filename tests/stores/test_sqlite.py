@@ -136,7 +136,7 @@ def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) 
     path.write_bytes(backup)
     # Another process's change makes every cache look again.
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("INSERT INTO tokens VALUES (1, 'x', 1, 0)")
+        other.execute("INSERT INTO tokens VALUES (1, 'x', 1, 0, 0)")
     with pytest.raises(StoreError):
         store.lookup(OTHER, EXP, [])
     with pytest.raises(StoreError):
@@ -221,9 +221,10 @@ def test_another_database_is_not_touched(path: Path) -> None:
         SQLiteStore(path)
 
 
-def test_a_list_of_a_later_version_is_refused(store: SQLiteStore, path: Path) -> None:
-    """It may hold rows that this version would not heed."""
-    store._writer.execute("PRAGMA user_version = 2")
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_list_of_another_version_is_refused(store: SQLiteStore, path: Path, version: int) -> None:
+    """It may hold rows that this version would not heed, or lack what this one writes."""
+    store._writer.execute(f"PRAGMA user_version = {version}")
     store.close()
     with pytest.raises(StoreError, match="not a list this version can read"):
         SQLiteStore(path)
