@@ -127,7 +127,7 @@ class Document:
             "summary": operation.summary,
             "tags": [operation.tag],
             "parameters": [*_parameters(operation)],
-            "responses": dict(self._responses(operation, method)),
+            "responses": dict(_responses(operation)),
         }
         if operation.scope:
             described["description"] = f"Needs the scope `{operation.scope}`."
@@ -136,17 +136,6 @@ class Document:
         if security := self._security(operation):
             described["security"] = security
         return described
-
-    def _responses(self, operation: Operation, method: str) -> Iterator[tuple[str, Any]]:
-        done = _response("Done.", operation.answer, operation.answer_example)
-        done["headers"] = _headers(_IDENTITY if operation.takes_token else {})
-        yield "200", done | ({"links": _LINKS} if operation.answer is NewToken else {})
-        for status in operation.errors:
-            kind = operation.unavailable if status == HTTPStatus.SERVICE_UNAVAILABLE else operation.problem
-            yield (
-                str(status),
-                _response(HTTPStatus(status).phrase, kind) | {"headers": _headers(_SAYS.get(status, {}))},
-            )
 
     def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
         schemes: list[str] = []
@@ -185,6 +174,14 @@ class Document:
         schemas["JSON"] = _JSON
         portable: dict[str, Any] = _portable(schemas)
         return portable
+
+
+def _responses(operation: Operation) -> Iterator[tuple[str, Any]]:
+    done = _response("Done.", operation.answer, operation.answer_example)
+    done["headers"] = _headers(_IDENTITY if operation.takes_token else {})
+    yield "200", done | ({"links": _LINKS} if operation.answer is NewToken else {})
+    for status, kind in _errors(operation):
+        yield str(status), {"$ref": f"#/components/responses/{kind.__name__}{status}"}
 
 
 def _errors(operation: Operation) -> Iterator[tuple[int, type[Struct]]]:
