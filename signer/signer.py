@@ -8,41 +8,33 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from .admission import Admission, seconds
 from .claims import (
-    CLIENT_PURPOSE,
     CODE_PREFIX,
     DEFAULT_PURPOSE,
-    MAX_TIME,
     Challenge,
     Claims,
     Issued,
     Unverified,
     Use,
     check_audience,
-    check_scope,
-    check_time,
 )
 from .codec import Codec
 from .errors import (
     AttemptsExceeded,
-    ClockError,
     CodeWrong,
     RequestInvalid,
     ScopeInsufficient,
     StoreRequired,
-    TokenBindingWrong,
     TokenExpired,
     TokenNotRotatable,
     TokenPurposeWrong,
-    TokenRevoked,
     TokenRotated,
     TokenUsed,
 )
 from .keys import Key, KeyRing
 from .requests import (
     CODE_TTL,
-    LONGEST_TTL,
-    Binding,
     Code,
     CodePurpose,
     CodeRequest,
@@ -75,14 +67,6 @@ PURGE_MARGIN: Final = 300
 GROUP_MARGIN: Final = 24 * 60 * 60
 #: Pause in seconds between two steps of a purge, in which others get to write.
 PURGE_PAUSE: Final = 0.001
-#: 2020. A clock that reads less was never set.
-_EARLIEST: Final = 1_577_836_800
-#: So late that a token might expire after the last second there is.
-_LATEST: Final = MAX_TIME - LONGEST_TTL
-_BEHIND: Final = (
-    "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
-    " Set the clocks right; if this one is right, see the README: When a clock was wrong."
-)
 
 
 class Signer:
@@ -123,11 +107,17 @@ class Signer:
     ) -> None:
         self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
         self._store = store
-        self._max_ttl = _seconds("max_ttl", max_ttl, least=1)
-        self._ttl = min(_seconds("ttl", ttl, least=1), self._max_ttl)
-        self._leeway = _seconds("leeway", leeway)
-        self._grace = _seconds("grace", grace)
-        self._clock = clock
+        self._max_ttl = seconds("max_ttl", max_ttl, least=1)
+        self._ttl = min(seconds("ttl", ttl, least=1), self._max_ttl)
+        self._leeway = seconds("leeway", leeway)
+        self._admission = Admission(
+            self._codec,
+            store,
+            max_ttl=self._max_ttl,
+            leeway=self._leeway,
+            grace=seconds("grace", grace),
+            clock=clock,
+        )
 
     def issue(
         self,
@@ -172,7 +162,7 @@ class Signer:
         check_data(request.data)
         if request.max_uses is not None:
             self._required_store()
-        iat = int(self._now())
+        iat = int(self._admission.now())
         claims = Claims(
             jti=secrets.token_urlsafe(16),
             exp=iat + self._life(request.ttl),
@@ -185,7 +175,7 @@ class Signer:
             data=request.data,
             max_uses=request.max_uses,
         )
-        return self._sealed(self._in_generation(claims), iat, request.bind)
+        return self._sealed(self._admission.in_generation(claims), iat, request.bind)
 
     def validate(
         self,
@@ -214,7 +204,7 @@ class Signer:
         """
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         check_audience(claims, aud)
-        self._admit(claims, scope, bind, max_age)
+        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
         return claims
 
     def introspect(
@@ -238,7 +228,7 @@ class Signer:
             raise TokenPurposeWrong
         if aud is not None:
             check_audience(claims, aud)
-        self._admit(claims, scope, bind, max_age)
+        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
         return claims
 
     def consume(
@@ -299,13 +289,13 @@ class Signer:
         if claims.max_uses is not None:
             raise TokenNotRotatable
         check_audience(claims, aud)
-        end = _started(claims) + min(_seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
+        end = _started(claims) + min(seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
         try:
-            self._admit(claims, None, bind, None)
+            self._admission.admit(claims, bind=bind)
         except TokenRotated:
             self.revoke_session(_session(claims))
             raise
-        now = int(self._now())
+        now = int(self._admission.now())
         if now >= end:
             raise TokenExpired
         rotated_at = store.rotate(claims.jti, claims.exp, now)
@@ -360,7 +350,7 @@ class Signer:
         store = self._required_store()
         claims = self._codec.decode(token, CODE_PREFIX + converted(purpose, CodePurpose, "purpose"))
         guess = converted(code, Code, "code")
-        self._admit(claims, None, None, None)
+        self._admission.admit(claims)
         attempts = self._count_attempt(store, claims)
         if not compare_digest(self._code(claims), guess):
             raise CodeWrong(CODE_ATTEMPTS - attempts)
@@ -402,12 +392,14 @@ class Signer:
         return claims
 
     def revoke_jti(self, jti: str) -> None:
-        """The same by the token's id, for those who kept no more; its row stays as long as a subject's.
+        """The same by the token's id, for those who kept no more; its rows stay as long as a subject's.
 
         Raises:
             RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
         """
-        self._advance("jti", converted(jti, Jti, "jti"))
+        # The chain it may have begun is named by it; see rotate.
+        self._advance("sid", converted(jti, Jti, "jti"))
+        self._advance("jti", jti)
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -441,7 +433,7 @@ class Signer:
 
     def purge_step(self) -> int:
         """Delete up to 1000 of those rows; fewer than that means there are no more."""
-        return self._required_store().purge(int(self._now()) - self._leeway - PURGE_MARGIN)
+        return self._required_store().purge(int(self._admission.now()) - self._leeway - PURGE_MARGIN)
 
     def ping(self) -> None:
         """Return only if the clock can be right and the list can be read and written, and is intact. May
@@ -450,12 +442,11 @@ class Signer:
         Raises:
             SystemUnavailable: it is not so.
         """
-        now = self._now()
+        now = self._admission.now()
         if self._store is None:
             return
         self._store.ping()
-        if now < self._store.lookup("", 0, ()).horizon:
-            raise ClockError(_BEHIND)
+        self._admission.check_horizon(now, self._store.lookup("", 0, ()).horizon)
 
     def inspect(self, token: str) -> Unverified:
         """What a text says of itself. **Nothing is verified**: never decide anything by this.
@@ -465,44 +456,9 @@ class Signer:
         """
         return Unverified(self._codec.read(token))
 
-    def _admit(self, claims: Claims, scope: str | None, bind: str | None, max_age: int | None) -> None:
-        # The cap holds here too, so that no token outlives the row that revoked its subject.
-        oldest = self._max_ttl if max_age is None else min(_seconds("max_age", max_age), self._max_ttl)
-        now = self._now()
-        check_time(claims, now, self._leeway, oldest)
-        if scope is not None:
-            check_scope(claims, converted(scope, str, "scope"))
-        self._check_binding(claims, bind)
-        self._check_list(claims, now)
-
-    def _check_binding(self, claims: Claims, bind: str | None) -> None:
-        if claims.bnd is None and bind is None:
-            return
-        if claims.bnd is None or bind is None:
-            raise TokenBindingWrong
-        expected = self._binding(claims, converted(bind, Binding, "bind"))
-        if not compare_digest(expected.encode(), claims.bnd.encode()):
-            raise TokenBindingWrong
-
-    def _check_list(self, claims: Claims, now: float) -> None:
-        if self._store is None:
-            if claims.max_uses is not None:
-                raise StoreRequired
-            return
-        entry = self._store.lookup(claims.jti, claims.exp, _groups(claims))
-        # Its rows may be purged, by a clock that runs ahead of this one.
-        if min(claims.exp, claims.iat + self._max_ttl) < entry.horizon:
-            raise ClockError(_BEHIND)
-        if entry.revoked or claims.gen < entry.generation:
-            raise TokenRevoked
-        if entry.uses >= (claims.max_uses or 1):
-            raise TokenUsed
-        if entry.rotated_at and now >= entry.rotated_at + self._grace:
-            raise TokenRotated
-
     def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
         if bind is not None:
-            claims = replace(claims, bnd=self._binding(claims, bind))
+            claims = replace(claims, bnd=self._admission.binding(claims, bind))
         token = self._codec.encode(claims, iat)
         return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
 
@@ -522,29 +478,17 @@ class Signer:
     def _count_attempt(self, store: Store, claims: Claims) -> int:
         # No token has an id with ":". A guess at a challenge that takes none is not its subject's.
         attempts = store.use(f"attempts:jti:{claims.jti}", claims.exp, CODE_ATTEMPTS)
-        hour = (int(self._now()) // _HOUR + 1) * _HOUR
+        hour = (int(self._admission.now()) // _HOUR + 1) * _HOUR
         if attempts is None or store.use(f"attempts:sub:{claims.sub}", hour, SUBJECT_ATTEMPTS) is None:
             raise AttemptsExceeded
         return attempts
 
-    def _binding(self, claims: Claims, state: str) -> str:
-        return self._codec.key(claims).binding(claims.jti, claims.purpose, state)
-
     def _code(self, claims: Claims) -> str:
         return self._codec.key(claims).code(claims.jti, claims.purpose)
 
-    def _in_generation(self, claims: Claims) -> Claims:
-        _, *groups = _groups(claims)  # a new id is in no list
-        if self._store is None or not groups:
-            return claims
-        entry = self._store.lookup(claims.jti, claims.exp, groups)
-        if claims.exp < entry.horizon:
-            raise ClockError(_BEHIND)
-        return replace(claims, gen=entry.generation)
-
     def _advance(self, kind: str, name: str) -> None:
         store = self._required_store()
-        store.advance(f"{kind}:{name}", int(self._now() * 1000), self._max_ttl + GROUP_MARGIN)
+        store.advance(f"{kind}:{name}", int(self._admission.now() * 1000), self._max_ttl + GROUP_MARGIN)
 
     def _life(self, ttl: int | None) -> int:
         if ttl is None:
@@ -557,21 +501,6 @@ class Signer:
         if self._store is None:
             raise StoreRequired
         return self._store
-
-    def _now(self) -> float:
-        now = self._clock()
-        # Written so that NaN fails too.
-        if not _EARLIEST < now < _LATEST:
-            raise ClockError
-        return now
-
-
-def _groups(claims: Claims) -> list[str]:
-    """The names a token can be revoked by without being at hand."""
-    # A user who calls himself like a client must not be able to log that client out.
-    sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
-    named = (("jti", claims.jti), ("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
-    return [f"{kind}:{name}" for kind, name in named if name is not None]
 
 
 def _check_owner(claims: Claims, client_id: str | None) -> None:
@@ -586,10 +515,3 @@ def _session(claims: Claims) -> str:
 
 def _started(claims: Claims) -> int:
     return claims.iat if claims.auth_time is None else claims.auth_time
-
-
-def _seconds(name: str, value: int, least: int = 0) -> int:
-    # bool is an int to Python, and NaN would win every comparison of the time rule.
-    if type(value) is not int or not least <= value <= LONGEST_TTL:
-        raise RequestInvalid(f"{name}: a whole number of seconds from {least} to {LONGEST_TTL}", name)
-    return value

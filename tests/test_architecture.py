@@ -14,14 +14,14 @@ PACKAGE = ROOT / "signer"
 #: Each module may import those before it, and no other of ours.
 ORDER = [
     "errors", "claims", "requests", "keys", "codec", "stores.base", "stores.memory", "stores.sqlite",
-    "stores.opening", "stores", "signer", "verifier", "credentials", "settings", "assembly", "", "cli", "__main__",
+    "stores.opening", "stores", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "", "cli", "__main__",
     "web.answers", "web.problems", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
     "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.protocol", "web.app", "web.server", "web",
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},
     "sqlite3": {"stores.sqlite"},
-    "starlette": {name for name in ORDER if name.startswith("web.")},
+    "starlette": {name for name in ORDER if name.startswith("web.")} | {"starlette"},
     "uvicorn": {"web.protocol", "web.server"},
 }
 

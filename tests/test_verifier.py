@@ -53,7 +53,7 @@ def test_it_is_for_one_purpose(signer: Signer, clock: Clock) -> None:
 
 def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
     """Whoever has it makes good tokens of its purpose; any other one is refused by the signer."""
-    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._clock)
+    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._admission._clock)
     assert signer.validate(forger.issue(sub="42")).sub == "42"
     for purpose in ("reset", "signer:client", "signer:code:access"):
         with pytest.raises(TokenSignatureInvalid):

@@ -200,11 +200,10 @@ def _leniently(raw: bytes | Raw, wanted: type[T]) -> T:
     try:
         return msgspec.json.decode(raw, type=wanted)
     except msgspec.ValidationError:
-        members = msgspec.json.decode(raw)
         # To JSON Schema, and to some languages' encoders, 900.0 is an integer.
-        if isinstance(members, dict):
-            with suppress(msgspec.ValidationError):
-                return msgspec.convert({name: _whole(name, value) for name, value in members.items()}, wanted)
+        with suppress(ValueError, RecursionError):
+            members = msgspec.json.decode(raw, type=dict[str, Any])
+            return msgspec.convert({name: _whole(name, value) for name, value in members.items()}, wanted)
         raise
 
 

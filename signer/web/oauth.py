@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
@@ -23,6 +24,7 @@ from .writer import Writer
 F = TypeVar("F", bound=Form)
 Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
 
+WELL_KNOWN = "/.well-known/oauth-authorization-server"
 #: RFC 6749, section 5.1.
 _NO_CACHE = {"pragma": "no-cache"}
 
@@ -36,6 +38,8 @@ class OAuth:
         self._writer = writer
         self._anonymous = anonymous
         self._issuer = issuer
+        #: Where the metadata are, which is the issuer's path behind the well-known one (RFC 8414, section 3.1).
+        self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
 
     def endpoint(self, handler: Handler[F], form: type[F]) -> Callable[[HTTPRequest], Awaitable[Response]]:
         """A route's function: the form first, since the credential may stand in it, then the caller."""

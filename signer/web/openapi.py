@@ -123,7 +123,7 @@ class Document:
 
     def _described(self, operation: Operation, method: str) -> dict[str, Any]:
         described: dict[str, Any] = {
-            "operationId": "_".join([method.lower(), *re.findall("[a-z]+", operation.path)]),
+            "operationId": "_".join([method.lower(), *re.findall("[a-z0-9]+", operation.path.lower())]),
             "summary": operation.summary,
             "tags": [operation.tag],
             "parameters": [*_parameters(operation)],

@@ -278,14 +278,17 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             example={"token": _EXAMPLE},
             answer_example={},
         ),
-        Operation(
-            path="/.well-known/oauth-authorization-server",
-            tag="oauth",
-            methods=("GET",),
-            endpoint=oauth.metadata,
-            summary="Where all this is (RFC 8414).",
-            answer=Metadata,
-            errors=(400,),
+        *(
+            Operation(
+                path=path,
+                tag="oauth",
+                methods=("GET",),
+                endpoint=oauth.metadata,
+                summary="Where all this is (RFC 8414).",
+                answer=Metadata,
+                errors=(400,),
+            )
+            for path in oauth.metadata_paths
         ),
     ]
 

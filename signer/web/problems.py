@@ -36,7 +36,7 @@ _STATUS: Final[dict[type[Exception], int]] = {
 }
 #: Codes of what HTTP itself refuses.
 _CODE: Final = {
-    400: "body_malformed",
+    400: "request_malformed",
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
@@ -50,6 +50,7 @@ _OAUTH: Final = {
     "scope_insufficient": "insufficient_scope",
     "store_unavailable": "temporarily_unavailable",
     "clock_unreliable": "temporarily_unavailable",
+    "internal_error": "server_error",
 }
 #: In seconds.
 _RETRY_AFTER: Final = {"retry-after": "1"}
@@ -79,7 +80,7 @@ async def on_http_error(request: HTTPRequest, error: Exception) -> Response:
 
 async def on_bug(request: HTTPRequest, error: Exception) -> Response:
     """Anything else is our mistake; the traceback goes to the log."""
-    return problem(500, "internal_error", "This is a bug in the service; its log says more.")
+    return _refused(request, 500, "internal_error", "This is a bug in the service; its log says more.", {})
 
 
 async def on_disconnect(request: HTTPRequest, error: Exception) -> Response:
@@ -157,6 +158,8 @@ def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
     if not isinstance(error, CallerError):
         return {}
     scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
+    if isinstance(error, ScopeInsufficient) and scheme != "bearer":
+        return {}  # proving oneself again would change nothing
     if scheme == "basic" or (scheme != "bearer" and _route(request).startswith("/oauth/")):
         return challenge(scheme="Basic")
     reasons = {CredentialInvalid: "invalid_token", ScopeInsufficient: "insufficient_scope"}

@@ -50,8 +50,7 @@ class TestOriginalContract:
             reply = development.call("POST", f"/app/valid/{token}", body)
             assert (reply.status, reply.json) == (200, {"status_code": 200, "status": True})
         reply = development.call("POST", f"/app/valid/{token}", {"token": "another"})
-        assert (reply.status, reply.json["field"]) == (422, "token")
-        assert token not in reply.raw.decode()
+        assert (reply.status, reply.json) == (200, {"status_code": 200, "status": False})
 
     def test_delete_clears_what_expired_and_nothing_else(self, development: Service) -> None:
         """A revoked token that has not expired stays revoked."""
@@ -69,6 +68,12 @@ class TestOriginalContract:
 
 
 class TestIssue:
+    def test_a_whole_number_is_one_however_it_is_written(self, production: Service) -> None:
+        """JSON has one kind of number, and some encoders write 900.0; `data` stays as it is."""
+        reply = production.call("POST", "/app/token", b'{"ttl": 9e2, "max_uses": 2.0, "data": 5.0}')
+        claims = production.call("POST", "/app/valid", {"token": reply.json["token"]}).json["claims"]
+        assert (claims["exp"] - claims["iat"], claims["max_uses"], str(claims["data"])) == (900, 2, "5.0")
+
     def test_every_member_arrives_in_the_token(self, production: Service) -> None:
         """And the client that asked is named in it."""
         request = {
@@ -165,7 +170,7 @@ class TestConsume:
     def test_a_credential_is_not_consumed(self, production: Service) -> None:
         """Who may validate may not end a client that way."""
         request = {"token": production.credential, "purpose": "signer:client"}
-        assert production.call("POST", "/app/consume", request).status == 409
+        assert production.call("POST", "/app/consume", request).status == 422
         production.issue()
 
 
@@ -216,7 +221,7 @@ class TestRevoke:
         assert (reply.status, reply.json["code"]) == (409, "token_signature_invalid")
 
     @pytest.mark.parametrize(
-        "body", [{}, {"sub": "a", "sid": "b"}, {"jti": "x" * 22, "sub": "a"}, {"exp": 1}, {"token": None}]
+        "body", [{}, {"sub": "a", "sid": "b"}, {"jti": "x" * 22, "sub": "a"}, {"exp": 1}]
     )
     def test_what_to_revoke_is_said_once(self, production: Service, body: dict[str, object]) -> None:
         """Exactly one of the ways."""
