@@ -38,7 +38,7 @@ class OAuth:
         self._writer = writer
         self._anonymous = anonymous
         self._issuer = issuer
-        #: Where the metadata are, which is the issuer's path behind the well-known one (RFC 8414, section 3.1).
+        #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
 
     def endpoint(self, handler: Handler[F], form: type[F]) -> Callable[[HTTPRequest], Awaitable[Response]]:

@@ -125,12 +125,11 @@ class Document:
         described: dict[str, Any] = {
             "operationId": "_".join([method.lower(), *re.findall("[a-z0-9]+", operation.path.lower())]),
             "summary": operation.summary,
+            "description": " ".join(_details(operation)).strip(),
             "tags": [operation.tag],
             "parameters": [*_parameters(operation)],
             "responses": dict(_responses(operation)),
         }
-        if operation.scope:
-            described["description"] = f"Needs the scope `{operation.scope}`."
         if operation.body and method != "GET":
             described["requestBody"] = _body(operation, operation.body)
         if security := self._security(operation):
@@ -174,6 +173,12 @@ class Document:
         schemas["JSON"] = _JSON
         portable: dict[str, Any] = _portable(schemas)
         return portable
+
+
+def _details(operation: Operation) -> Iterator[str]:
+    yield operation.detail
+    if operation.scope:
+        yield f"Needs the scope `{operation.scope}`."
 
 
 def _responses(operation: Operation) -> Iterator[tuple[str, Any]]:

@@ -67,6 +67,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     tag: str
     endpoint: Any
     summary: str
+    detail: str = ""
     answer: Any
     methods: tuple[str, ...] = ("POST",)
     body: type[Request] | type[Form] | None = None
@@ -118,7 +119,8 @@ def _app(api: API) -> list[Operation]:
             tag="tokens",
             methods=("GET", "POST"),
             endpoint=api.is_valid,
-            summary="Is this token valid now? For any purpose and audience, unless it is bound. No effect.",
+            summary="Is it valid now?",
+            detail="For any purpose and audience, unless it is bound. Asking has no effect.",
             body=SameTokenRequest,
             needs_body=False,
             answer=Done,
@@ -130,7 +132,8 @@ def _app(api: API) -> list[Operation]:
             api.validate,
             ValidateRequest,
             "token:introspect",
-            summary="Validate a token, or up to 100: their claims, or the code of the reason.",
+            summary="Validate a token, or many",
+            detail="The claims, or the code of the reason; for one token, or up to 100.",
             answer=Verdict | Verdicts,
             unavailable=Undecided,
             example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
@@ -141,7 +144,7 @@ def _app(api: API) -> list[Operation]:
             api.issue,
             IssueRequest,
             "token:issue",
-            summary="Issue a token.",
+            summary="Issue a token",
             needs_body=False,
             answer=NewToken,
             example={"sub": "42", "purpose": "access", "ttl": 900, "scope": "read"},
@@ -152,7 +155,8 @@ def _app(api: API) -> list[Operation]:
             api.issue_many,
             BatchRequest,
             "token:issue",
-            summary="Issue up to 100 tokens; each is answered in its place.",
+            summary="Issue many tokens",
+            detail="Up to 100; each is answered in its place.",
             answer=NewTokens,
             example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
             answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
@@ -163,7 +167,8 @@ def _app(api: API) -> list[Operation]:
             ConsumeRequest,
             "token:introspect",
             (409,),
-            summary="Validate a token for its purpose, and use it once, whoever else tries.",
+            summary="Use a token once",
+            detail="Validates it for its purpose, and counts one use, whoever else tries.",
             answer=Used,
             example={"token": _EXAMPLE, "purpose": "verify-email"},
             answer_example={"status_code": 200, "status": True, "uses_left": 0, "claims": _CLAIMS},
@@ -174,7 +179,8 @@ def _app(api: API) -> list[Operation]:
             RotateRequest,
             "token:issue",
             (409,),
-            summary="Trade a token for its successor; once more after the grace window ends the session.",
+            summary="Trade a token for its successor",
+            detail="Once more within the grace window gives the same one; after it, that ends the session.",
             answer=NewToken,
             example={"token": _EXAMPLE, "session_ttl": 43200},
             answer_example=_NEW,
@@ -185,7 +191,8 @@ def _app(api: API) -> list[Operation]:
             RevokeRequest,
             "token:revoke",
             (409,),
-            summary="Revoke a token, or all of a subject, a session or a client.",
+            summary="Revoke tokens",
+            detail="One token, or all of a subject, a session or a client.",
             answer=Done,
             example={"sub": "42"},
             answer_example={"status_code": 200, "status": True},
@@ -195,7 +202,8 @@ def _app(api: API) -> list[Operation]:
             api.issue_code,
             CodeRequest,
             "token:issue",
-            summary="A code of six digits to send to its subject, and the challenge to bring back with it.",
+            summary="Issue a code",
+            detail="Six digits to send to the subject, and the challenge to bring back with them.",
             answer=NewCode,
             example={"sub": "42", "purpose": "login"},
             answer_example=_NEW | {"code": "012345"},
@@ -206,7 +214,8 @@ def _app(api: API) -> list[Operation]:
             VerifyCodeRequest,
             "token:introspect",
             (409, 429),
-            summary="Verify a code: five guesses a challenge, twenty an hour a subject.",
+            summary="Verify a code",
+            detail="Five guesses a challenge, and twenty an hour a subject. Success uses it up.",
             answer=Admitted,
             example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
             answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
@@ -217,7 +226,8 @@ def _app(api: API) -> list[Operation]:
             Request,
             "token:purge",
             methods=("DELETE",),
-            summary="Purge the rows of tokens that have expired, and nothing else.",
+            summary="Purge the list",
+            detail="Deletes rows of tokens that have expired, and nothing else.",
             needs_body=False,
             answer=Purged,
             answer_example={"status_code": 200, "status": True, "purged": 17},
@@ -248,7 +258,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             oauth.endpoint(oauth.token, TokenRequestForm),
             TokenRequestForm,
             "",
-            summary="An access token for the client itself (RFC 6749, client_credentials).",
+            summary="Get an access token",
+            detail="For the client itself (RFC 6749, client_credentials).",
             answer=AccessToken,
             example={"grant_type": "client_credentials", "scope": "read"},
             answer_example={
@@ -263,7 +274,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             oauth.endpoint(oauth.introspect, TokenForm),
             TokenForm,
             "token:introspect",
-            summary="Is this token active, and what does it say (RFC 7662)?",
+            summary="Introspect a token",
+            detail="Is it active, and what does it say (RFC 7662)?",
             answer=Introspection | Inactive,
             example={"token": _EXAMPLE},
             answer_example={"active": False},
@@ -273,7 +285,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             oauth.endpoint(oauth.revoke, TokenForm),
             TokenForm,
             "",
-            summary="Revoke a token (RFC 7009): a client its own, with token:revoke any.",
+            summary="Revoke a token",
+            detail="A client its own, with `token:revoke` any (RFC 7009).",
             answer=Ended,
             example={"token": _EXAMPLE},
             answer_example={},
@@ -284,7 +297,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
                 tag="oauth",
                 methods=("GET",),
                 endpoint=oauth.metadata,
-                summary="Where all this is (RFC 8414).",
+                summary="Find the OAuth endpoints",
+                detail="RFC 8414.",
                 answer=Metadata,
                 errors=(400,),
             )
@@ -294,14 +308,15 @@ def _oauth(oauth: OAuth) -> list[Operation]:
 
 
 def _auth(auth: ForwardAuth) -> list[Operation]:
-    summary = "A gateway asks whether to let a request through: 200, 401 or 403, for every method."
+    detail = "200, 401 or 403 and nothing else, for every method."
     return [
         Operation(
             path=path,
             tag="gateways",
             methods=METHODS,
             endpoint=auth,
-            summary=summary,
+            summary="May this request pass a gateway?",
+            detail=detail,
             answer=Done,
             errors=_CALLER,
             takes_token=True,
@@ -317,7 +332,7 @@ def _probes(api: API) -> list[Operation]:
             tag="probes",
             methods=("GET",),
             endpoint=api.healthz,
-            summary="The process answers.",
+            summary="Is the process alive?",
             answer=Health,
         ),
         Operation(
@@ -327,6 +342,6 @@ def _probes(api: API) -> list[Operation]:
             endpoint=api.readyz,
             answer=Health,
             errors=(503,),
-            summary="Clock and list can answer.",
+            summary="Can clock and list answer?",
         ),
     ]

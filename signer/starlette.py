@@ -1,0 +1,112 @@
+"""Tokens as the users of a Starlette application, through Starlette's own AuthenticationMiddleware.
+
+    backend = TokenBackend(signer.validate, cookie="session")
+    Middleware(AuthenticationMiddleware, backend=backend, on_error=backend.on_error)
+
+For another purpose or an audience: `partial(signer.validate, purpose="session", aud="shop")`. A Verifier's
+`validate` will do, too. A cookie also comes with what other sites' pages send: set it with SameSite.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.authentication import AuthCredentials, AuthenticationBackend, AuthenticationError, BaseUser
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, Response
+
+from .claims import RESERVED_PREFIX, Claims, scope_words
+from .errors import StoreRequired, SystemUnavailable, TokenError
+
+logger = logging.getLogger(__name__)
+
+_REFUSED: Final = "The token is not valid."
+_UNDECIDED: Final = "The token cannot be checked now: try again."
+
+
+@dataclass(frozen=True)
+class TokenUser(BaseUser):
+    """Whoever a good token speaks for."""
+
+    claims: Claims
+
+    @property
+    def is_authenticated(self) -> bool:
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The token's subject; "" where it has none."""
+        return self.claims.sub or ""
+
+    @property
+    def identity(self) -> str:
+        """The token's subject, or its id: two without a name are not the same one."""
+        return self.claims.sub or self.claims.jti
+
+
+class Undecided(AuthenticationError):
+    """List or clock could not answer. Nobody is anonymous for that."""
+
+
+class TokenBackend(AuthenticationBackend):
+    """Authenticates requests by `Authorization: Bearer`, and where there is no Authorization by a cookie.
+    One without either is anonymous; one with a token that is not good, or with two, is refused.
+
+    The scopes are the token's words, and "authenticated". Neither a token for the service itself nor one
+    that is to be used up is anybody's session: they are refused whatever `validate` says.
+
+    Args:
+        validate: the claims of a token that is good, by whatever purpose; raises as Signer.validate does.
+        cookie: the cookie's name; "" for none.
+    """
+
+    def __init__(self, validate: Callable[[str], Claims], cookie: str = "") -> None:
+        self._validate = validate
+        self._cookie = cookie
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        tokens = tokens_in(conn.headers, self._cookie)
+        if not tokens:
+            return None
+        claims = self._admitted(tokens)
+        return AuthCredentials(["authenticated", *sorted(scope_words(claims.scope))]), TokenUser(claims)
+
+    def on_error(self, conn: HTTPConnection, error: AuthenticationError) -> Response:
+        """The middleware's answer to whom it refuses: 401, or 503 where nobody can tell."""
+        if isinstance(error, Undecided):
+            # What ails the machine is for its operator.
+            logger.error("%s", error.__cause__)
+            return PlainTextResponse(str(error), 503, {"retry-after": "1"})
+        response = PlainTextResponse(str(error), 401, {"www-authenticate": 'Bearer error="invalid_token"'})
+        if self._cookie and "authorization" not in conn.headers:
+            # A browser that kept it would be refused at the login page, too.
+            response.delete_cookie(self._cookie, secure=True, httponly=True)
+        return response
+
+    def _admitted(self, tokens: list[str]) -> Claims:
+        # Of two tokens somebody behind us may see the other one.
+        if len(tokens) > 1:
+            raise AuthenticationError(_REFUSED)
+        try:
+            # In the event loop: a look-up takes microseconds, and a locked list 250 ms at the most.
+            claims = self._validate(tokens[0])
+        # StoreRequired: a token with max_uses, which a Verifier cannot count.
+        except (TokenError, StoreRequired):
+            raise AuthenticationError(_REFUSED) from None
+        except SystemUnavailable as error:
+            raise Undecided(_UNDECIDED) from error
+        if claims.purpose.startswith(RESERVED_PREFIX) or claims.max_uses is not None:
+            raise AuthenticationError(_REFUSED)
+        return claims
+
+
+def tokens_in(headers: Headers, cookie: str) -> list[str]:
+    """Every token that a request shows: those of all its Authorization headers, one of another scheme as "",
+    which is no token; where there is none of these, those of all cookies of this name."""
+    if values := [value.partition(" ") for value in headers.getlist("authorization")]:
+        return [token.strip() if scheme.lower() == "bearer" else "" for scheme, _, token in values]
+    pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
+    return [value.strip() for name, _, value in pairs if cookie and name.strip() == cookie]
