@@ -3,7 +3,6 @@
 from typing import Final
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,6 +15,7 @@ from ..errors import (
     TokenUsed,
 )
 from ..signer import Signer
+from ..starlette import tokens_in
 from .answers import Answer, Done
 from .problems import challenge, problem
 
@@ -50,7 +50,7 @@ class ForwardAuth:
         await answer(scope, receive, send)
 
     def _answer(self, request: HTTPRequest) -> Response:
-        tokens = _bearer(request.headers) or self._from_cookie(request.headers)
+        tokens = tokens_in(request.headers, self._cookie)
         if not tokens:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
@@ -64,10 +64,6 @@ class ForwardAuth:
             return problem(401, "token_invalid", _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
-    def _from_cookie(self, headers: Headers) -> list[str]:
-        pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
-        return [value.strip() for name, _, value in pairs if self._cookie and name.strip() == self._cookie]
-
     def _admitted(self, token: str, request: HTTPRequest) -> Claims:
         claims = self._signer.introspect(token)
         demands = request.query_params
@@ -80,12 +76,6 @@ class ForwardAuth:
         for scope in demands.getlist("scope"):
             check_scope(claims, scope)
         return claims
-
-
-def _bearer(headers: Headers) -> list[str]:
-    # A header of another scheme counts as a token that is none: the cookie is for those who send no header.
-    values = [value.partition(" ") for value in headers.getlist("authorization")]
-    return [token.strip() if scheme.lower() == "bearer" else "" for scheme, _, token in values]
 
 
 def _identity(claims: Claims) -> dict[str, str]:
