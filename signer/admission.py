@@ -13,6 +13,7 @@ from .errors import (
     RequestInvalid,
     StoreRequired,
     TokenBindingWrong,
+    TokenExpired,
     TokenRevoked,
     TokenRotated,
     TokenUsed,
@@ -83,10 +84,11 @@ class Admission:
         max_age: int | None = None,
     ) -> None:
         """Return only if the token is good now; see Signer.validate for arguments and errors."""
-        # The cap holds here too, so that no token outlives the row that revoked its subject.
-        oldest = self._max_ttl if max_age is None else min(seconds("max_age", max_age), self._max_ttl)
         now = self.now()
-        check_time(claims, now, self._leeway, oldest)
+        # The cap holds here too, so that no token outlives the row that revoked its subject.
+        check_time(claims, now, self._leeway, self._max_ttl)
+        if max_age is not None and not now < started(claims) + seconds("max_age", max_age):
+            raise TokenExpired
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
         self._check_binding(claims, bind)
@@ -132,6 +134,11 @@ class Admission:
         entry = self._store.lookup(claims.jti, claims.exp, groups)
         self.check_horizon(claims.exp, entry.horizon)
         return replace(claims, gen=entry.generation)
+
+
+def started(claims: Claims) -> int:
+    """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
+    return claims.iat if claims.auth_time is None else claims.auth_time
 
 
 def _groups(claims: Claims) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from .admission import Admission, seconds
+from .admission import Admission, seconds, started
 from .claims import (
     CODE_PREFIX,
     DEFAULT_PURPOSE,
@@ -194,7 +194,8 @@ class Signer:
             scope: words its scope must have, space-separated.
             aud: who is asking; must be the token's own audience.
             bind: the state a bound token was bound to; a token that is not bound fails with one.
-            max_age: refuse a token older than this many seconds.
+            max_age: refuse a token older than this many seconds; one that was rotated is as old as the first
+                of its chain.
 
         Raises:
             TokenError: a subclass that says why the token is refused.
@@ -289,7 +290,7 @@ class Signer:
         if claims.max_uses is not None:
             raise TokenNotRotatable
         check_audience(claims, aud)
-        end = _started(claims) + min(seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
+        end = started(claims) + min(seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
         try:
             self._admission.admit(claims, bind=bind)
         except TokenRotated:
@@ -470,7 +471,7 @@ class Signer:
             jti=self._codec.key(claims).successor(claims.jti, claims.purpose, exp),
             exp=exp,
             sid=_session(claims),
-            auth_time=_started(claims),
+            auth_time=started(claims),
             iat=0,
             kid="",
         )
@@ -511,7 +512,3 @@ def _check_owner(claims: Claims, client_id: str | None) -> None:
 def _session(claims: Claims) -> str:
     """What names the chain that a token belongs to, or begins."""
     return claims.sid or claims.jti
-
-
-def _started(claims: Claims) -> int:
-    return claims.iat if claims.auth_time is None else claims.auth_time

@@ -93,7 +93,7 @@ class TokenBackend(AuthenticationBackend):
         try:
             # In the event loop: a look-up takes microseconds, and a locked list 250 ms at the most.
             claims = self._validate(tokens[0])
-        # StoreRequired: a token with max_uses, which a Verifier cannot count.
+        # StoreRequired: a token with max_uses, and a Signer without a list.
         except (TokenError, StoreRequired):
             raise AuthenticationError(_REFUSED) from None
         except SystemUnavailable as error:

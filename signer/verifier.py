@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from .claims import Claims
-from .errors import KeyInvalid
+from .errors import KeyInvalid, StoreRequired, TokenUsed
 from .keys import KeyRing, PurposeKey
 from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, Signer
 
@@ -51,8 +51,11 @@ class Verifier:
 
         Raises:
             TokenError: a subclass that says why the token is refused.
-            StoreRequired: a token with `max_uses`, which nobody can count here.
         """
-        return self._signer.validate(
-            token, purpose=self.purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
-        )
+        try:
+            return self._signer.validate(
+                token, purpose=self.purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
+            )
+        except StoreRequired:
+            # Whoever holds one may show it: that is no fault of the program's.
+            raise TokenUsed("A token with max_uses is good only where its uses are counted.") from None

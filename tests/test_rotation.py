@@ -196,6 +196,17 @@ class TestEnd:
             signer.rotate(signer.issue(), session_ttl=value)  # type: ignore[arg-type]
 
 
+class TestAge:
+    def test_a_chain_is_as_old_as_its_first_token(self, signer: Signer, clock: Clock) -> None:
+        """Or rotating would turn an old session into a fresh login (OpenID Connect Core, max_age)."""
+        token = signer.issue()
+        clock.now += 100
+        token = signer.rotate(token).token
+        assert signer.validate(token, max_age=101)
+        with pytest.raises(TokenExpired):
+            signer.validate(token, max_age=100)
+
+
 class TestRefused:
     def test_a_token_with_max_uses(self, signer: Signer) -> None:
         """Its count would begin anew."""

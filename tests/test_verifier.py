@@ -14,13 +14,13 @@ from signer import KeyRing, Signer, Store, Verifier
 from signer.errors import (
     KeyInvalid,
     RequestInvalid,
-    StoreRequired,
     TokenBindingWrong,
     TokenExpired,
     TokenKeyUnknown,
     TokenPurposeWrong,
     TokenScopeInsufficient,
     TokenSignatureInvalid,
+    TokenUsed,
 )
 from signer.keys import PurposeKey
 
@@ -95,7 +95,7 @@ def test_it_sees_no_list(signer: Signer, clock: Clock) -> None:
     token = signer.issue()
     signer.revoke(token)
     assert verifier.validate(token)
-    with pytest.raises(StoreRequired):
+    with pytest.raises(TokenUsed):
         verifier.validate(signer.issue(max_uses=2))
 
 

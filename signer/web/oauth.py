@@ -71,13 +71,14 @@ class OAuth:
         return Answer(body, headers=_NO_CACHE)
 
     async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
-        """POST /oauth/introspect (RFC 7662). A client's credential is no access token: never active."""
+        """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
+        neither a client's credential, nor what is to be used up."""
         caller.require(frozenset({"token:introspect"}))
         try:
             claims = self._signer.introspect(form.token)
         except TokenError:
             return Answer(Inactive())
-        if claims.purpose.startswith(RESERVED_PREFIX):
+        if claims.purpose.startswith(RESERVED_PREFIX) or claims.max_uses is not None:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
 

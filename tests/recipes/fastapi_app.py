@@ -1,0 +1,62 @@
+"""FastAPI: a dependency that gives the claims of the request's token; scopes by `Security`.
+
+HTTPBearer finds the token and puts it into the API's documentation; `current` checks it, on every request
+and in a worker thread, since a look-up may have to wait for a locked list. The status tells a caller what to
+do: 401 get a token, 403 this one does not cover it, 503 try again. Why a token is not good is not told.
+
+It avoids reading one of two Authorization headers, and a token to be used up passing as a session.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+
+from signer import Claims, Signer, SystemUnavailable, TokenError
+from signer.errors import TokenScopeInsufficient
+
+bearer = HTTPBearer(auto_error=False)
+
+
+def current(
+    request: Request,
+    needed: SecurityScopes,
+    sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+) -> Claims:
+    """The claims of the one good token that the request shows, with every scope needed."""
+    headers = request.headers.getlist("authorization")
+    if not headers:
+        raise HTTPException(401, "Send a token.", {"WWW-Authenticate": "Bearer"})
+    if sent is None or len(headers) > 1:
+        raise _refusal(401, "invalid_token")
+    try:
+        claims: Claims = request.app.state.signer.validate(sent.credentials, scope=needed.scope_str)
+    except TokenScopeInsufficient:
+        raise _refusal(403, "insufficient_scope") from None
+    except TokenError:
+        raise _refusal(401, "invalid_token") from None
+    except SystemUnavailable:
+        raise HTTPException(503, "Try again.", {"Retry-After": "1"}) from None
+    if claims.max_uses is not None:
+        raise _refusal(401, "invalid_token")
+    return claims
+
+
+def _refusal(status: int, error: str) -> HTTPException:
+    return HTTPException(status, error, {"WWW-Authenticate": f'Bearer error="{error}"'})
+
+
+def create_app(signer: Signer) -> FastAPI:
+    """An application with two routes."""
+    app = FastAPI()
+    app.state.signer = signer
+
+    @app.get("/me")
+    def me(claims: Annotated[Claims, Depends(current)]) -> dict[str, str | None]:
+        return {"sub": claims.sub}
+
+    @app.post("/notes")
+    def add_note(claims: Annotated[Claims, Security(current, scopes=["write"])]) -> dict[str, str | None]:
+        return {"added_by": claims.sub}
+
+    return app

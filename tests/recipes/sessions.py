@@ -1,0 +1,52 @@
+"""Sessions that can be ended: log in, log out, log out everywhere.
+
+The cookie holds the token, and no table holds sessions. Ending one writes a row, and every check sees it at
+once, in every process. After a change of the password all sessions end, and the browser at hand gets a new
+one: revoke first, then issue.
+
+It avoids a log-out that only forgets the cookie, while a copy of it works on, and a session id from before
+the log-in. SameSite keeps other sites from acting in the user's name; a GET must not change anything.
+"""
+
+from contextlib import suppress
+
+from signer import Signer, TokenError
+
+PURPOSE = "session"
+LIFE = 12 * 60 * 60
+
+
+def log_in(signer: Signer, user_id: str) -> str:
+    """The Set-Cookie of a new session, after the right password."""
+    return _cookie(signer.issue(purpose=PURPOSE, sub=user_id, ttl=LIFE), LIFE)
+
+
+def user_of(signer: Signer, token: str) -> str | None:
+    """Whose session this is, asked on every request; None sends to the log-in."""
+    try:
+        return signer.validate(token, purpose=PURPOSE).sub
+    except TokenError:
+        return None
+
+
+def log_out(signer: Signer, token: str) -> str:
+    """End this session; the Set-Cookie that forgets it. A list that is down raises: it has not ended then."""
+    with suppress(TokenError):
+        signer.revoke(token)
+    return _cookie("", 0)
+
+
+def log_out_everywhere(signer: Signer, user_id: str) -> str:
+    """End all sessions of a user."""
+    signer.revoke_subject(user_id)
+    return _cookie("", 0)
+
+
+def password_changed(signer: Signer, user_id: str) -> str:
+    """End all sessions of a user, and begin one where the password was changed."""
+    signer.revoke_subject(user_id)
+    return log_in(signer, user_id)
+
+
+def _cookie(token: str, life: int) -> str:
+    return f"__Host-session={token}; Max-Age={life}; Path=/; Secure; HttpOnly; SameSite=Lax"

@@ -1,0 +1,61 @@
+"""One sign-in for all services behind a gateway.
+
+The log-in page gets a token from the token service and sets it as a cookie of the common domain. The gateway
+asks `/auth` about each request (../deploy has its configuration for several gateways) and tells the service
+behind it whose request it is. Signing out ends the token at the service: it is dead everywhere at once.
+
+It avoids a password form in every service, and believing X-Token-Subject from anybody but the gateway:
+a service must be reachable through it alone, and the gateway must overwrite the header.
+"""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote
+from urllib.request import Request, urlopen
+
+PURPOSE = "session"
+LIFE = 8 * 60 * 60
+#: What the gateway asks, beside the cookie: AUTH_COOKIE=session names it to the token service.
+AUTH = f"/auth?purpose={PURPOSE}&scope=read"
+
+
+def sign_in(service: str, credential: str, user_id: str, scope: str) -> str:
+    """At the log-in page, after the right password: the Set-Cookie. The credential needs `token:issue` and
+    the scopes that it hands out."""
+    asked = {"purpose": PURPOSE, "sub": user_id, "scope": scope, "ttl": LIFE}
+    return _cookie(_post(service + "/app/token", credential, asked)["token"], LIFE)
+
+
+def sign_out(service: str, credential: str, token: str) -> str:
+    """End this sign-in everywhere; the Set-Cookie that forgets it. The credential needs `token:revoke`."""
+    try:
+        _post(service + "/app/revoke", credential, {"token": token})
+    except HTTPError as error:
+        # 409: it is no token, or none any more. Whatever else it is, the sign-in has not ended.
+        if error.code != HTTPStatus.CONFLICT:
+            raise
+        error.close()
+    return _cookie("", 0)
+
+
+def sign_out_everywhere(service: str, credential: str, user_id: str) -> None:
+    """End all sign-ins of a user, in every browser."""
+    _post(service + "/app/revoke", credential, {"sub": user_id})
+
+
+def user_of(headers: Mapping[str, str]) -> str | None:
+    """In a service behind the gateway: whose request this is, as the gateway says."""
+    return unquote(headers.get("X-Token-Subject", "")) or None
+
+
+def _cookie(token: str, life: int) -> str:
+    return f"session={token}; Max-Age={life}; Domain=example.org; Path=/; Secure; HttpOnly; SameSite=Lax"
+
+
+def _post(url: str, credential: str, body: Mapping[str, Any]) -> Any:
+    headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), headers), timeout=5) as answer:
+        return json.load(answer)
