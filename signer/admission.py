@@ -108,14 +108,15 @@ class Admission:
             if claims.max_uses is not None:
                 raise StoreRequired
             return
-        entry = self._store.lookup(claims.jti, claims.exp, _groups(claims))
+        entry = self._store.lookup(row(claims), claims.exp, _groups(claims))
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, claims.iat + self._max_ttl), entry.horizon)
         if entry.revoked or claims.gen < entry.generation:
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
-        if entry.rotated_at and now >= entry.rotated_at + self._grace:
+        # A second more, for the fraction that `rotated_at` lacks.
+        if entry.rotated_at and now >= entry.rotated_at + self._grace + 1:
             raise TokenRotated
 
     def binding(self, claims: Claims, state: str) -> str:
@@ -128,10 +129,10 @@ class Admission:
         Raises:
             SystemUnavailable: the list cannot tell it.
         """
-        _, *groups = _groups(claims)  # a new id is in no list
+        groups = _shared_groups(claims)  # those of its own, new id are in no list
         if self._store is None or not groups:
             return claims
-        entry = self._store.lookup(claims.jti, claims.exp, groups)
+        entry = self._store.lookup(row(claims), claims.exp, groups)
         self.check_horizon(claims.exp, entry.horizon)
         return replace(claims, gen=entry.generation)
 
@@ -141,12 +142,36 @@ def started(claims: Claims) -> int:
     return claims.iat if claims.auth_time is None else claims.auth_time
 
 
+def row(claims: Claims) -> str:
+    """What names the token's row in the list, beside `exp`. The purpose stands in it, so that whoever has the
+    key of one purpose cannot use up a token of another by making one with its id. No purpose holds "/"."""
+    return f"{claims.purpose}/{claims.jti}"
+
+
+def chain(claims: Claims) -> str:
+    """The group of the chain of rotated tokens that this one belongs to, or begins: its session, which is
+    named by its `sid`, or the id of the first token. A client's own: or it could end another's by a `sid`."""
+    session = claims.sid or claims.jti
+    return f"sid:{session}" if claims.client_id is None else f"chain:{claims.client_id}:{session}"
+
+
 def _groups(claims: Claims) -> list[str]:
-    """The names a token can be revoked by without being at hand."""
+    """The names a token can be revoked by without being at hand. One without `sid` may have begun a chain
+    whose `sid` is its id; see Signer.revoke_jti."""
+    if claims.sid is not None:
+        return [f"jti:{claims.jti}", *_shared_groups(claims)]
+    own = [f"sid:{claims.jti}"] if claims.client_id is None else [f"sid:{claims.jti}", chain(claims)]
+    return [*own, *_shared_groups(claims)]
+
+
+def _shared_groups(claims: Claims) -> list[str]:
     # A user who calls himself like a client must not be able to log that client out.
     sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
-    named = (("jti", claims.jti), ("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
-    return [f"{kind}:{name}" for kind, name in named if name is not None]
+    named = (("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
+    groups = [f"{kind}:{name}" for kind, name in named if name is not None]
+    if claims.sid is not None and claims.client_id is not None:
+        groups.append(chain(claims))
+    return groups
 
 
 def seconds(name: str, value: int, least: int = 0) -> int:

@@ -63,6 +63,9 @@ class Issued(NamedTuple):
     token: str
     claims: Claims
 
+    def __repr__(self) -> str:
+        return "Issued(…)"
+
 
 class Challenge(NamedTuple):
     """A code to send to its subject, and the token that whoever types it in must bring along."""
@@ -70,6 +73,9 @@ class Challenge(NamedTuple):
     token: str
     code: str
     claims: Claims
+
+    def __repr__(self) -> str:
+        return "Challenge(…)"
 
 
 class Use(Struct, frozen=True):

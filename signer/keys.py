@@ -43,12 +43,7 @@ class _Derived(ABC):
     def binding(self, jti: str, purpose: str, state: str) -> str:
         """The `bnd` claim: 132 bits of an HMAC over the token's id, its purpose and a state that the
         server knows, so that the token dies when the state changes, with nothing stored."""
-        return _base64url(self._tag("signer.v1:bnd", purpose, f"{jti}.{purpose}.{state}"))[:22]
-
-    def successor(self, jti: str, purpose: str, exp: int) -> str:
-        """The id of the token that this one is traded for, if that is to end at `exp`: the same for every
-        call, so that a retry gets the same token."""
-        return _base64url(self._tag("signer.v1:next", purpose, f"{jti}.{exp}")[:16])
+        return base64url(self._tag("signer.v1:bnd", purpose, f"{jti}.{purpose}.{state}"))[:22]
 
     def code(self, jti: str, purpose: str) -> str:
         """The six digits that answer a challenge: a truncated HMAC of its id, as in RFC 4226, section 5.3,
@@ -80,14 +75,14 @@ class Key(_Derived):
             raise KeyInvalid(f"A key needs at least {MIN_KEY_BYTES} bytes. {HOW_TO_MAKE_A_KEY}")
         if self._secret.startswith(EXPORT_PREFIX.encode()):
             raise KeyInvalid("This is the key of one purpose: pass it to Verifier.")
-        self.id = _base64url(self._derive("signer.v1.kid"))[:6]
+        self.id = base64url(self._derive("signer.v1.kid"))[:6]
 
     def purpose_key(self, purpose: str) -> bytes:
         return self._derive("signer.v1." + purpose)
 
     def export(self, purpose: str) -> str:
         """The key of one purpose as text: `sgk_` + key id + `.` + key + `.` + purpose."""
-        return f"{EXPORT_PREFIX}{self.id}.{_base64url(self.purpose_key(purpose))}.{purpose}"
+        return f"{EXPORT_PREFIX}{self.id}.{base64url(self.purpose_key(purpose))}.{purpose}"
 
     def _derive(self, label: str) -> bytes:
         return hmac.digest(self._secret, label.encode(), hashlib.sha256)
@@ -161,5 +156,6 @@ def _key(secret: Secret) -> Key | PurposeKey:
     return secret if isinstance(secret, PurposeKey) else Key(secret)
 
 
-def _base64url(value: bytes) -> str:
+def base64url(value: bytes) -> str:
+    """RFC 4648, section 5, without padding."""
     return urlsafe_b64encode(value).rstrip(b"=").decode()

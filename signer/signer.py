@@ -1,14 +1,15 @@
 """The façade: a codec, a list and a clock put together."""
 
+import hashlib
+import hmac
 import secrets
 import time
 from collections.abc import Callable
-from hmac import compare_digest
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from .admission import Admission, seconds, started
+from .admission import Admission, chain, row, seconds, started
 from .claims import (
     CODE_PREFIX,
     DEFAULT_PURPOSE,
@@ -32,7 +33,7 @@ from .errors import (
     TokenRotated,
     TokenUsed,
 )
-from .keys import Key, KeyRing
+from .keys import Key, KeyRing, base64url
 from .requests import (
     CODE_TTL,
     Code,
@@ -47,7 +48,7 @@ from .requests import (
     check_public,
     converted,
 )
-from .stores.base import PURGE_STEP, Store
+from .stores.base import PURGE_STEP, Entry, Store
 
 DEFAULT_TTL: Final = 60 * 60
 DEFAULT_MAX_TTL: Final = 90 * 24 * 60 * 60
@@ -251,7 +252,7 @@ class Signer:
         store = self._required_store()
         claims = self.validate(token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
         limit = claims.max_uses or 1
-        uses = store.use(claims.jti, claims.exp, limit)
+        uses = store.use(row(claims), claims.exp, limit)
         if uses is None:
             raise TokenUsed
         return Use(claims, limit - uses)
@@ -268,8 +269,8 @@ class Signer:
     ) -> Issued:
         """Trade a token for its successor, which says the same and lives as long as the token did. Repeated
         within the grace window, as by a retry or another tab, it gives the same successor; after it, it is
-        taken for theft, and ends the session: all tokens with the successor's `sid`, which is the token's
-        own, or the id of the first token of the chain (RFC 9700, section 4.14.2).
+        taken for theft, and ends the session: all tokens of this client with the successor's `sid`, which is
+        the token's own, or the id of the first token of the chain (RFC 9700, section 4.14.2).
 
         Args:
             purpose, aud, bind: as for validate. The successor is bound to the same state.
@@ -280,29 +281,33 @@ class Signer:
         Raises:
             TokenRotated: the token was traded before the grace window. Its session is revoked now.
             TokenExpired: also where the chain has reached its end.
-            TokenNotRotatable: it has `max_uses`.
+            TokenNotRotatable: it has `max_uses`, or is a challenge.
+            RequestInvalid: the successor would be too long. The token is as it was.
             ScopeInsufficient: it is another client's.
             As validate, and StoreRequired.
         """
         store = self._required_store()
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         _check_owner(claims, client_id)
-        if claims.max_uses is not None:
+        if claims.max_uses is not None or claims.purpose.startswith(CODE_PREFIX):
             raise TokenNotRotatable
         check_audience(claims, aud)
-        end = started(claims) + min(seconds("session_ttl", session_ttl or self._max_ttl, 1), self._max_ttl)
+        longest = self._max_ttl if session_ttl is None else seconds("session_ttl", session_ttl, 1)
+        end = started(claims) + min(longest, self._max_ttl)
         try:
             self._admission.admit(claims, bind=bind)
         except TokenRotated:
-            self.revoke_session(_session(claims))
+            self._advance(chain(claims))
             raise
         now = int(self._admission.now())
         if now >= end:
             raise TokenExpired
-        rotated_at = store.rotate(claims.jti, claims.exp, now)
+        # Made once for nothing: one that would be too long must be known before the token is traded.
+        self._sealed(_successor(claims, now, end), now, bind)
+        rotated_at = store.rotate(row(claims), claims.exp, now)
         if rotated_at is None:
             raise TokenUsed
-        return self._sealed(self._successor(claims, rotated_at, end), rotated_at, bind)
+        return self._sealed(_successor(claims, rotated_at, end), rotated_at, bind)
 
     def issue_code(
         self,
@@ -341,7 +346,7 @@ class Signer:
         """The claims of a challenge whose code this is; that uses it up.
 
         A challenge takes 5 guesses, and a subject 20 in each hour, whatever the number of challenges; every
-        guess counts, atomically across processes, before it is looked at.
+        guess counts, atomically across processes, before it is looked at, also one that the list fails at.
 
         Raises:
             CodeWrong: with `attempts_left`.
@@ -353,9 +358,9 @@ class Signer:
         guess = converted(code, Code, "code")
         self._admission.admit(claims)
         attempts = self._count_attempt(store, claims)
-        if not compare_digest(self._code(claims), guess):
+        if not hmac.compare_digest(self._code(claims), guess):
             raise CodeWrong(CODE_ATTEMPTS - attempts)
-        if store.use(claims.jti, claims.exp, 1) is None:
+        if store.use(row(claims), claims.exp, 1) is None:
             raise TokenUsed
         return claims
 
@@ -375,7 +380,7 @@ class Signer:
     def revoke(self, token: str, *, client_id: str | None = None) -> Claims:
         """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
         none gets one whose rows the list has purged already. A token that was rotated, or is a successor,
-        takes its whole session along. With `client_id` only a token of that client.
+        takes its whole chain along. With `client_id` only a token of that client.
 
         Raises:
             ScopeInsufficient: it is another client's.
@@ -385,22 +390,23 @@ class Signer:
         claims = self._codec.decode_any(token)
         _check_owner(claims, client_id)
         # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
-        if claims.exp >= store.lookup(claims.jti, claims.exp, ()).horizon:
-            store.revoke(claims.jti, claims.exp)
+        if claims.exp >= store.lookup(row(claims), claims.exp, ()).horizon:
+            store.revoke(row(claims), claims.exp)
         # Looked up again: it may have been rotated up to the moment it was revoked.
-        if claims.auth_time is not None or store.lookup(claims.jti, claims.exp, ()).rotated_at:
-            self.revoke_session(_session(claims))
+        entry = store.lookup(row(claims), claims.exp, ())
+        if _may_have_kin(claims, entry) and started(claims) + self._max_ttl >= entry.horizon:
+            self._advance(chain(claims))
         return claims
 
     def revoke_jti(self, jti: str) -> None:
-        """The same by the token's id, for those who kept no more; its rows stay as long as a subject's.
+        """The same by the token's id, for those who kept no more; its rows stay as long as a subject's. It
+        ends the chain that this token began, if it did, but not one it is a later part of: that has a `sid`.
 
         Raises:
             RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
         """
-        # The chain it may have begun is named by it; see rotate.
-        self._advance("sid", converted(jti, Jti, "jti"))
-        self._advance("jti", jti)
+        self._advance(f"sid:{converted(jti, Jti, 'jti')}")
+        self._advance(f"jti:{jti}")
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -409,15 +415,15 @@ class Signer:
         Raises:
             RequestInvalid: no token has such a subject. StoreRequired, SystemUnavailable.
         """
-        self._advance("sub", converted(sub, Subject, "sub"))
+        self._advance(f"sub:{converted(sub, Subject, 'sub')}")
 
     def revoke_session(self, sid: str) -> None:
         """The same for every token of a session (`sid`)."""
-        self._advance("sid", converted(sid, Name, "sid"))
+        self._advance(f"sid:{converted(sid, Name, 'sid')}")
 
     def revoke_client(self, client_id: str) -> None:
         """The same for every credential of a client, and every token it issued."""
-        self._advance("client_id", converted(client_id, Name, "client_id"))
+        self._advance(f"client_id:{converted(client_id, Name, 'client_id')}")
 
     def purge(self) -> int:
         """Delete the rows of tokens that have expired, in small steps; return how many.
@@ -463,21 +469,8 @@ class Signer:
         token = self._codec.encode(claims, iat)
         return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
 
-    def _successor(self, claims: Claims, iat: int, end: int) -> Claims:
-        exp = min(iat + claims.exp - claims.iat, end)
-        # Its generation is the token's: what revokes the session after this look-up revokes it, too.
-        return replace(
-            claims,
-            jti=self._codec.key(claims).successor(claims.jti, claims.purpose, exp),
-            exp=exp,
-            sid=_session(claims),
-            auth_time=started(claims),
-            iat=0,
-            kid="",
-        )
-
     def _count_attempt(self, store: Store, claims: Claims) -> int:
-        # No token has an id with ":". A guess at a challenge that takes none is not its subject's.
+        # No token's row has such a name. A guess at a challenge that takes none is not its subject's.
         attempts = store.use(f"attempts:jti:{claims.jti}", claims.exp, CODE_ATTEMPTS)
         hour = (int(self._admission.now()) // _HOUR + 1) * _HOUR
         if attempts is None or store.use(f"attempts:sub:{claims.sub}", hour, SUBJECT_ATTEMPTS) is None:
@@ -487,9 +480,9 @@ class Signer:
     def _code(self, claims: Claims) -> str:
         return self._codec.key(claims).code(claims.jti, claims.purpose)
 
-    def _advance(self, kind: str, name: str) -> None:
-        store = self._required_store()
-        store.advance(f"{kind}:{name}", int(self._admission.now() * 1000), self._max_ttl + GROUP_MARGIN)
+    def _advance(self, group: str) -> None:
+        now_ms = int(self._admission.now() * 1000)
+        self._required_store().advance(group, now_ms, self._max_ttl + GROUP_MARGIN)
 
     def _life(self, ttl: int | None) -> int:
         if ttl is None:
@@ -505,10 +498,23 @@ class Signer:
 
 
 def _check_owner(claims: Claims, client_id: str | None) -> None:
-    if client_id is not None and claims.client_id != client_id:
+    # "" is nobody's client: whoever shows no credential.
+    if client_id is not None and (claims.client_id or "") != client_id:
         raise ScopeInsufficient("This is another client's token.")
 
 
-def _session(claims: Claims) -> str:
-    """What names the chain that a token belongs to, or begins."""
-    return claims.sid or claims.jti
+def _may_have_kin(claims: Claims, entry: Entry) -> bool:
+    """Whether the token has a predecessor or successor; where its row is purged, nobody can tell."""
+    is_purged = claims.exp < entry.horizon and claims.max_uses is None
+    return claims.auth_time is not None or entry.rotated_at > 0 or is_purged
+
+
+def _successor(claims: Claims, iat: int, end: int) -> Claims:
+    exp = min(iat + claims.exp - claims.iat, end)
+    # Not of a key: machines that sign with different ones, while keys are changed, must agree.
+    name = f"signer.v1:next:{claims.purpose}:{exp}".encode()
+    jti = base64url(hmac.digest(claims.jti.encode(), name, hashlib.sha256)[:16])
+    # Its generation is the token's: what revokes the session after that was looked up revokes it, too.
+    return replace(
+        claims, jti=jti, exp=exp, sid=claims.sid or claims.jti, auth_time=started(claims), iat=0, kid=""
+    )

@@ -44,7 +44,7 @@ class TokenUser(BaseUser):
     @property
     def identity(self) -> str:
         """The token's subject, or its id: two without a name are not the same one."""
-        return self.claims.sub or self.claims.jti
+        return self.claims.sub or f"jti:{self.claims.jti}"
 
 
 class Undecided(AuthenticationError):
@@ -107,6 +107,6 @@ def tokens_in(headers: Headers, cookie: str) -> list[str]:
     """Every token that a request shows: those of all its Authorization headers, one of another scheme as "",
     which is no token; where there is none of these, those of all cookies of this name."""
     if values := [value.partition(" ") for value in headers.getlist("authorization")]:
-        return [token.strip() if scheme.lower() == "bearer" else "" for scheme, _, token in values]
+        return [token.strip(" \t") if scheme.lower() == "bearer" else "" for scheme, _, token in values]
     pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
-    return [value.strip() for name, _, value in pairs if cookie and name.strip() == cookie]
+    return [value.strip(" \t") for name, _, value in pairs if cookie and name.strip(" \t") == cookie]

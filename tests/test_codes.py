@@ -35,6 +35,12 @@ class TestIssue:
         assert signer._store is not None
         assert signer._store.count() == 0
 
+    def test_no_repr_shows_it(self, signer: Signer) -> None:
+        """Nor a token: reprs end up in logs and tracebacks."""
+        challenge = signer.issue_code(sub="42")
+        assert repr(challenge) == "Challenge(…)"
+        assert repr(signer.rotate(signer.issue())) == "Issued(…)"
+
     def test_codes_are_even(self, signer: Signer) -> None:
         """Each digit comes as often as any other, and challenges do not share codes."""
         codes = [signer.issue_code(sub="42").code for _ in range(2000)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from msgspec.structs import replace
 from service import KEY
 
 from signer import KeyRing, Signer, Store
@@ -15,6 +16,7 @@ from signer.errors import (
     StoreRequired,
     TokenBindingWrong,
     TokenExpired,
+    TokenMalformed,
     TokenNotRotatable,
     TokenPurposeWrong,
     TokenRevoked,
@@ -22,7 +24,8 @@ from signer.errors import (
     TokenUsed,
 )
 
-GRACE = 30
+#: Thirty seconds, and one for the fraction that whole seconds lack.
+GRACE = 31
 
 
 class TestSuccessor:
@@ -69,7 +72,7 @@ class TestSuccessor:
     def test_it_is_the_same_on_another_machine_with_a_newer_key(
         self, tmp_path: Path, open_list: Callable[[str], Store], clock: Clock
     ) -> None:
-        """The id comes of the key that signed the token, the signature of the current one."""
+        """The id comes of the token's, the signature of the current key."""
         url = f"sqlite:///{tmp_path}/list.db"
         old = Signer(KEY, open_list(url), clock=clock)
         new = Signer(KeyRing("n" * 40, [KEY]), open_list(url), clock=clock)
@@ -149,6 +152,64 @@ class TestTheft:
         with pytest.raises(TokenRevoked):
             signer.validate(signer.rotate(token).token)
 
+    def test_a_retry_at_the_end_of_a_second_is_no_theft(self, store: Store, clock: Clock) -> None:
+        """The list counts whole seconds."""
+        signer = Signer(KEY, store, grace=1, clock=clock)
+        token = signer.issue()
+        clock.now += 0.95
+        signer.rotate(token)
+        clock.now += 0.1
+        assert signer.rotate(token)
+
+    @pytest.mark.parametrize("sid", [None, "s1"])
+    @pytest.mark.parametrize("client_id", [None, "app"])
+    def test_a_theft_ends_the_tokens_in_their_grace_window_too(
+        self, store: Store, clock: Clock, sid: str | None, client_id: str | None
+    ) -> None:
+        """The first of a chain has no `sid`, or one: its id names the session then."""
+        signer = Signer(KEY, store, grace=300, clock=clock)
+        first = signer.issue(sid=sid, client_id=client_id)
+        second = signer.rotate(first).token
+        signer.revoke(second)
+        for token in (first, second):
+            with pytest.raises(TokenRevoked):
+                signer.validate(token)
+
+    def test_revoking_the_first_of_a_chain_long_after_it_expired(self, signer: Signer, clock: Clock) -> None:
+        """Its row was purged, and with it that it was rotated."""
+        first = token = signer.issue(ttl=900)
+        for _ in range(3):
+            clock.now += 600
+            token = signer.rotate(token).token
+        signer.purge()
+        signer.revoke(first)
+        with pytest.raises(TokenRevoked):
+            signer.validate(token)
+
+    def test_revoking_by_id_ends_the_chain_that_token_began(self, signer: Signer) -> None:
+        """A later part of a chain is named by its `sid`."""
+        first = signer.rotate(signer.issue(client_id="app"))
+        second = signer.rotate(first.token)
+        signer.revoke_jti(first.claims.jti)
+        assert signer.validate(second.token)
+        assert first.claims.sid is not None
+        signer.revoke_session(first.claims.sid)
+        with pytest.raises(TokenRevoked):
+            signer.validate(second.token)
+
+    def test_a_client_cannot_end_another_ones_session(self, signer: Signer, clock: Clock) -> None:
+        """By giving its own tokens the same `sid`, or the id of the other's first token."""
+        other = signer.issue(client_id="a", sid="s1")
+        nameless = signer.issue(client_id="a")
+        for sid in ("s1", signer.inspect(nameless).unverified_claims.jti):
+            mine = signer.issue(client_id="b", sid=sid)
+            signer.revoke(signer.rotate(mine).token, client_id="b")
+            clock.now += GRACE
+            with pytest.raises(TokenRevoked):
+                signer.rotate(mine)
+        assert signer.validate(other)
+        assert signer.validate(nameless)
+
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_revoking_one_of_a_chain_ends_the_chain(self, signer: Signer, which: int) -> None:
         """A logout with any of them: the one before is still in its grace window, the one after is new."""
@@ -159,6 +220,44 @@ class TestTheft:
         for token in chain[1:]:
             with pytest.raises(TokenRevoked):
                 signer.validate(token)
+
+
+class TestFailure:
+    def test_a_successor_that_would_be_too_long_is_known_before(self, signer: Signer, clock: Clock) -> None:
+        """The token is as it was, also after the grace window."""
+        length = next(n for n in range(2950, 2700, -1) if fits(signer, n))
+        token = signer.issue(data="x" * length)
+        for _ in range(2):
+            with pytest.raises(RequestInvalid, match="limit"):
+                signer.rotate(token)
+            clock.now += GRACE
+        assert signer.validate(token)
+
+    def test_machines_in_the_middle_of_a_key_change_agree(self, store: Store, clock: Clock) -> None:
+        """Or a chain would go on as two, and theft unseen: each signs with its own key."""
+        a, b = (
+            Signer(KeyRing(KEY, ["n" * 40]), store, clock=clock),
+            Signer(KeyRing("n" * 40, [KEY]), store, clock=clock),
+        )
+        token = a.issue()
+        one, two = a.rotate(token), b.rotate(token)
+        assert one.claims.kid != two.claims.kid
+        assert a.rotate(one.token).claims.jti == a.rotate(two.token).claims.jti
+
+    def test_a_chain_cannot_begin_in_the_future(self, signer: Signer) -> None:
+        """Whoever had a key once could make one that ends in the year 9999."""
+        codec = signer._codec
+        claims = replace(signer.validate(signer.issue()), iat=0, kid="", auth_time=253_402_300_000)
+        with pytest.raises(TokenMalformed):
+            signer.rotate(codec.encode(claims, int(signer._admission.now())))
+
+
+def fits(signer: Signer, length: int) -> bool:
+    try:
+        signer.issue(data="x" * length)
+    except RequestInvalid:
+        return False
+    return True
 
 
 class TestEnd:
@@ -189,7 +288,7 @@ class TestEnd:
             signer.rotate(token, session_ttl=300)
         assert signer.validate(token)
 
-    @pytest.mark.parametrize("value", [-1, 1.5, True, "60"])
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True, False, "60", ""])
     def test_a_session_ttl_is_a_number_of_seconds(self, signer: Signer, value: object) -> None:
         """Whole and positive."""
         with pytest.raises(RequestInvalid, match="session_ttl"):
@@ -209,9 +308,11 @@ class TestAge:
 
 class TestRefused:
     def test_a_token_with_max_uses(self, signer: Signer) -> None:
-        """Its count would begin anew."""
+        """Its count would begin anew; a challenge's guesses too."""
         with pytest.raises(TokenNotRotatable):
             signer.rotate(signer.issue(max_uses=3))
+        with pytest.raises(TokenNotRotatable):
+            signer.rotate(signer.issue_code(sub="42").token, purpose="signer:code:access")
 
     def test_a_token_that_was_consumed(self, signer: Signer) -> None:
         """Or a single use could be had twice."""

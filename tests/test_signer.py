@@ -235,9 +235,13 @@ class TestRevoke:
         assert store.count() == 0
 
     def test_an_expired_token_needs_no_row(self, signer: Signer, store: Store, clock: Clock) -> None:
-        """Once the list was purged of its like, revoking it is a no-op that succeeds."""
-        token = signer.issue(ttl=60)
+        """Once the list was purged of its like, and no successor can live, revoking it is a no-op."""
+        counted, token = signer.issue(ttl=60, max_uses=1), signer.issue(ttl=60)
         clock.now += 60 + 10 + PURGE_MARGIN + 1
+        signer.purge()
+        signer.revoke(counted)
+        assert store.count() == 0
+        clock.now += 90 * DAY
         signer.purge()
         signer.revoke(token)
         assert store.count() == 0

@@ -136,7 +136,7 @@ class TestRefused:
         assert is_refused(call(port, "/page", bearer(revoked)))
         assert is_refused(call(port, "/page", bearer(consumed)))
         signer.rotate(traded)
-        clock.now += 30
+        clock.now += 31
         assert is_refused(call(port, "/page", bearer(traded)))
         clock.now += 3570
         assert is_refused(call(port, "/page", bearer(expired)))

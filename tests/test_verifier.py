@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from clock import Clock
 from itsdangerous import URLSafeTimedSerializer
+from msgspec.structs import replace
 from service import KEY, cli
 
 from signer import KeyRing, Signer, Store, Verifier
@@ -60,6 +61,26 @@ def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
             signer.validate(forger.issue(purpose=purpose), purpose=purpose)
     with pytest.raises(TokenPurposeWrong):
         Signer(KeyRing(PurposeKey(signer.purpose_key("access")))).issue(purpose="reset")
+
+
+def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> None:
+    """With its very id and expiry; nor the guesses at a code."""
+    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._admission._clock)
+    victim = signer.issue(purpose="reset")
+    claims = signer.inspect(victim).unverified_claims
+    challenge = signer.issue_code(sub="42")
+    for jti in (
+        claims.jti,
+        f"attempts:jti:{challenge.claims.jti}",
+        f"../{claims.jti}",
+        f"reset/{claims.jti}",
+    ):
+        forged = replace(claims, jti=jti, purpose="access", max_uses=50, iat=0, kid="")
+        token = forger._codec.encode(forged, claims.iat)
+        for _ in range(6):
+            signer.consume(token)
+    assert signer.consume(victim, purpose="reset")
+    assert signer.verify_code(challenge.token, challenge.code)
 
 
 class Leaked(PurposeKey):

@@ -4,8 +4,8 @@ implementation to it."""
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-#: A token belongs to as many: that of its own id, its subject's, its session's, its client's.
-MAX_GROUPS: Final = 4
+#: A token belongs to as many: those of its id, subject, session, client, and the session at that client.
+MAX_GROUPS: Final = 5
 #: Rows one purge step deletes: a few milliseconds of writing, so that a revocation waits no longer.
 PURGE_STEP: Final = 1000
 
@@ -27,8 +27,9 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """The list of exceptions: tokens revoked or used before they expired.
 
-    A store knows ids and times, never a token's text. `jti` is a token's id and `exp` the second it
-    expires at; together they name a row. A group is a name for many tokens, such as "sub:alice".
+    A store knows ids and times, never a token's text. `jti` names a token, or whatever else is counted, and
+    `exp` is the second it expires at; together they name a row. A group is a name for many tokens, such as
+    "sub:alice".
 
     Every method may be called from any thread, and whatever one process was told is done, every other
     sees. A method that returns has made its change durable. One that cannot answer raises StoreError,

@@ -55,7 +55,7 @@ PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
 #: One statement sees one snapshot: token, groups and marks as they stood together.
 _LOOKUP: Final = """
-SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?)), horizon,
+SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?, ?)), horizon,
 changes FROM marks LEFT JOIN tokens ON expires_at = ? AND jti = ?
 """
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "

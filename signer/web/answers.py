@@ -82,6 +82,12 @@ class NewToken(Struct, frozen=True, kw_only=True):
     exp: int
 
 
+class Rotated(NewToken, frozen=True, kw_only=True):
+    """A successor, and the session that names its chain."""
+
+    sid: str
+
+
 class NewCode(NewToken, frozen=True, kw_only=True):
     """A challenge, and the code that answers it."""
 

@@ -23,6 +23,7 @@ from .answers import (
     NewTokens,
     Outcome,
     Purged,
+    Rotated,
     Used,
     Verdict,
     Verdicts,
@@ -119,9 +120,10 @@ class API:
             aud=request.aud,
             bind=request.bind,
             session_ttl=request.session_ttl,
-            client_id=caller.client_id,
+            client_id=None if caller.is_developer else caller.client_id or "",
         )
-        return Answer(_new(issued))
+        new = _new(issued)
+        return Answer(Rotated(token=new.token, jti=new.jti, exp=new.exp, sid=issued.claims.sid or ""))
 
     async def issue_code(self, caller: Caller, request: CodeRequest) -> Response:
         """POST /app/code"""

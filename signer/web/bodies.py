@@ -31,7 +31,7 @@ from ..requests import (
 #: The most tokens in one request.
 MAX_BATCH: Final = 100
 #: Bytes of a body with many tokens. One alone is bound by requests.Request.max_body.
-MAX_BATCH_BODY: Final = 1024 * 1024
+MAX_BATCH_BODY: Final = 512 * 1024
 MAX_FIELDS: Final = 64
 #: Seconds for a whole body; a sender that dawdles holds a connection, and a shut-down, up.
 BODY_TIMEOUT: Final = 10.0

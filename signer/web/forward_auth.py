@@ -80,9 +80,10 @@ class ForwardAuth:
 
 def _identity(claims: Claims) -> dict[str, str]:
     # All of them on every answer: what were left out, a client's own header of that name might stand for.
+    # Quoted, all: whoever has the key of a purpose can put any text into them.
     return {
         "x-token-subject": quote(claims.sub or "", safe=_VISIBLE),
-        "x-token-scope": claims.scope or "",
-        "x-token-id": claims.jti,
-        "x-token-client": claims.client_id or "",
+        "x-token-scope": quote(claims.scope or "", safe=_VISIBLE + " "),
+        "x-token-id": quote(claims.jti, safe=_VISIBLE),
+        "x-token-client": quote(claims.client_id or "", safe=_VISIBLE),
     }

@@ -69,7 +69,7 @@ def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
     for sql, values in (
-        (sqlite._LOOKUP, 6),
+        (sqlite._LOOKUP, 7),
         (sqlite._PURGE_BOUND, 2),
         (sqlite._PURGE_TOKENS, 2),
         (sqlite._PURGE_GROUPS, 2),

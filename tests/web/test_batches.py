@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from service import KEY, Service, cli
 
+from signer import Signer
+
 SCOPES = "token:issue token:introspect token:revoke read"
 
 
@@ -114,6 +116,23 @@ class TestRotate:
         token = two_workers.issue()
         reply = two_workers.call("POST", "/app/rotate", {"token": token}, credential=made.stdout.strip())
         assert (reply.status, reply.json["code"]) == (403, "scope_insufficient")
+
+    def test_nobody_in_particular_rotates_nobodys_tokens(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """Where ANONYMOUS_SCOPES lets strangers issue, a client's tokens are not theirs."""
+        settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "token:issue"}
+        with Service(tmp_path_factory.mktemp("anonymous"), settings) as service:
+            assert service.call("POST", "/app/rotate", {"token": service.issue()}).status == 200
+            token = Signer(KEY).issue(client_id="app")
+            assert service.call("POST", "/app/rotate", {"token": token}).status == 403
+
+    def test_the_answer_names_the_session(self, two_workers: Service) -> None:
+        """By which it can be ended, whatever became of the token."""
+        answer = two_workers.call("POST", "/app/rotate", {"token": two_workers.issue()}).json
+        assert set(answer) == {"status_code", "token", "jti", "exp", "sid"}
+        two_workers.call("POST", "/app/revoke", {"sid": answer["sid"]})
+        assert not two_workers.says_valid(answer["token"])
 
     def test_a_credential_is_not_rotated(self, two_workers: Service) -> None:
         """Whoever stole one could keep it."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 import pytest
+from msgspec.structs import replace
 from service import KEY, Service, cli
 
 from signer import Signer
@@ -161,6 +162,18 @@ class TestCookie:
             assert (
                 production.call("GET", "/auth", headers={"Cookie": cookie, "Authorization": ""}).status == 401
             )
+
+
+def test_what_a_leaked_purpose_key_can_say_makes_no_header(gateway: Service) -> None:
+    """Line ends, or characters that no header has: they arrive percent-encoded."""
+    signer = Signer(KEY)
+    claims = signer.validate(signer.issue(sub="42"))
+    odd = replace(claims, iat=0, kid="", jti="\u20ac", scope="read\r\nX-Evil: 1", client_id="\u00e9")
+    token = signer._codec.encode(odd, claims.iat)
+    reply = gateway.call("GET", "/auth", headers={"Authorization": f"Bearer {token}"})
+    assert reply.status == 200
+    assert "X-Evil" not in reply.headers
+    assert [reply.headers[name] for name in IDENTITY[1:]] == ["read%0D%0AX-Evil: 1", "%E2%82%AC", "%C3%A9"]
 
 
 def test_without_a_list_nobody_passes(tmp_path_factory: pytest.TempPathFactory) -> None:
