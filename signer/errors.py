@@ -30,7 +30,7 @@
         └── StoreRequired           store_required
 
 A message says what is wrong and what to do, and never holds a token, a key or a credential.
-HTTP bodies use the same codes.
+HTTP bodies use the same codes, and a few more for what HTTP itself refuses: web/problems.py.
 """
 
 from typing import ClassVar

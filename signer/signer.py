@@ -340,10 +340,10 @@ class Signer:
             data=request.data,
         )
         token, claims = self.grant(asked, client_id)
-        return Challenge(token, self._code(claims), claims)
+        return Challenge(token, self._code(claims), replace(claims, purpose=request.purpose))
 
     def verify_code(self, token: str, code: str, *, purpose: str = DEFAULT_PURPOSE) -> Claims:
-        """The claims of a challenge whose code this is; that uses it up.
+        """The claims of a challenge whose code this is, with the code's own purpose; that uses it up.
 
         A challenge takes 5 guesses, and a subject 20 in each hour, whatever the number of challenges; every
         guess counts, atomically across processes, before it is looked at, also one that the list fails at.
@@ -362,7 +362,7 @@ class Signer:
             raise CodeWrong(CODE_ATTEMPTS - attempts)
         if store.use(row(claims), claims.exp, 1) is None:
             raise TokenUsed
-        return claims
+        return replace(claims, purpose=purpose)
 
     def purpose_key(self, purpose: str) -> str:
         """The key of one purpose as text, for a Verifier elsewhere. Whoever has it can check, and also make,

@@ -121,7 +121,8 @@ def _app(api: API) -> list[Operation]:
             methods=("GET", "POST"),
             endpoint=api.is_valid,
             summary="Is it valid now?",
-            detail="For any purpose and audience, unless it is bound. Asking has no effect.",
+            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name the"
+            " same token again, as the original service had it.",
             body=SameTokenRequest,
             needs_body=False,
             answer=Done,
