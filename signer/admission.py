@@ -1,4 +1,5 @@
-"""Whether a token whose signature fits is good now: time, scope, binding and list."""
+"""Whether a token whose signature fits is good now, by time, scope, binding and list; and what a new one
+needs for that."""
 
 from collections.abc import Callable
 from hmac import compare_digest
@@ -6,11 +7,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from .claims import CLIENT_PURPOSE, MAX_TIME, Claims, check_scope, check_time
+from . import names
+from .claims import MAX_TIME, Claims, check_scope, check_time
 from .codec import Codec
 from .errors import (
     ClockError,
-    RequestInvalid,
     StoreRequired,
     TokenBindingWrong,
     TokenExpired,
@@ -18,8 +19,8 @@ from .errors import (
     TokenRotated,
     TokenUsed,
 )
-from .requests import LONGEST_TTL, Binding, converted
-from .stores.base import Store
+from .requests import LONGEST_TTL, Binding, Seconds, converted
+from .stores.base import Entry, Store
 
 #: 2020. A clock that reads less was never set.
 _EARLIEST: Final = 1_577_836_800
@@ -87,12 +88,22 @@ class Admission:
         now = self.now()
         # The cap holds here too, so that no token outlives the row that revoked its subject.
         check_time(claims, now, self._leeway, self._max_ttl)
-        if max_age is not None and not now < started(claims) + seconds("max_age", max_age):
+        if max_age is not None and not now < started(claims) + converted(max_age, Seconds, "max_age"):
             raise TokenExpired
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
         self._check_binding(claims, bind)
         self._check_list(claims, now)
+
+    def is_rotated(self, claims: Claims) -> bool:
+        """Whether the token was traded for its successor before the grace window, expired or not.
+
+        Raises:
+            SystemUnavailable: the list cannot tell it.
+        """
+        if self._store is None:
+            return False
+        return self._is_rotated(self._store.lookup(names.row(claims), claims.exp, ()), self.now())
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
         if claims.bnd is None and bind is None:
@@ -108,16 +119,19 @@ class Admission:
             if claims.max_uses is not None:
                 raise StoreRequired
             return
-        entry = self._store.lookup(row(claims), claims.exp, _groups(claims))
+        entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, claims.iat + self._max_ttl), entry.horizon)
         if entry.revoked or claims.gen < entry.generation:
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
-        # A second more, for the fraction that `rotated_at` lacks.
-        if entry.rotated_at and now >= entry.rotated_at + self._grace + 1:
+        if self._is_rotated(entry, now):
             raise TokenRotated
+
+    def _is_rotated(self, entry: Entry, now: float) -> bool:
+        # A second more, for the fraction that `rotated_at` lacks.
+        return entry.rotated_at > 0 and now >= entry.rotated_at + self._grace + 1
 
     def binding(self, claims: Claims, state: str) -> str:
         """The `bnd` claim under the key that signed the token, or is about to."""
@@ -129,10 +143,10 @@ class Admission:
         Raises:
             SystemUnavailable: the list cannot tell it.
         """
-        groups = _shared_groups(claims)  # those of its own, new id are in no list
-        if self._store is None or not groups:
+        shared = names.shared_groups(claims)  # those of its own, new id are in no list
+        if self._store is None or not shared:
             return claims
-        entry = self._store.lookup(row(claims), claims.exp, groups)
+        entry = self._store.lookup(names.row(claims), claims.exp, shared)
         self.check_horizon(claims.exp, entry.horizon)
         return replace(claims, gen=entry.generation)
 
@@ -140,47 +154,3 @@ class Admission:
 def started(claims: Claims) -> int:
     """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
     return claims.iat if claims.auth_time is None else claims.auth_time
-
-
-def row(claims: Claims) -> str:
-    """What names the token's row in the list, beside `exp`. The purpose stands in it, so that whoever has the
-    key of one purpose cannot use up a token of another by making one with its id. No purpose holds "/"."""
-    return f"{claims.purpose}/{claims.jti}"
-
-
-def chain(claims: Claims) -> str:
-    """The group of the chain of rotated tokens that this one belongs to, or begins: its session, which is
-    named by its `sid`, or the id of the first token. A client's own: or it could end another's by a `sid`."""
-    session = claims.sid or claims.jti
-    return f"sid:{session}" if claims.client_id is None else f"chain:{claims.client_id}:{session}"
-
-
-def _groups(claims: Claims) -> list[str]:
-    """The names a token can be revoked by without being at hand. One without `sid` may have begun a chain
-    whose `sid` is its id; see Signer.revoke_jti."""
-    if claims.sid is not None:
-        return [f"jti:{claims.jti}", *_shared_groups(claims)]
-    own = [f"sid:{claims.jti}"] if claims.client_id is None else [f"sid:{claims.jti}", chain(claims)]
-    return [*own, *_shared_groups(claims)]
-
-
-def _shared_groups(claims: Claims) -> list[str]:
-    # A user who calls himself like a client must not be able to log that client out.
-    sub = None if claims.purpose == CLIENT_PURPOSE else claims.sub
-    named = (("sub", sub), ("sid", claims.sid), ("client_id", claims.client_id))
-    groups = [f"{kind}:{name}" for kind, name in named if name is not None]
-    if claims.sid is not None and claims.client_id is not None:
-        groups.append(chain(claims))
-    return groups
-
-
-def seconds(name: str, value: int, least: int = 0) -> int:
-    """`value`, if it is a whole number of seconds that may be.
-
-    Raises:
-        RequestInvalid: naming `name`.
-    """
-    # bool is an int to Python, and NaN would win every comparison of the time rule.
-    if type(value) is not int or not least <= value <= LONGEST_TTL:
-        raise RequestInvalid(f"{name}: a whole number of seconds from {least} to {LONGEST_TTL}", name)
-    return value

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
-from .errors import TokenAudienceWrong, TokenExpired, TokenNotYetValid, TokenScopeInsufficient
+from .errors import (
+    TokenAudienceWrong,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenPurposeWrong,
+    TokenScopeInsufficient,
+    TokenUsed,
+)
 
 DEFAULT_PURPOSE: Final = "access"
 #: Purposes under this prefix are the service's own.
@@ -117,6 +124,29 @@ def check_scope(claims: Claims, scope: str) -> None:
     """
     if not scope_words(scope) <= scope_words(claims.scope):
         raise TokenScopeInsufficient
+
+
+def check_reusable(claims: Claims) -> None:
+    """Return only if the token may be shown again and again, as a session's. Nobody counts there, so one
+    with `max_uses` may not; nor may the service's own: a client's credential, or a challenge.
+
+    Raises:
+        TokenPurposeWrong, TokenUsed.
+    """
+    if claims.purpose.startswith(RESERVED_PREFIX):
+        raise TokenPurposeWrong
+    if claims.max_uses is not None:
+        raise TokenUsed
+
+
+def check_proof(claims: Claims) -> None:
+    """Return only if the token proves anything: a challenge does not, before its code is verified.
+
+    Raises:
+        TokenPurposeWrong.
+    """
+    if claims.purpose.startswith(CODE_PREFIX):
+        raise TokenPurposeWrong
 
 
 def scope_words(scope: str | None) -> frozenset[str]:

@@ -45,6 +45,7 @@ Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
 #: RFC 4226's shortest.
 Code = Annotated[str, Meta(pattern=_whole("[0-9]{6}"))]
 Ttl = Annotated[int, Meta(ge=1, le=LONGEST_TTL)]
+Seconds = Annotated[int, Meta(ge=0, le=LONGEST_TTL)]
 Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]*"), min_length=1, max_length=4096)]
 
 

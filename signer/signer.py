@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from .admission import Admission, chain, row, seconds, started
+from . import names
+from .admission import Admission, started
 from .claims import (
     CODE_PREFIX,
     DEFAULT_PURPOSE,
@@ -19,6 +20,7 @@ from .claims import (
     Unverified,
     Use,
     check_audience,
+    check_proof,
 )
 from .codec import Codec
 from .errors import (
@@ -29,7 +31,6 @@ from .errors import (
     StoreRequired,
     TokenExpired,
     TokenNotRotatable,
-    TokenPurposeWrong,
     TokenRotated,
     TokenUsed,
 )
@@ -43,7 +44,9 @@ from .requests import (
     Jti,
     Name,
     Purpose,
+    Seconds,
     Subject,
+    Ttl,
     check_data,
     check_public,
     converted,
@@ -108,15 +111,15 @@ class Signer:
     ) -> None:
         self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
         self._store = store
-        self._max_ttl = seconds("max_ttl", max_ttl, least=1)
-        self._ttl = min(seconds("ttl", ttl, least=1), self._max_ttl)
-        self._leeway = seconds("leeway", leeway)
+        self._max_ttl: int = converted(max_ttl, Ttl, "max_ttl")
+        self._ttl: int = min(converted(ttl, Ttl, "ttl"), self._max_ttl)
+        self._leeway: int = converted(leeway, Seconds, "leeway")
         self._admission = Admission(
             self._codec,
             store,
             max_ttl=self._max_ttl,
             leeway=self._leeway,
-            grace=seconds("grace", grace),
+            grace=converted(grace, Seconds, "grace"),
             clock=clock,
         )
 
@@ -205,6 +208,7 @@ class Signer:
             RequestInvalid: an argument of the caller's cannot be, such as a `max_age` of NaN.
         """
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
+        check_proof(claims)
         check_audience(claims, aud)
         self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
         return claims
@@ -222,12 +226,11 @@ class Signer:
         (and, where `aud` is None, at `claims.aud`) before acting on the answer.
 
         Raises:
-            As validate, but for TokenPurposeWrong.
+            TokenPurposeWrong: it is a challenge, which proves nothing before its code is verified.
+            As validate.
         """
         claims = self._codec.decode_any(token)
-        # Whoever holds a challenge has yet to prove anything.
-        if claims.purpose.startswith(CODE_PREFIX):
-            raise TokenPurposeWrong
+        check_proof(claims)
         if aud is not None:
             check_audience(claims, aud)
         self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
@@ -252,7 +255,7 @@ class Signer:
         store = self._required_store()
         claims = self.validate(token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
         limit = claims.max_uses or 1
-        uses = store.use(row(claims), claims.exp, limit)
+        uses = store.use(names.row(claims), claims.exp, limit)
         if uses is None:
             raise TokenUsed
         return Use(claims, limit - uses)
@@ -269,19 +272,20 @@ class Signer:
     ) -> Issued:
         """Trade a token for its successor, which says the same and lives as long as the token did. Repeated
         within the grace window, as by a retry or another tab, it gives the same successor; after it, it is
-        taken for theft, and ends the session: all tokens of this client with the successor's `sid`, which is
+        taken for theft, and ends the session: all tokens of this purpose and client with this `sid`, which is
         the token's own, or the id of the first token of the chain (RFC 9700, section 4.14.2).
 
         Args:
             purpose, aud, bind: as for validate. The successor is bound to the same state.
             session_ttl: seconds from `auth_time`, the issue of the first token, at which the chain ends;
-                `max_ttl` at the most. Give the same number every time: another one makes another successor.
+                `max_ttl` at the most. Give the same number every time: near the end, another one makes
+                another successor.
             client_id: trade only a token that this client issued.
 
         Raises:
-            TokenRotated: the token was traded before the grace window. Its session is revoked now.
+            TokenRotated: the token was traded before the grace window. Its chain is revoked now.
             TokenExpired: also where the chain has reached its end.
-            TokenNotRotatable: it has `max_uses`, or is a challenge.
+            TokenNotRotatable: it has `max_uses`.
             RequestInvalid: the successor would be too long. The token is as it was.
             ScopeInsufficient: it is another client's.
             As validate, and StoreRequired.
@@ -289,22 +293,26 @@ class Signer:
         store = self._required_store()
         claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
         _check_owner(claims, client_id)
-        if claims.max_uses is not None or claims.purpose.startswith(CODE_PREFIX):
+        check_proof(claims)
+        if claims.max_uses is not None:
             raise TokenNotRotatable
         check_audience(claims, aud)
-        longest = self._max_ttl if session_ttl is None else seconds("session_ttl", session_ttl, 1)
+        longest = converted(session_ttl, Ttl | None, "session_ttl") or self._max_ttl
         end = started(claims) + min(longest, self._max_ttl)
         try:
             self._admission.admit(claims, bind=bind)
-        except TokenRotated:
-            self._advance(chain(claims))
-            raise
+        except (TokenExpired, TokenRotated):
+            # An expired one tells of a theft as well, until its row is purged.
+            if not self._admission.is_rotated(claims):
+                raise
+            self._advance(names.by_chain(claims))
+            raise TokenRotated from None
         now = int(self._admission.now())
         if now >= end:
             raise TokenExpired
         # Made once for nothing: one that would be too long must be known before the token is traded.
         self._sealed(_successor(claims, now, end), now, bind)
-        rotated_at = store.rotate(row(claims), claims.exp, now)
+        rotated_at = store.rotate(names.row(claims), claims.exp, now)
         if rotated_at is None:
             raise TokenUsed
         return self._sealed(_successor(claims, rotated_at, end), rotated_at, bind)
@@ -360,7 +368,7 @@ class Signer:
         attempts = self._count_attempt(store, claims)
         if not hmac.compare_digest(self._code(claims), guess):
             raise CodeWrong(CODE_ATTEMPTS - attempts)
-        if store.use(row(claims), claims.exp, 1) is None:
+        if store.use(names.row(claims), claims.exp, 1) is None:
             raise TokenUsed
         return replace(claims, purpose=purpose)
 
@@ -390,12 +398,12 @@ class Signer:
         claims = self._codec.decode_any(token)
         _check_owner(claims, client_id)
         # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
-        if claims.exp >= store.lookup(row(claims), claims.exp, ()).horizon:
-            store.revoke(row(claims), claims.exp)
+        if claims.exp >= store.lookup(names.row(claims), claims.exp, ()).horizon:
+            store.revoke(names.row(claims), claims.exp)
         # Looked up again: it may have been rotated up to the moment it was revoked.
-        entry = store.lookup(row(claims), claims.exp, ())
+        entry = store.lookup(names.row(claims), claims.exp, ())
         if _may_have_kin(claims, entry) and started(claims) + self._max_ttl >= entry.horizon:
-            self._advance(chain(claims))
+            self._advance(names.by_chain(claims))
         return claims
 
     def revoke_jti(self, jti: str) -> None:
@@ -405,8 +413,8 @@ class Signer:
         Raises:
             RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
         """
-        self._advance(f"sid:{converted(jti, Jti, 'jti')}")
-        self._advance(f"jti:{jti}")
+        self._advance(names.by_session(converted(jti, Jti, "jti")))
+        self._advance(names.by_jti(jti))
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -415,15 +423,15 @@ class Signer:
         Raises:
             RequestInvalid: no token has such a subject. StoreRequired, SystemUnavailable.
         """
-        self._advance(f"sub:{converted(sub, Subject, 'sub')}")
+        self._advance(names.by_subject(converted(sub, Subject, "sub")))
 
     def revoke_session(self, sid: str) -> None:
         """The same for every token of a session (`sid`)."""
-        self._advance(f"sid:{converted(sid, Name, 'sid')}")
+        self._advance(names.by_session(converted(sid, Name, "sid")))
 
     def revoke_client(self, client_id: str) -> None:
         """The same for every credential of a client, and every token it issued."""
-        self._advance(f"client_id:{converted(client_id, Name, 'client_id')}")
+        self._advance(names.by_client(converted(client_id, Name, "client_id")))
 
     def purge(self) -> int:
         """Delete the rows of tokens that have expired, in small steps; return how many.
@@ -470,10 +478,10 @@ class Signer:
         return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
 
     def _count_attempt(self, store: Store, claims: Claims) -> int:
-        # No token's row has such a name. A guess at a challenge that takes none is not its subject's.
-        attempts = store.use(f"attempts:jti:{claims.jti}", claims.exp, CODE_ATTEMPTS)
+        # A guess at a challenge that takes none is not its subject's.
+        attempts = store.use(names.guesses(claims), claims.exp, CODE_ATTEMPTS)
         hour = (int(self._admission.now()) // _HOUR + 1) * _HOUR
-        if attempts is None or store.use(f"attempts:sub:{claims.sub}", hour, SUBJECT_ATTEMPTS) is None:
+        if attempts is None or store.use(names.guesses_for(claims.sub), hour, SUBJECT_ATTEMPTS) is None:
             raise AttemptsExceeded
         return attempts
 
@@ -498,8 +506,7 @@ class Signer:
 
 
 def _check_owner(claims: Claims, client_id: str | None) -> None:
-    # "" is nobody's client: whoever shows no credential.
-    if client_id is not None and (claims.client_id or "") != client_id:
+    if client_id is not None and claims.client_id != client_id:
         raise ScopeInsufficient("This is another client's token.")
 
 

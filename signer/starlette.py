@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
-from .claims import RESERVED_PREFIX, Claims, scope_words
+from .claims import Claims, check_reusable, scope_words
 from .errors import StoreRequired, SystemUnavailable, TokenError
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,10 @@ class TokenBackend(AuthenticationBackend):
         self._cookie = cookie
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        tokens = tokens_in(conn.headers, self._cookie)
-        if not tokens:
+        token = token_in(conn.headers, self._cookie)
+        if token is None:
             return None
-        claims = self._admitted(tokens)
+        claims = self._admitted(token)
         return AuthCredentials(["authenticated", *sorted(scope_words(claims.scope))]), TokenUser(claims)
 
     def on_error(self, conn: HTTPConnection, error: AuthenticationError) -> Response:
@@ -86,27 +86,26 @@ class TokenBackend(AuthenticationBackend):
             response.delete_cookie(self._cookie, secure=True, httponly=True)
         return response
 
-    def _admitted(self, tokens: list[str]) -> Claims:
-        # Of two tokens somebody behind us may see the other one.
-        if len(tokens) > 1:
-            raise AuthenticationError(_REFUSED)
+    def _admitted(self, token: str) -> Claims:
         try:
             # In the event loop: a look-up takes microseconds, and a locked list 250 ms at the most.
-            claims = self._validate(tokens[0])
+            claims = self._validate(token)
+            check_reusable(claims)
         # StoreRequired: a token with max_uses, and a Signer without a list.
         except (TokenError, StoreRequired):
             raise AuthenticationError(_REFUSED) from None
         except SystemUnavailable as error:
             raise Undecided(_UNDECIDED) from error
-        if claims.purpose.startswith(RESERVED_PREFIX) or claims.max_uses is not None:
-            raise AuthenticationError(_REFUSED)
         return claims
 
 
-def tokens_in(headers: Headers, cookie: str) -> list[str]:
-    """Every token that a request shows: those of all its Authorization headers, one of another scheme as "",
-    which is no token; where there is none of these, those of all cookies of this name."""
+def token_in(headers: Headers, cookie: str) -> str | None:
+    """The token that a request shows, in `Authorization: Bearer` or, where there is no such header, in the
+    cookie of this name; None where it shows none. "", which is no token, for another scheme, and for two of
+    a kind: of these, somebody behind us may see the other one."""
     if values := [value.partition(" ") for value in headers.getlist("authorization")]:
-        return [token.strip(" \t") if scheme.lower() == "bearer" else "" for scheme, _, token in values]
-    pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
-    return [value.strip(" \t") for name, _, value in pairs if cookie and name.strip(" \t") == cookie]
+        found = [token.strip(" \t") if scheme.lower() == "bearer" else "" for scheme, _, token in values]
+    else:
+        pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
+        found = [value.strip(" \t") for name, _, value in pairs if cookie and name.strip(" \t") == cookie]
+    return None if not found else found[0] if len(found) == 1 else ""

@@ -52,6 +52,9 @@ class TestIssue:
         token = signer.issue_code(sub="42").token
         with pytest.raises(TokenPurposeWrong):
             signer.introspect(token)
+        for call in (signer.validate, signer.consume):
+            with pytest.raises(TokenPurposeWrong):
+                call(token, purpose="signer:code:access")
         for purpose in ("access", "code"):
             with pytest.raises(TokenPurposeWrong):
                 signer.validate(token, purpose=purpose)

@@ -71,7 +71,7 @@ def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> Non
     challenge = signer.issue_code(sub="42")
     for jti in (
         claims.jti,
-        f"attempts:jti:{challenge.claims.jti}",
+        f"guesses/{challenge.claims.jti}",
         f"../{claims.jti}",
         f"reset/{claims.jti}",
     ):
@@ -79,6 +79,10 @@ def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> Non
         token = forger._codec.encode(forged, claims.iat)
         for _ in range(6):
             signer.consume(token)
+    session = signer.issue(purpose="session", sid="s1")
+    forged = replace(claims, purpose="access", sid="s1", auth_time=claims.iat, iat=0, kid="")
+    signer.revoke(forger._codec.encode(forged, claims.iat))
+    assert signer.validate(session, purpose="session")
     assert signer.consume(victim, purpose="reset")
     assert signer.verify_code(challenge.token, challenge.code)
 

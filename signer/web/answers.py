@@ -73,7 +73,12 @@ class Verdicts(Done, frozen=True, kw_only=True):
     results: list[Verdict]
 
 
-class NewToken(Struct, frozen=True, kw_only=True):
+class _Secret(Struct, frozen=True, kw_only=True):
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class NewToken(_Secret, frozen=True, kw_only=True):
     """A token, and what names it in the list."""
 
     status_code: int = 200
@@ -94,7 +99,7 @@ class NewCode(NewToken, frozen=True, kw_only=True):
     code: str
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(_Secret, frozen=True, kw_only=True):
     """One of many: a new token, or why there is none; `status_code` is as if it had been asked alone."""
 
     status_code: int = 200
@@ -146,7 +151,7 @@ class OAuthProblem(Struct, frozen=True, kw_only=True):
     error_description: str
 
 
-class AccessToken(Struct, frozen=True, kw_only=True):
+class AccessToken(_Secret, frozen=True, kw_only=True):
     """RFC 6749, section 5.1."""
 
     access_token: str

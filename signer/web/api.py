@@ -9,7 +9,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import Issued, scope_words
-from ..errors import CallerError, RequestInvalid, TokenError
+from ..errors import CallerError, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.base import PURGE_STEP
@@ -80,14 +80,13 @@ class API:
 
     async def is_valid(self, request: HTTPRequest) -> Response:
         """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
-        tokens = {request.path_params["token"]}
-        if request.method == "POST":
-            tokens.add((await read(request, SameTokenRequest)).token or request.path_params["token"])
+        token = request.path_params["token"]
+        # One that the body contradicts is not valid.
+        if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
+            return Answer(Done(status=False))
         try:
-            # One that the body contradicts is not valid.
-            (token,) = tokens
             self._signer.introspect(token)
-        except (TokenError, ValueError):
+        except TokenError:
             return Answer(Done(status=False))
         return Answer(Done())
 
@@ -112,7 +111,10 @@ class API:
         check_public(request.purpose)
         # What the text says of itself will do: it is verified before anything happens.
         claims = self._signer.inspect(request.token).unverified_claims
-        caller.require(scope_words(claims.scope))
+        if not caller.holds(scope_words(claims.scope)):
+            raise ScopeInsufficient("The client credential lacks a scope that the token has.")
+        if caller.client_id is None and not caller.is_developer:
+            raise CredentialMissing  # a token of nobody's client may be anybody's
         issued = await self._writer.run(
             self._signer.rotate,
             request.token,
@@ -120,7 +122,7 @@ class API:
             aud=request.aud,
             bind=request.bind,
             session_ttl=request.session_ttl,
-            client_id=None if caller.is_developer else caller.client_id or "",
+            client_id=caller.client_id,
         )
         new = _new(issued)
         return Answer(Rotated(token=new.token, jti=new.jti, exp=new.exp, sid=issued.claims.sid or ""))

@@ -62,16 +62,11 @@ class OneOf(Request, frozen=True, kw_only=True):
 
     #: Exactly one of these members must be there.
     one_of: ClassVar[tuple[str, ...]] = ()
-    #: Members that must not be there without another.
-    goes_with: ClassVar[dict[str, str]] = {}
 
     def __post_init__(self) -> None:
         given = {name for name in self.__struct_fields__ if getattr(self, name) is not UNSET}
         if len(given.intersection(self.one_of)) != 1:
             raise ValueError(f"give exactly one of: {', '.join(self.one_of)}")
-        for name, other in self.goes_with.items():
-            if name in given and other not in given:
-                raise ValueError(f"{name} goes with {other}")
 
 
 class BatchRequest(Request, frozen=True, kw_only=True):
@@ -119,10 +114,9 @@ class VerifyCodeRequest(Request, frozen=True, kw_only=True):
 
 
 class RevokeRequest(OneOf, frozen=True, kw_only=True):
-    """Exactly one of: `token`; `jti`, for which `exp` may be given too; `sub`; `sid`; `client_id`."""
+    """Exactly one of: `token`, `jti`, `sub`, `sid`, `client_id`. Whoever knows a `jti`'s `exp` may add it."""
 
     one_of = ("token", "jti", "sub", "sid", "client_id")
-    goes_with: ClassVar = {"exp": "jti"}
 
     token: str | UnsetType = UNSET
     jti: Jti | UnsetType = UNSET

@@ -7,15 +7,14 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..claims import RESERVED_PREFIX, Claims, check_audience, check_scope
+from ..claims import Claims, check_audience, check_reusable, check_scope
 from ..errors import (
     TokenError,
     TokenPurposeWrong,
     TokenScopeInsufficient,
-    TokenUsed,
 )
 from ..signer import Signer
-from ..starlette import tokens_in
+from ..starlette import token_in
 from .answers import Answer, Done
 from .problems import challenge, problem
 
@@ -50,27 +49,24 @@ class ForwardAuth:
         await answer(scope, receive, send)
 
     def _answer(self, request: HTTPRequest) -> Response:
-        tokens = tokens_in(request.headers, self._cookie)
-        if not tokens:
+        token = token_in(request.headers, self._cookie)
+        if token is None:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
-            # Of two tokens the gateway's application may see the other one.
-            (token,) = tokens
             claims = self._admitted(token, request)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # Which reason is not told: this answer may reach anybody.
-        except (TokenError, ValueError):
+        except TokenError:
             return problem(401, "token_invalid", _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
     def _admitted(self, token: str, request: HTTPRequest) -> Claims:
         claims = self._signer.introspect(token)
+        check_reusable(claims)
         demands = request.query_params
-        if claims.purpose.startswith(RESERVED_PREFIX) or {*demands.getlist("purpose")} - {claims.purpose}:
+        if {*demands.getlist("purpose")} - {claims.purpose}:
             raise TokenPurposeWrong
-        if claims.max_uses is not None:
-            raise TokenUsed
         for aud in demands.getlist("aud"):
             check_audience(claims, aud)
         for scope in demands.getlist("scope"):

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from ..claims import RESERVED_PREFIX, scope_words
+from ..claims import check_reusable, scope_words
 from ..credentials import SERVICE_SCOPES
 from ..errors import CredentialMissing, TokenError
 from ..requests import IssueRequest
@@ -41,14 +41,17 @@ class OAuth:
         #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
 
-    def endpoint(self, handler: Handler[F], form: type[F]) -> Callable[[HTTPRequest], Awaitable[Response]]:
+    def endpoint(
+        self, handler: Handler[F], form: type[F], scope: str
+    ) -> Callable[[HTTPRequest], Awaitable[Response]]:
         """A route's function: the form first, since the credential may stand in it, then the caller."""
+        words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
-            read = await read_form(request, form)
-            return await handler(
-                request, identify(request.headers, self._signer, self._anonymous, read), read
-            )
+            asked = await read_form(request, form)
+            caller = identify(request.headers, self._signer, self._anonymous, asked)
+            caller.require(words)
+            return await handler(request, caller, asked)
 
         return answer
 
@@ -73,12 +76,10 @@ class OAuth:
     async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
         """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
         neither a client's credential, nor what is to be used up."""
-        caller.require(frozenset({"token:introspect"}))
         try:
             claims = self._signer.introspect(form.token)
+            check_reusable(claims)
         except TokenError:
-            return Answer(Inactive())
-        if claims.purpose.startswith(RESERVED_PREFIX) or claims.max_uses is not None:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
 

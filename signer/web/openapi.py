@@ -208,8 +208,7 @@ def _alternatives(answer: Any) -> tuple[type[Struct], ...]:
 def _choices(kind: type[Struct]) -> dict[str, Any]:
     if not issubclass(kind, OneOf):
         return {}
-    needs = {name: [other] for name, other in kind.goes_with.items()}
-    return {"oneOf": [{"required": [name]} for name in kind.one_of], "dependentRequired": needs}
+    return {"oneOf": [{"required": [name]} for name in kind.one_of]}
 
 
 def _extras(kind: type[Struct]) -> dict[str, Any]:

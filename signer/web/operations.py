@@ -121,8 +121,8 @@ def _app(api: API) -> list[Operation]:
             methods=("GET", "POST"),
             endpoint=api.is_valid,
             summary="Is it valid now?",
-            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name the"
-            " same token again, as the original service had it.",
+            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name"
+            " the same token again, as the original service had it.",
             body=SameTokenRequest,
             needs_body=False,
             answer=Done,
@@ -239,13 +239,13 @@ def _app(api: API) -> list[Operation]:
 
 def _oauth(oauth: OAuth) -> list[Operation]:
     def operation(
-        path: str, endpoint: Callable[..., Any], body: type[Form], scope: str, **more: Any
+        path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
     ) -> Operation:
         errors = (400, 401, 403, 408, 413, 503)
         return Operation(
             path=path,
             tag="oauth",
-            endpoint=endpoint,
+            endpoint=oauth.endpoint(handler, body, scope),
             body=body,
             scope=scope,
             errors=errors,
@@ -257,7 +257,7 @@ def _oauth(oauth: OAuth) -> list[Operation]:
     return [
         operation(
             "/oauth/token",
-            oauth.endpoint(oauth.token, TokenRequestForm),
+            oauth.token,
             TokenRequestForm,
             "",
             summary="Get an access token",
@@ -273,7 +273,7 @@ def _oauth(oauth: OAuth) -> list[Operation]:
         ),
         operation(
             "/oauth/introspect",
-            oauth.endpoint(oauth.introspect, TokenForm),
+            oauth.introspect,
             TokenForm,
             "token:introspect",
             summary="Introspect a token",
@@ -284,7 +284,7 @@ def _oauth(oauth: OAuth) -> list[Operation]:
         ),
         operation(
             "/oauth/revoke",
-            oauth.endpoint(oauth.revoke, TokenForm),
+            oauth.revoke,
             TokenForm,
             "",
             summary="Revoke a token",

@@ -97,7 +97,7 @@ def test_why_a_token_is_refused_is_not_told(gateway: Service) -> None:
     signer = Signer(KEY)
     credential = cli(gateway.directory, "client", "x", "--scope", "read", "--ttl", "1d", SECRET_KEY=KEY)
     refused = [
-        "x", signer.issue()[:-1] + "A", Signer("k" * 40).issue(), signer.issue(bind="state"),
+        "x", signer.issue() + "A", Signer("k" * 40).issue(), signer.issue(bind="state"),
         Signer(KEY, clock=lambda: 1_600_000_000).issue(), credential.stdout.strip(),
     ]  # fmt: skip
     replies = [
