@@ -102,7 +102,9 @@ class PurposeKey(_Derived):
             EXPORT_PREFIX + r"([A-Za-z0-9_-]{6})\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9._:-]{1,64})", str(text)
         )
         if match is None:
-            raise KeyInvalid("This is not the key of a purpose. Make one with: python -m signer purpose-key")
+            raise KeyInvalid(
+                "This is not the key of a purpose. Make one with: python -m signer purpose-key PURPOSE"
+            )
         self.id, key, self.purpose = match.groups()
         self._key = urlsafe_b64decode(key + "=")
 

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
 
 class Store(Protocol):
-    """The list of exceptions: tokens revoked or used before they expired.
+    """The list of exceptions: tokens revoked, used or rotated before they expired, and guesses at codes.
 
     A store knows ids and times, never a token's text. `jti` names a token, or whatever else is counted, and
     `exp` is the second it expires at; together they name a row. A group is a name for many tokens, such as

@@ -125,7 +125,8 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """RFC 9457, with a stable `code`, and `field` where one member is at fault."""
+    """RFC 9457, with a stable `code`; `field` where one member is at fault, and `attempts_left` where a code
+    was wrong."""
 
     title: str
     status: int

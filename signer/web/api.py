@@ -1,4 +1,4 @@
-"""The handlers: each says what one route does; endpoint() does what all of them need."""
+"""The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -58,7 +58,7 @@ class ForwardAuth:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # Which reason is not told: this answer may reach anybody.
         except TokenError:
-            return problem(401, "token_invalid", _REFUSED, challenge("invalid_token"))
+            return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
     def _admitted(self, token: str, request: HTTPRequest) -> Claims:

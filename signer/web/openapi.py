@@ -57,8 +57,6 @@ _JSON: Final = {
         {"type": "object", "additionalProperties": _JSON_REF},
     ]
 }
-#: Binding's pattern, which refuses nothing that JSON can say.
-_ANYTHING: Final = r"^[^\ud800-\udfff]*$(?!\n)"
 _IDENTITY: Final = {
     "X-Token-Subject": "`sub`, percent-encoded but for visible ASCII.",
     "X-Token-Scope": "`scope`",
@@ -221,7 +219,10 @@ def _portable(schema: Any) -> Any:
     say anyway, and no guard against Python's own "$"."""
     match schema:
         case dict():
-            return {key: _portable(value) for key, value in schema.items() if value != _ANYTHING}
+            portable = {key: _portable(value) for key, value in schema.items()}
+            if portable.get("pattern") == "^[^]*$":
+                del portable["pattern"]  # what it refused, JSON cannot say
+            return portable
         case list():
             return [_portable(item) for item in schema]
         case str() if schema.endswith("$(?!\\n)"):

@@ -1,4 +1,5 @@
-"""Errors as answers: one table from error classes to statuses, one form (RFC 9457)."""
+"""Errors as answers: one table from error classes to statuses; the form is RFC 9457's, but for the OAuth
+endpoints, which have one of their own."""
 
 import logging
 import re
@@ -91,7 +92,7 @@ async def on_disconnect(request: HTTPRequest, error: Exception) -> Response:
 def problem(
     status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any
 ) -> Answer:
-    """A problem document of RFC 9457 with our `code`, and `field` where one member is at fault."""
+    """A problem document of RFC 9457 with our `code`; see answers.Problem for the other members."""
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, code=code, detail=detail, **members)
     return Answer(body, status, headers, media_type="application/problem+json")
