@@ -117,7 +117,7 @@ def test_the_library_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(example, "README.md", "exec"), namespace)
     with serving(namespace["app"]) as port:
         token = namespace["signer"].issue(sub="43", scope="read")
-        assert call(port, "/", [("Cookie", f"session={token}")]).json == {"hello": "43"}
+        assert call(port, "/", [("Cookie", f"__Host-session={token}")]).json == {"hello": "43"}
         assert call(port, "/").status == 403
     namespace["signer"]._store.close()
     assert len([line for line in examples[0].splitlines() if line.strip()]) <= 20

@@ -345,3 +345,5 @@ class Apache(Gateway):
 
 
 GATEWAYS: tuple[type[Gateway], ...] = (Nginx, Caddy, HAProxy, Envoy, Apache)
+#: Those that ask /auth, which also takes a cookie.
+COOKIE_GATEWAYS = tuple(kind for kind in GATEWAYS if kind.asks)

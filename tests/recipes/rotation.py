@@ -13,7 +13,7 @@ import time
 from signer import Claims, Signer
 from signer.errors import TokenRotated
 
-PURPOSE = "session"
+PURPOSE = "access"
 LIFE = 15 * 60
 #: Seconds from the log-in; however busy, the session ends then.
 SESSION_LIFE = 12 * 60 * 60

@@ -14,7 +14,7 @@ from signer import Signer, TokenError
 from signer.errors import AttemptsExceeded, CodeWrong, RequestInvalid
 
 PURPOSE = "login"
-SESSION = "session"
+SESSION = "access"
 
 
 def begin(signer: Signer, user_id: str, send: Callable[[str], None]) -> str:

@@ -12,7 +12,9 @@ from contextlib import suppress
 
 from signer import Signer, TokenError
 
-PURPOSE = "session"
+#: What gateways ask for, too (../deploy); give signer AUTH_COOKIE=__Host-session there.
+PURPOSE = "access"
+COOKIE = "__Host-session"
 LIFE = 12 * 60 * 60
 
 
@@ -49,4 +51,4 @@ def password_changed(signer: Signer, user_id: str) -> str:
 
 
 def _cookie(token: str, life: int) -> str:
-    return f"__Host-session={token}; Max-Age={life}; Path=/; Secure; HttpOnly; SameSite=Lax"
+    return f"{COOKIE}={token}; Max-Age={life}; Path=/; Secure; HttpOnly; SameSite=Lax"

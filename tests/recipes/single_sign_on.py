@@ -1,8 +1,8 @@
 """One sign-in for all services behind a gateway.
 
-The log-in page gets a token from the token service and sets it as a cookie of the common domain. The gateway
-asks `/auth` about each request (../deploy has its configuration for several gateways) and tells the service
-behind it whose request it is. Signing out ends the token at the service: it is dead everywhere at once.
+The log-in page, in the area that needs no token, gets one from the token service and sets it as a cookie. The
+gateway asks `/auth` about each request (../deploy has its configuration for several gateways) and tells the
+service behind it whose request it is. Signing out ends the token there: it is dead everywhere at once.
 
 It avoids a password form in every service, and believing X-Token-Subject from anybody but the gateway:
 a service must be reachable through it alone, and the gateway must overwrite the header.
@@ -16,10 +16,14 @@ from urllib.error import HTTPError
 from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
-PURPOSE = "session"
+PURPOSE = "access"
 LIFE = 8 * 60 * 60
-#: What the gateway asks, beside the cookie: AUTH_COOKIE=session names it to the token service.
-AUTH = f"/auth?purpose={PURPOSE}&scope=read"
+#: AUTH_COOKIE names it to the token service. `__Host-` is for one host, which has all services behind it, and no
+#: neighbour of that can set it. Services with hosts of their own need `__Secure-session` and "; Domain=…" below.
+COOKIE = "__Host-session"
+ATTRIBUTES = "Path=/; Secure; HttpOnly; SameSite=Lax"
+#: What the gateway asks about every request; for some areas it adds a scope.
+AUTH = f"/auth?purpose={PURPOSE}"
 
 
 def sign_in(service: str, credential: str, user_id: str, scope: str) -> str:
@@ -52,7 +56,7 @@ def user_of(headers: Mapping[str, str]) -> str | None:
 
 
 def _cookie(token: str, life: int) -> str:
-    return f"session={token}; Max-Age={life}; Domain=example.org; Path=/; Secure; HttpOnly; SameSite=Lax"
+    return f"{COOKIE}={token}; Max-Age={life}; {ATTRIBUTES}"
 
 
 def _post(url: str, credential: str, body: Mapping[str, Any]) -> Any:

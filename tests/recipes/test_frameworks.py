@@ -138,13 +138,13 @@ class TestWSGIMiddleware:
             start_response("200 OK", [("Content-Type", "text/plain")])
             return [environ["signer.claims"].sub.encode()]
 
-        validate = partial(signer.validate, purpose="session", scope="read")
+        validate = partial(signer.validate, purpose="report", scope="read")
         with serving_wsgi(TokenGuard(app, validate)) as port:
             yield port
 
     def test_the_application_learns_the_claims(self, signer: Signer, guarded: int) -> None:
         """Of the token, whatever the caller's own headers say."""
-        headers = [*bearer(signer.issue(purpose="session", sub="42", scope="read")), ("Signer.Claims", "43")]
+        headers = [*bearer(signer.issue(purpose="report", sub="42", scope="read")), ("Signer.Claims", "43")]
         assert call(guarded, "/any/path", headers, "PUT").raw == b"42"
 
     @pytest.mark.parametrize(
@@ -155,14 +155,14 @@ class TestWSGIMiddleware:
         self, signer: Signer, guarded: int, request_: dict[str, str]
     ) -> None:
         """The purpose, the scope, or more than a number of uses."""
-        token = signer.issue(**{"purpose": "session", "sub": "42", **request_})  # type: ignore[arg-type]
+        token = signer.issue(**{"purpose": "report", "sub": "42", **request_})  # type: ignore[arg-type]
         assert is_refused(call(guarded, "/", bearer(token)))
 
     def test_no_token_two_tokens_a_list_that_is_down(
         self, signer: Signer, store: Store, guarded: int
     ) -> None:
         """401, 401, 503."""
-        token = signer.issue(purpose="session", sub="42", scope="read")
+        token = signer.issue(purpose="report", sub="42", scope="read")
         assert is_refused(call(guarded, "/"))
         assert is_refused(call(guarded, "/", bearer(token, token)))
         store.close()

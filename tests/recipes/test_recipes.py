@@ -197,7 +197,7 @@ class TestSecondFactor:
         """Of the user it was sent to, once, and with the spaces that people type."""
         challenge, code = self.begun(signer)
         session, said = second_factor.finish(signer, challenge, f" {code}\n")
-        assert (signer.validate(session, purpose="session").sub, said) == ("1", "")
+        assert (sessions.user_of(signer, session), said) == ("1", "")
         assert second_factor.finish(signer, challenge, code) == ("", "Log in again.")
 
     def test_a_challenge_is_no_session(self, signer: Signer) -> None:
@@ -292,7 +292,7 @@ class TestAPIKeys:
         key, _ = self.made(signer, {})
         assert sessions.user_of(signer, key) is None
         with pytest.raises(TokenPurposeWrong):
-            api_keys.check(signer, signer.issue(purpose="session", sub="1", scope="read"), "read")
+            api_keys.check(signer, signer.issue(sub="1", scope="read"), "read")
 
     def test_it_lives_a_day(self, signer: Signer, clock: Clock) -> None:
         """As the list of keys says."""
@@ -401,7 +401,7 @@ class TestSessions:
     def test_a_session_ends_by_itself_and_is_a_session(self, signer: Signer, clock: Clock) -> None:
         """After twelve hours; no token of another purpose is one."""
         token = self.token(sessions.log_in(signer, "1"))
-        assert sessions.user_of(signer, signer.issue(sub="1")) is None
+        assert sessions.user_of(signer, signer.issue(purpose="reset", sub="1")) is None
         clock.now += sessions.LIFE
         assert sessions.user_of(signer, token) is None
 
@@ -463,7 +463,7 @@ class TestConfirmation:
     ) -> None:
         """A session is no confirmation, even one bound to the same."""
         confirmation.ask(signer, payment, outbox)
-        session = signer.issue(purpose="session", sub="1")
+        session = signer.issue(sub="1", bind=confirmation._shown(payment))
         paid: list[confirmation.Payment] = []
         assert not confirmation.confirm(signer, payment, session, paid.append)
         clock.now += 300
@@ -527,7 +527,7 @@ class TestGuests:
 class TestContinuousValidation:
     def test_a_stream_ends_with_the_session(self, signer: Signer) -> None:
         """The message that came after the log-out is not delivered."""
-        token = signer.issue(purpose="session", sub="1")
+        token = signer.issue(sub="1")
         stream = continuous_validation.stream(signer, token, ["one", "two", "three"])
         assert [next(stream), next(stream)] == ["one", "two"]
         signer.revoke(token)
@@ -536,7 +536,7 @@ class TestContinuousValidation:
 
     def test_a_revocation_while_it_waits_counts(self, signer: Signer) -> None:
         """It checks when there is a message, not before it waits for one."""
-        token = signer.issue(purpose="session", sub="1")
+        token = signer.issue(sub="1")
 
         def messages() -> list[str]:
             signer.revoke_subject("1")
@@ -548,22 +548,27 @@ class TestContinuousValidation:
 
     def test_what_is_dangerous_wants_a_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
         """A session of six minutes is good, and not good enough; a new one is."""
-        token = signer.issue(purpose="session", sub="1")
+        token = signer.issue(sub="1")
         assert continuous_validation.require_recent_login(signer, token).sub == "1"
         clock.now += 300
-        assert signer.validate(token, purpose="session")
+        assert signer.validate(token)
         with pytest.raises(TokenExpired):
             continuous_validation.require_recent_login(signer, token)
-        fresh = signer.issue(purpose="session", sub="1")
+        fresh = signer.issue(sub="1")
         assert continuous_validation.require_recent_login(signer, fresh).sub == "1"
 
     def test_rotating_a_session_makes_no_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
-        """Its successor is young; whoever has it did not show the password for that."""
-        token = signer.issue(purpose="session", sub="1")
-        clock.now += 1800
-        successor = signer.rotate(token, purpose="session").token
+        """Its successor is as old as the log-in: good until five minutes after that, and not a second more."""
+        token = signer.issue(sub="1")
+        for _ in range(2):
+            clock.now += 149
+            token = signer.rotate(token).token
+        clock.now += 1
+        assert continuous_validation.require_recent_login(signer, token).sub == "1"
+        clock.now += 1
+        assert signer.validate(token).iat == clock.now - 2
         with pytest.raises(TokenExpired):
-            continuous_validation.require_recent_login(signer, successor)
+            continuous_validation.require_recent_login(signer, token)
 
 
 class TestRotation:
@@ -591,7 +596,7 @@ class TestRotation:
         clock.now += 600
         with ThreadPoolExecutor(20) as pool:
             given = set(pool.map(lambda _: self.admitted(signer, clock, token), range(100)))
-        clock.now += 29
+        clock.now += 30.9
         given.add(self.admitted(signer, clock, token))
         assert len(given) == 1
         assert self.admitted(signer, clock, given.pop())
@@ -601,7 +606,7 @@ class TestRotation:
         stolen = rotation.log_in(signer, "1")
         clock.now += 600
         successor = self.admitted(signer, clock, stolen)
-        clock.now += 30
+        clock.now += 31
         assert self.admitted(signer, clock, successor) == successor
         with pytest.raises(TokenRotated):
             rotation.admit(signer, stolen, clock.now)

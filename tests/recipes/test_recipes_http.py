@@ -1,12 +1,14 @@
 """The recipes that call a token service: a real one, with a credential for each program."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import pytest
+from deploy.gateways import COOKIE_GATEWAYS, HERE, Application, Gateway
 from recipes import audit_trail, services, single_sign_on
 from recipes.services import AccessTokens, TokenService
 from service import KEY, Reply, Service, cli, free_port
@@ -14,6 +16,8 @@ from serving import call
 
 from signer import Signer, Store, Verifier
 
+#: The files in which gateways say what they ask.
+DEPLOYED = "nginx.conf", "Caddyfile", "haproxy.cfg", "envoy.yaml", "apache.conf", "traefik-dynamic.yaml"
 #: From a name and scopes.
 Credential = Callable[[str, str], str]
 
@@ -22,7 +26,7 @@ Credential = Callable[[str, str], str]
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A production service that also takes cookies."""
     with Service(
-        tmp_path_factory.mktemp("service"), {"SECRET_KEY": KEY, "AUTH_COOKIE": "session"}
+        tmp_path_factory.mktemp("service"), {"SECRET_KEY": KEY, "AUTH_COOKIE": single_sign_on.COOKIE}
     ) as running:
         yield running
 
@@ -150,15 +154,17 @@ class TestSingleSignOn:
         return credential("login-page", "token:issue token:revoke read write")
 
     def through_gateway(self, service: Service, cookie: str) -> Reply:
-        """What the gateway is told about a request with this cookie."""
+        """What the gateway is told about a request with this cookie, where it asks for a scope, too."""
         pair = cookie.partition(";")[0]
-        return call(service.port, single_sign_on.AUTH, [("Cookie", f"theme=dark; {pair}")])
+        return call(service.port, f"{single_sign_on.AUTH}&scope=read", [("Cookie", f"theme=dark; {pair}")])
 
     def test_one_sign_in_is_known_to_every_service(self, service: Service, url: str, page: str) -> None:
         """By name, whatever characters that has."""
         for user in ("42", "zoë 100%"):
             cookie = single_sign_on.sign_in(url, page, user, "read")
-            assert cookie.endswith("Domain=example.org; Path=/; Secure; HttpOnly; SameSite=Lax")
+            assert cookie.startswith("__Host-session=sgt_")
+            assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
+            assert "Domain" not in cookie  # browsers would drop it
             reply = self.through_gateway(service, cookie)
             assert reply.status == 200
             told = reply.headers["X-Token-Subject"]
@@ -168,7 +174,7 @@ class TestSingleSignOn:
         """A copy of the cookie is dead; another browser's is not, until all are ended."""
         here, there = (single_sign_on.sign_in(url, page, "42", "read") for _ in range(2))
         gone = single_sign_on.sign_out(url, page, here.partition(";")[0].partition("=")[2])
-        assert gone.startswith("session=; Max-Age=0; Domain=example.org; Path=/;")
+        assert gone.startswith("__Host-session=; Max-Age=0; Path=/;")
         assert self.through_gateway(service, here).status == 401
         assert self.through_gateway(service, there).status == 200
         single_sign_on.sign_out(url, page, "rubbish")
@@ -181,11 +187,39 @@ class TestSingleSignOn:
         link = Signer(KEY).issue(purpose="reset", sub="7", scope="read")
         assert service.says_valid(link)
         good = single_sign_on.sign_in(url, page, "42", "read").partition(";")[0]
-        for cookie in ("", "session=", f"session={page}", f"session={link}", f"{good}, {good}"):
+        name, _, token = good.partition("=")
+        for value in ("", page, link, f"{good}, {good}"):
+            assert self.through_gateway(service, f"{name}={value}").status == 401
+        for cookie in ("", f"session={token}", f"__Secure-session={token}"):
             assert self.through_gateway(service, cookie).status == 401
+        assert self.through_gateway(service, good).status == 200
         reply = call(service.port, single_sign_on.AUTH, [("Cookie", f"{good}; {good}")])
         assert reply.status == 401
         assert self.through_gateway(service, single_sign_on.sign_in(url, page, "42", "write")).status == 403
+
+    @pytest.mark.parametrize("kind", COOKIE_GATEWAYS, ids=lambda kind: kind.__name__.lower())
+    def test_behind_a_gateway_as_its_file_stands(
+        self, service: Service, url: str, page: str, kind: type[Gateway], tmp_path: Path
+    ) -> None:
+        """A sign-in passes, under its name; in /admin with the scope alone, and after the sign-out not at all."""
+        if kind.program() is None:
+            pytest.skip(f"needs {' or '.join(kind.programs)}")
+        cookie = single_sign_on.sign_in(url, page, "zoë 100%", "read").partition(";")[0]
+        with Application() as app, kind(tmp_path, service.port, app.server_address[1]) as gateway:
+            seen = gateway.call("GET", "/", ("Cookie", f"theme=dark; {cookie}")).json
+            told = {name.title(): value for name, value in seen["headers"]}
+            assert single_sign_on.user_of(told) == "zoë 100%"
+            assert gateway.call("GET", "/admin", ("Cookie", cookie)).status == 403
+            assert gateway.call("GET", "/").status == 401
+            single_sign_on.sign_out(url, page, cookie.partition("=")[2])
+            assert gateway.call("GET", "/", ("Cookie", cookie)).status == 401
+
+    @pytest.mark.parametrize("file", DEPLOYED)
+    def test_each_gateways_file_asks_for_its_purpose(self, file: str) -> None:
+        """Also of those that are not installed here."""
+        text = (HERE / file).read_text()
+        asked = re.findall(r"\bpurpose=(\w+)|TOKEN_purpose'\) == '(\w+)'", text)
+        assert {one or other for one, other in asked} == {single_sign_on.PURPOSE}
 
     def test_without_the_gateways_word_nobody_is_anybody(self) -> None:
         """And a token without a subject is nobody either."""
@@ -255,7 +289,26 @@ class TestAuditTrail:
         (deed,) = audit_trail.deeds(trail, client_id="web", sub="2")
         assert audit_trail.checked(url, desk, deed["jti"], "read")[0] is None
         assert audit_trail.checked(url, desk, token, "read")[0] is not None
-        audit_trail.end(url, desk, deed["jti"])
+        audit_trail.end(url, desk, jti=deed["jti"])
+        assert audit_trail.checked(url, desk, token, "read")[0] is None
+
+    def test_a_session_that_is_rotated_is_ended_by_its_sid(
+        self, service: Service, url: str, desk: str, credential: Credential, trail: Path
+    ) -> None:
+        """The id of the token that did it ends no more than that one."""
+        web = credential("web", "token:issue read")
+        token = self.issued(service, web, sub="42", scope="read")
+        answers = []
+        for _ in range(2):
+            answers.append(service.call("POST", "/app/rotate", {"token": token}, credential=web).json)
+            token = answers[-1]["token"]
+        claims, request_id = audit_trail.checked(url, desk, answers[0]["token"], "read")
+        audit_trail.record(trail, "read", claims, request_id)
+        (deed,) = audit_trail.deeds(trail, sid=answers[1]["sid"])
+        audit_trail.end(url, desk, jti=deed["jti"])
+        assert audit_trail.checked(url, desk, answers[0]["token"], "read")[0] is None
+        assert audit_trail.checked(url, desk, token, "read")[0] is not None
+        audit_trail.end(url, desk, sid=deed["sid"])
         assert audit_trail.checked(url, desk, token, "read")[0] is None
 
     def test_who_was_refused_is_recorded_too(

@@ -217,7 +217,9 @@ class TestRevoke:
     def test_a_forged_token_is_refused(self, production: Service) -> None:
         """It gets no row."""
         token = production.issue()
-        reply = production.call("POST", "/app/revoke", {"token": token[:-1] + ("E" if token[-1] == "A" else "A")})
+        reply = production.call(
+            "POST", "/app/revoke", {"token": token[:-1] + ("E" if token[-1] == "A" else "A")}
+        )
         assert (reply.status, reply.json["code"]) == (409, "token_signature_invalid")
 
     @pytest.mark.parametrize(

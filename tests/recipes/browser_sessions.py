@@ -1,0 +1,114 @@
+"""Sessions that renew themselves in a browser: a middleware for Starlette, or any ASGI application.
+
+A cookie past half its life is answered with its successor. All tabs that ask at once get the same one, and so
+does a retry within 30 seconds. A cookie that was traded before that is in two hands: the session ends, and its
+owner logs in again. A gateway can do none of this: it asks whether a token is good, and no more.
+
+It avoids a log-out amid work, a stolen cookie that works on unnoticed, a renewed cookie that undoes a log-out
+or another log-in, one that a cache gives to strangers, and losing every session because the list was down.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from signer import Claims, Signer, SystemUnavailable, TokenError
+from signer.errors import TokenRotated, TokenUsed
+
+#: Behind a gateway, what signer gets as AUTH_COOKIE. The purpose is the one it asks for, `access`, by default.
+COOKIE = "__Host-session"
+LIFE = 15 * 60
+#: Seconds from the log-in; however busy, the session ends then.
+SESSION_LIFE = 12 * 60 * 60
+
+
+class BrowserSessions:
+    """Tells `app` whose request it is, as `request.state.session`: the claims, or None for nobody's."""
+
+    def __init__(self, app: ASGIApp, signer: Signer, clock: Callable[[], float] = time.time) -> None:
+        self._app, self._signer, self._clock = app, signer, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        token = HTTPConnection(scope).cookies.get(COOKIE)
+        try:
+            # In a thread: to renew is to write.
+            claims, cookie = await run_in_threadpool(self._admit, token) if token else (None, "")
+        except SystemUnavailable:
+            return await unavailable()(scope, receive, send)
+
+        async def send_with_cookie(message: Message) -> None:
+            if cookie and message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                # The answer to a log-in or log-out sets its own, which is later than ours.
+                if not any(value.startswith(f"{COOKIE}=") for value in headers.getlist("set-cookie")):
+                    headers.append("set-cookie", cookie)
+                    headers["cache-control"] = "no-store"
+            await send(message)
+
+        state = {**scope.get("state", {}), "session": claims}
+        return await self._app({**scope, "state": state}, receive, send_with_cookie)
+
+    def _admit(self, token: str) -> tuple[Claims | None, str]:
+        # With the Set-Cookie that the answer needs, if any.
+        try:
+            claims = self._signer.validate(token)
+            if claims.max_uses is not None:
+                raise TokenUsed
+            if self._clock() <= (claims.iat + claims.exp) / 2:
+                return claims, ""
+            successor, claims = self._signer.rotate(token, session_ttl=SESSION_LIFE)
+        except TokenRotated:
+            # If the thief was first, it is the thief who has the successor.
+            self._signer.revoke(token)
+            return None, set_cookie("", 0)
+        except TokenError:
+            return None, set_cookie("", 0)
+        return claims, set_cookie(successor, claims.exp - claims.iat)
+
+
+def set_cookie(token: str, life: int) -> str:
+    """The Set-Cookie of a session; of life 0, what forgets it."""
+    return f"{COOKIE}={token}; Max-Age={life}; Path=/; Secure; HttpOnly; SameSite=Lax"
+
+
+def unavailable(*_: object) -> Response:
+    """While nobody can tell; the cookie stays, and is good again afterwards. Also to be the application's
+    exception handler for SystemUnavailable."""
+    return PlainTextResponse("Try again.", 503, {"Retry-After": "1"})
+
+
+def routes(signer: Signer, authenticate: Callable[[Request], Awaitable[str | None]]) -> list[Route]:
+    """Log-in and log-out, in the area that gateways let everybody into. `authenticate` is your own: it says
+    whose password a request shows."""
+
+    def end(request: Request) -> None:
+        # With its whole chain: the answer to another tab may bring a successor yet.
+        with suppress(TokenError):
+            signer.revoke(request.cookies.get(COOKIE, ""))
+
+    def begin(request: Request, user_id: str) -> Response:
+        end(request)
+        cookie = set_cookie(signer.issue(sub=user_id, ttl=LIFE), LIFE)
+        return Response(status_code=204, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})
+
+    async def log_in(request: Request) -> Response:
+        user_id = await authenticate(request)
+        if user_id is None:
+            return PlainTextResponse("That is not the password.", 403)
+        return await run_in_threadpool(begin, request, user_id)
+
+    def log_out(request: Request) -> Response:
+        end(request)
+        return Response(status_code=204, headers={"Set-Cookie": set_cookie("", 0)})
+
+    named = {"/public/log-in": log_in, "/public/log-out": log_out}
+    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in named.items()]
