@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from service import ROOT
 
-from signer import KeyRing, Signer, TokenError, open_store
+from signer import Claims, KeyRing, Signer, TokenError, open_store
+from signer.keys import Key
 
 LONGEST_TTL = 10 * 366 * 24 * 3600
 DEMANDS = ("bind", "aud", "scope")
@@ -44,3 +45,32 @@ def test_it_is_refused_for_ever(vector: dict[str, Any]) -> None:
         signer(KEYS, vector["now"]).validate(vector["token"], purpose=vector["purpose"], **demands)
     assert caught.value.code == vector["code"]
     assert vector["token"] not in str(caught.value) or len(vector["token"]) < 10
+
+
+DERIVED = json.loads((ROOT / "tests" / "vectors" / "derived.json").read_text())
+
+
+@pytest.mark.parametrize("vector", DERIVED["purpose_keys"], ids=lambda vector: str(vector["purpose"]))
+def test_an_exported_key_stays_what_it_is(vector: dict[str, str]) -> None:
+    """Verifiers elsewhere hold it."""
+    assert Signer(DERIVED["key"]).purpose_key(vector["purpose"]) == vector["text"]
+
+
+@pytest.mark.parametrize("vector", DERIVED["codes"], ids=lambda vector: str(vector["code"]))
+def test_a_code_stays_what_it_is(vector: dict[str, str]) -> None:
+    """It is on its way to somebody."""
+    assert Key(DERIVED["key"]).code(vector["jti"], "signer:code:" + vector["purpose"]) == vector["code"]
+
+
+@pytest.mark.parametrize("vector", DERIVED["successors"], ids=lambda vector: str(vector["jti"]))
+def test_a_successor_stays_what_it_is(vector: dict[str, Any]) -> None:
+    """A retry may reach another version of the program."""
+    times = iter([vector["iat"], vector["rotated_at"]])
+    now = [next(times)]
+    rotating = Signer(DERIVED["key"], open_store("memory://"), clock=lambda: now[0])
+    claims = msgspec.convert(vector["claims"], Claims)
+    token = rotating._codec.encode(claims, vector["iat"])
+    now[0] = next(times)
+    successor = rotating.rotate(token, purpose=claims.purpose).claims
+    for name in ("jti", "exp", "sid", "auth_time"):
+        assert getattr(successor, name) == vector[name]
