@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from service import KEY, Service, cli
 
-from signer import Signer
+from signer import Signer, open_store
 
 SCOPES = "token:issue token:introspect token:revoke read"
 
@@ -64,6 +64,30 @@ class TestIssueMany:
         assert min(map(len, tokens)) > 3900
         reply = production.call("POST", "/app/valid", {"tokens": tokens})
         assert reply.json["status"] is True
+
+    def test_a_thousand_tokens_of_a_subject_die_by_one_row(self, production: Service) -> None:
+        """And a login in the same second is good."""
+        batches = [
+            production.call("POST", "/app/tokens", {"tokens": [{"sub": "many"}] * 100}).json["tokens"]
+            for _ in range(10)
+        ]
+        before = rows(production)
+        assert production.call("POST", "/app/revoke", {"sub": "many"}).status == 200
+        login = production.issue(sub="many")
+        assert rows(production) == before + 1
+        for batch in batches:
+            tokens = [result["token"] for result in batch]
+            results = production.call("POST", "/app/valid", {"tokens": tokens}).json["results"]
+            assert {result["code"] for result in results} == {"token_revoked"}
+        assert production.says_valid(login)
+
+
+def rows(service: Service) -> int:
+    store = open_store(f"sqlite:///{service.directory}/tokens.db?mode=rw")
+    try:
+        return store.count()
+    finally:
+        store.close()
 
 
 class TestValidateMany:
