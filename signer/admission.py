@@ -8,13 +8,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from . import names
-from .claims import MAX_TIME, Claims, check_scope, check_time
+from .claims import MAX_TIME, Claims, check_scope, check_time, started
 from .codec import Codec
 from .errors import (
     ClockError,
     StoreRequired,
     TokenBindingWrong,
-    TokenExpired,
     TokenRevoked,
     TokenRotated,
     TokenUsed,
@@ -86,24 +85,27 @@ class Admission:
     ) -> None:
         """Return only if the token is good now; see Signer.validate for arguments and errors."""
         now = self.now()
+        # Before the time: an expired token tells of a theft, but to those alone who could have used it.
+        self._check_binding(claims, bind)
+        oldest = converted(max_age, Seconds | None, "max_age")
         # The cap holds here too, so that no token outlives the row that revoked its subject.
-        check_time(claims, now, self._leeway, self._max_ttl)
-        if max_age is not None and not now < started(claims) + converted(max_age, Seconds, "max_age"):
-            raise TokenExpired
+        oldest = self._max_ttl if oldest is None else min(oldest, self._max_ttl)
+        check_time(claims, now, self._leeway, oldest)
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
-        self._check_binding(claims, bind)
         self._check_list(claims, now)
 
     def is_rotated(self, claims: Claims) -> bool:
-        """Whether the token was traded for its successor before the grace window, expired or not.
+        """Whether the token, expired or not, was traded for its successor before the grace window, and has
+        not been revoked since.
 
         Raises:
             SystemUnavailable: the list cannot tell it.
         """
         if self._store is None:
             return False
-        return self._is_rotated(self._store.lookup(names.row(claims), claims.exp, ()), self.now())
+        entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
+        return self._is_rotated(entry, self.now()) and not _is_revoked(claims, entry)
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
         if claims.bnd is None and bind is None:
@@ -121,8 +123,8 @@ class Admission:
             return
         entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
         # Its rows may be purged, by a clock that runs ahead of this one.
-        self.check_horizon(min(claims.exp, claims.iat + self._max_ttl), entry.horizon)
-        if entry.revoked or claims.gen < entry.generation:
+        self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
+        if _is_revoked(claims, entry):
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
@@ -151,6 +153,5 @@ class Admission:
         return replace(claims, gen=entry.generation)
 
 
-def started(claims: Claims) -> int:
-    """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
-    return claims.iat if claims.auth_time is None else claims.auth_time
+def _is_revoked(claims: Claims, entry: Entry) -> bool:
+    return entry.revoked or claims.gen < entry.generation

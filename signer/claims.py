@@ -92,17 +92,24 @@ class Use(Struct, frozen=True):
     uses_left: int
 
 
-def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> None:
-    """The time rule: `iat - leeway <= now < min(exp, iat + max_age)`; all in seconds.
+def started(claims: Claims) -> int:
+    """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
+    return claims.iat if claims.auth_time is None else claims.auth_time
 
-    Leeway forgives a clock that runs behind the issuer's; it never prolongs a life.
+
+def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> None:
+    """The time rule: `iat - leeway <= now < min(exp, started + max_age)`; all in seconds.
+
+    Leeway forgives a clock that runs behind the issuer's; it never prolongs a life. A token that was rotated
+    is as old as the first of its chain, or rotating would make an old login a fresh one (OpenID Connect Core,
+    section 3.1.2.1, max_age).
 
     Raises:
         TokenNotYetValid, TokenExpired.
     """
     if not claims.iat - leeway <= now:
         raise TokenNotYetValid
-    if not now < min(claims.exp, claims.iat + max_age):
+    if not now < min(claims.exp, started(claims) + max_age):
         raise TokenExpired
 
 

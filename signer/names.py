@@ -17,9 +17,9 @@ def guesses(claims: Claims) -> str:
     return f"/guesses/{claims.jti}"
 
 
-def guesses_for(sub: str | None) -> str:
-    """The row that counts a subject's guesses in one hour."""
-    return f"/guesses-for/{sub}"
+def guesses_for(claims: Claims) -> str:
+    """The row that counts a subject's guesses in one hour; a client's own, or one could use up another's."""
+    return f"/guesses-for/{claims.client_id or ''}/{claims.sub}"
 
 
 def by_jti(jti: str) -> str:
@@ -61,9 +61,14 @@ def shared_groups(claims: Claims) -> list[str]:
     return groups
 
 
-def groups(claims: Claims) -> list[str]:
-    """All of a token's groups."""
+def chain_groups(claims: Claims) -> list[str]:
+    """The groups of a token that all of its chain are in."""
     if claims.sid is not None:
-        return [by_jti(claims.jti), *shared_groups(claims)]
-    # It may have begun a chain, whose `sid` is its id; revoking by that id revokes both names.
+        return shared_groups(claims)
     return [by_session(claims.jti), by_chain(claims), *shared_groups(claims)]
+
+
+def groups(claims: Claims) -> list[str]:
+    """All of a token's groups. One without `sid` is revoked by its id as the session it may have begun."""
+    own = [] if claims.sid is None else [by_jti(claims.jti)]
+    return [*own, *chain_groups(claims)]

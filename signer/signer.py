@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from . import names
-from .admission import Admission, started
+from .admission import Admission
 from .claims import (
     CODE_PREFIX,
     DEFAULT_PURPOSE,
@@ -21,6 +21,7 @@ from .claims import (
     Use,
     check_audience,
     check_proof,
+    started,
 )
 from .codec import Codec
 from .errors import (
@@ -301,8 +302,11 @@ class Signer:
         end = started(claims) + min(longest, self._max_ttl)
         try:
             self._admission.admit(claims, bind=bind)
-        except (TokenExpired, TokenRotated):
-            # An expired one tells of a theft as well, until its row is purged.
+        except TokenRotated:
+            self._advance(names.by_chain(claims))
+            raise
+        except TokenExpired:
+            # It tells of a theft as well, until its row is purged.
             if not self._admission.is_rotated(claims):
                 raise
             self._advance(names.by_chain(claims))
@@ -386,9 +390,9 @@ class Signer:
         return key.export(purpose)
 
     def revoke(self, token: str, *, client_id: str | None = None) -> Claims:
-        """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row, and
-        none gets one whose rows the list has purged already. A token that was rotated, or is a successor,
-        takes its whole chain along. With `client_id` only a token of that client.
+        """Refuse this one token from now on; again is a no-op. Only a token that we signed gets a row. One
+        that was rotated, or is a successor, takes its whole chain along; so does one whose row the list has
+        purged already, as long as a successor might live. With `client_id` only a token of that client.
 
         Raises:
             ScopeInsufficient: it is another client's.
@@ -401,14 +405,16 @@ class Signer:
         if claims.exp >= store.lookup(names.row(claims), claims.exp, ()).horizon:
             store.revoke(names.row(claims), claims.exp)
         # Looked up again: it may have been rotated up to the moment it was revoked.
-        entry = store.lookup(names.row(claims), claims.exp, ())
-        if _may_have_kin(claims, entry) and started(claims) + self._max_ttl >= entry.horizon:
+        entry = store.lookup(names.row(claims), claims.exp, names.chain_groups(claims))
+        # Once is enough: a second time would end what began since under the same `sid`.
+        is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
+        if _may_have_kin(claims, entry) and not is_ended:
             self._advance(names.by_chain(claims))
         return claims
 
     def revoke_jti(self, jti: str) -> None:
         """The same by the token's id, for those who kept no more; its rows stay as long as a subject's. It
-        ends the chain that this token began, if it did, but not one it is a later part of: that has a `sid`.
+        ends a chain that this token began without a `sid`. Every other chain has one: see revoke_session.
 
         Raises:
             RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
@@ -481,7 +487,7 @@ class Signer:
         # A guess at a challenge that takes none is not its subject's.
         attempts = store.use(names.guesses(claims), claims.exp, CODE_ATTEMPTS)
         hour = (int(self._admission.now()) // _HOUR + 1) * _HOUR
-        if attempts is None or store.use(names.guesses_for(claims.sub), hour, SUBJECT_ATTEMPTS) is None:
+        if attempts is None or store.use(names.guesses_for(claims), hour, SUBJECT_ATTEMPTS) is None:
             raise AttemptsExceeded
         return attempts
 
@@ -523,5 +529,12 @@ def _successor(claims: Claims, iat: int, end: int) -> Claims:
     jti = base64url(hmac.digest(claims.jti.encode(), name, hashlib.sha256)[:16])
     # Its generation is the token's: what revokes the session after that was looked up revokes it, too.
     return replace(
-        claims, jti=jti, exp=exp, sid=claims.sid or claims.jti, auth_time=started(claims), iat=0, kid=""
+        claims,
+        jti=jti,
+        exp=exp,
+        sid=claims.sid or claims.jti,
+        # The first token may be of a clock that runs ahead, and no token begins before its chain.
+        auth_time=min(started(claims), iat),
+        iat=0,
+        kid="",
     )

@@ -19,6 +19,7 @@ from signer.errors import (
     TokenRevoked,
     TokenUsed,
 )
+from signer.requests import CodeRequest
 
 
 def wrong(code: str) -> str:
@@ -94,7 +95,7 @@ class TestVerify:
             signer.verify_code(token, code)
 
     def test_a_subject_has_twenty_guesses_an_hour(self, signer: Signer, clock: Clock) -> None:
-        """Whatever the number of challenges and purposes; others are not held up."""
+        """Whatever the number of challenges and purposes; others are not held up, nor is it at another client."""
         for number in range(4):
             token, code, _ = signer.issue_code(sub="42", purpose=f"p{number}")
             for _ in range(5):
@@ -103,6 +104,8 @@ class TestVerify:
         token, code, _ = signer.issue_code(sub="42", ttl=7200)
         with pytest.raises(AttemptsExceeded):
             signer.verify_code(token, code)
+        elsewhere = signer.grant_code(CodeRequest(sub="42"), "app")
+        assert signer.verify_code(elsewhere.token, elsewhere.code)
         other = signer.issue_code(sub="43")
         assert signer.verify_code(other.token, other.code)
         clock.now += 3600

@@ -266,6 +266,69 @@ class TestFailure:
         assert one.claims.kid != two.claims.kid
         assert a.rotate(one.token).claims.jti == a.rotate(two.token).claims.jti
 
+    @pytest.mark.parametrize("ahead", [1, 9])
+    def test_a_first_token_of_a_clock_that_runs_ahead_is_rotated(
+        self, signer: Signer, clock: Clock, ahead: int
+    ) -> None:
+        """Or of one that was set back since; every successor is good."""
+        clock.now += ahead
+        token = signer.issue()
+        clock.now -= ahead
+        for _ in range(3):
+            token = signer.rotate(token).token
+            assert signer.validate(token)
+            clock.now += 1
+
+    def test_a_stale_token_does_not_end_later_logins(self, signer: Signer, clock: Clock) -> None:
+        """Under the same `sid`, once the chain it belonged to was ended, by whatever way."""
+        ways = (
+            signer.revoke,
+            lambda token: signer.revoke_session("s1"),
+            lambda token: signer.revoke_subject("42"),
+        )
+        for way in ways:
+            stale = signer.issue(sub="42", sid="s1", ttl=900)
+            successor = signer.rotate(stale).token
+            way(successor)
+            login = signer.issue(sub="42", sid="s1", ttl=3600)
+            for _ in range(2):
+                signer.revoke(successor)
+                signer.revoke(stale)
+                with pytest.raises(TokenRevoked):
+                    signer.rotate(stale)
+            clock.now += 900
+            with pytest.raises(TokenExpired):
+                signer.rotate(stale)
+            assert signer.validate(login)
+
+    def test_a_token_revoked_by_its_id_still_takes_its_chain_along(self, signer: Signer) -> None:
+        """When it is revoked as a whole afterwards."""
+        first = signer.rotate(signer.issue(sid="s1"))
+        second = signer.rotate(first.token).token
+        signer.revoke_jti(first.claims.jti)
+        assert signer.validate(second)
+        signer.revoke(first.token)
+        with pytest.raises(TokenRevoked):
+            signer.validate(second)
+
+    def test_an_expired_replay_needs_the_state_too(self, signer: Signer, clock: Clock) -> None:
+        """Whoever has a bound token alone could not have used it."""
+        token = signer.issue(bind="hash", ttl=900)
+        successor = signer.rotate(token, bind="hash").token
+        clock.now += 901
+        with pytest.raises(TokenBindingWrong):
+            signer.rotate(token)
+        with pytest.raises(TokenExpired):
+            signer.validate(successor, bind="hash")
+
+    def test_a_lower_cap_ends_chains_that_are_out(self, store: Store, clock: Clock) -> None:
+        """So that no token outlives the row that would have ended it."""
+        token = Signer(KEY, store, clock=clock).issue(ttl=900)
+        clock.now += 800
+        successor = Signer(KEY, store, clock=clock).rotate(token).token
+        with pytest.raises(TokenExpired):
+            Signer(KEY, store, max_ttl=800, clock=clock).validate(successor)
+
     def test_a_chain_cannot_begin_in_the_future(self, signer: Signer) -> None:
         """Whoever had a key once could make one that ends in the year 9999."""
         codec = signer._codec

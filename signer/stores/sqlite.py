@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
 _APPLICATION_ID: Final = 0x7367746C
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
 _SUFFIXES: Final = ("", "-wal", "-shm")
 _SCHEMA: Final = f"""
