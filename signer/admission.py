@@ -87,9 +87,10 @@ class Admission:
         now = self.now()
         # Before the time: an expired token tells of a theft, but to those alone who could have used it.
         self._check_binding(claims, bind)
-        oldest = converted(max_age, Seconds | None, "max_age")
         # The cap holds here too, so that no token outlives the row that revoked its subject.
-        oldest = self._max_ttl if oldest is None else min(oldest, self._max_ttl)
+        oldest = self._max_ttl
+        if max_age is not None:
+            oldest = min(converted(max_age, Seconds, "max_age"), oldest)
         check_time(claims, now, self._leeway, oldest)
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
