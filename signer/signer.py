@@ -1,10 +1,9 @@
 """The façade: a codec, a list and a clock put together."""
 
-import hashlib
-import hmac
 import secrets
 import time
 from collections.abc import Callable
+from hmac import compare_digest
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -24,8 +23,8 @@ from .claims import (
     started,
 )
 from .codec import Codec
+from .codes import count_attempt
 from .errors import (
-    AttemptsExceeded,
     CodeWrong,
     RequestInvalid,
     ScopeInsufficient,
@@ -35,7 +34,7 @@ from .errors import (
     TokenRotated,
     TokenUsed,
 )
-from .keys import Key, KeyRing, base64url
+from .keys import Key, KeyRing
 from .requests import (
     CODE_TTL,
     Code,
@@ -52,18 +51,14 @@ from .requests import (
     check_public,
     converted,
 )
-from .stores.base import PURGE_STEP, Entry, Store
+from .rotation import may_have_kin, successor
+from .stores.base import PURGE_STEP, Store
 
 DEFAULT_TTL: Final = 60 * 60
 DEFAULT_MAX_TTL: Final = 90 * 24 * 60 * 60
 DEFAULT_LEEWAY: Final = 10
 #: Seconds in which trading a token once more gives the same successor: a retry, not a theft.
 DEFAULT_GRACE: Final = 30
-#: Guesses that one challenge takes: with six digits, a chance of 1 in 200,000.
-CODE_ATTEMPTS: Final = 5
-#: Guesses that one subject takes in each hour, whatever the number of challenges.
-SUBJECT_ATTEMPTS: Final = 20
-_HOUR: Final = 60 * 60
 #: Rows outlive their token by this many seconds on top of the leeway: a purge at exactly `exp` would
 #: reopen replay on a clock that runs behind.
 PURGE_MARGIN: Final = 300
@@ -300,26 +295,16 @@ class Signer:
         check_audience(claims, aud)
         longest = converted(session_ttl, Ttl | None, "session_ttl") or self._max_ttl
         end = started(claims) + min(longest, self._max_ttl)
-        try:
-            self._admission.admit(claims, bind=bind)
-        except TokenRotated:
-            self._advance(names.by_chain(claims))
-            raise
-        except TokenExpired:
-            # It tells of a theft as well, until its row is purged.
-            if not self._admission.is_rotated(claims):
-                raise
-            self._advance(names.by_chain(claims))
-            raise TokenRotated from None
+        self._admit_or_end(claims, bind)
         now = int(self._admission.now())
         if now >= end:
             raise TokenExpired
         # Made once for nothing: one that would be too long must be known before the token is traded.
-        self._sealed(_successor(claims, now, end), now, bind)
+        self._sealed(successor(claims, now, end), now, bind)
         rotated_at = store.rotate(names.row(claims), claims.exp, now)
         if rotated_at is None:
             raise TokenUsed
-        return self._sealed(_successor(claims, rotated_at, end), rotated_at, bind)
+        return self._sealed(successor(claims, rotated_at, end), rotated_at, bind)
 
     def issue_code(
         self,
@@ -369,9 +354,9 @@ class Signer:
         claims = self._codec.decode(token, CODE_PREFIX + converted(purpose, CodePurpose, "purpose"))
         guess = converted(code, Code, "code")
         self._admission.admit(claims)
-        attempts = self._count_attempt(store, claims)
-        if not hmac.compare_digest(self._code(claims), guess):
-            raise CodeWrong(CODE_ATTEMPTS - attempts)
+        attempts_left = count_attempt(store, claims, self._admission.now())
+        if not compare_digest(self._code(claims), guess):
+            raise CodeWrong(attempts_left)
         if store.use(names.row(claims), claims.exp, 1) is None:
             raise TokenUsed
         return replace(claims, purpose=purpose)
@@ -408,7 +393,7 @@ class Signer:
         entry = store.lookup(names.row(claims), claims.exp, names.chain_groups(claims))
         # Once is enough: a second time would end what began since under the same `sid`.
         is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
-        if _may_have_kin(claims, entry) and not is_ended:
+        if may_have_kin(claims, entry) and not is_ended:
             self._advance(names.by_chain(claims))
         return claims
 
@@ -477,19 +462,25 @@ class Signer:
         """
         return Unverified(self._codec.read(token))
 
+    def _admit_or_end(self, claims: Claims, bind: str | None) -> None:
+        # Two hold a token that is traded again: one of them stole it.
+        try:
+            self._admission.admit(claims, bind=bind)
+        except TokenRotated:
+            self._advance(names.by_chain(claims))
+            raise
+        except TokenExpired:
+            # It tells of a theft as well, until its row is purged.
+            if not self._admission.is_rotated(claims):
+                raise
+            self._advance(names.by_chain(claims))
+            raise TokenRotated from None
+
     def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
         if bind is not None:
             claims = replace(claims, bnd=self._admission.binding(claims, bind))
         token = self._codec.encode(claims, iat)
         return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
-
-    def _count_attempt(self, store: Store, claims: Claims) -> int:
-        # A guess at a challenge that takes none is not its subject's.
-        attempts = store.use(names.guesses(claims), claims.exp, CODE_ATTEMPTS)
-        hour = (int(self._admission.now()) // _HOUR + 1) * _HOUR
-        if attempts is None or store.use(names.guesses_for(claims), hour, SUBJECT_ATTEMPTS) is None:
-            raise AttemptsExceeded
-        return attempts
 
     def _code(self, claims: Claims) -> str:
         return self._codec.key(claims).code(claims.jti, claims.purpose)
@@ -514,27 +505,3 @@ class Signer:
 def _check_owner(claims: Claims, client_id: str | None) -> None:
     if client_id is not None and claims.client_id != client_id:
         raise ScopeInsufficient("This is another client's token.")
-
-
-def _may_have_kin(claims: Claims, entry: Entry) -> bool:
-    """Whether the token has a predecessor or successor; where its row is purged, nobody can tell."""
-    is_purged = claims.exp < entry.horizon and claims.max_uses is None
-    return claims.auth_time is not None or entry.rotated_at > 0 or is_purged
-
-
-def _successor(claims: Claims, iat: int, end: int) -> Claims:
-    exp = min(iat + claims.exp - claims.iat, end)
-    # Not of a key: machines that sign with different ones, while keys are changed, must agree.
-    name = f"signer.v1:next:{claims.purpose}:{exp}".encode()
-    jti = base64url(hmac.digest(claims.jti.encode(), name, hashlib.sha256)[:16])
-    # Its generation is the token's: what revokes the session after that was looked up revokes it, too.
-    return replace(
-        claims,
-        jti=jti,
-        exp=exp,
-        sid=claims.sid or claims.jti,
-        # The first token may be of a clock that runs ahead, and no token begins before its chain.
-        auth_time=min(started(claims), iat),
-        iat=0,
-        kid="",
-    )

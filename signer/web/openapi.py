@@ -252,9 +252,7 @@ def _headers(described: dict[str, str]) -> dict[str, Any]:
 
 
 def _body(operation: Operation, kind: type[Struct]) -> dict[str, Any]:
-    content = {"schema": _schema(kind)} | (
-        {} if operation.example is None else {"example": operation.example}
-    )
+    content = _content(kind, operation.example)
     media_type = "application/x-www-form-urlencoded" if issubclass(kind, Form) else "application/json"
     return {"required": operation.needs_body, "content": {media_type: content}}
 

@@ -94,26 +94,80 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 
 def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
-    """All of them, in the order in which paths are matched."""
-    return [*_app(api), *_oauth(oauth), *_auth(auth), *_probes(api)]
+    """All of them, in the order of the document."""
+    return [*_issuing(api), *_checking(api), *_ending(api), *_oauth(oauth), *_auth(auth), *_probes(api)]
 
 
-def _app(api: API) -> list[Operation]:
-    def operation(
-        path: str,
-        handler: Handler,
-        body: type[Request],
-        scope: str,
-        refuses: tuple[int, ...] = (),
-        **more: Any,
-    ) -> Operation:
-        errors = (*_BODY, *_CALLER, *refuses, 503)
-        endpoint = api.endpoint(handler, body, scope)
-        taken = None if body is Request else body  # which has no members
-        return Operation(
-            path=path, tag="tokens", endpoint=endpoint, body=taken, scope=scope, errors=errors, **more
-        )
+def _call(
+    api: API, path: str, handler: Handler, body: type[Request], scope: str, *refuses: int, **more: Any
+) -> Operation:
+    taken = None if body is Request else body  # which has no members
+    return Operation(
+        path=path,
+        tag="tokens",
+        endpoint=api.endpoint(handler, body, scope),
+        body=taken,
+        scope=scope,
+        errors=(*_BODY, *_CALLER, *refuses, 503),
+        **more,
+    )
 
+
+def _issuing(api: API) -> list[Operation]:
+    return [
+        _call(
+            api,
+            "/app/token",
+            api.issue,
+            IssueRequest,
+            "token:issue",
+            summary="Issue a token",
+            needs_body=False,
+            answer=NewToken,
+            example={"sub": "42", "purpose": "access", "ttl": 900, "scope": "read"},
+            answer_example=_NEW,
+        ),
+        _call(
+            api,
+            "/app/tokens",
+            api.issue_many,
+            BatchRequest,
+            "token:issue",
+            summary="Issue many tokens",
+            detail="Up to 100; each is answered in its place.",
+            answer=NewTokens,
+            example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
+            answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
+        ),
+        _call(
+            api,
+            "/app/code",
+            api.issue_code,
+            CodeRequest,
+            "token:issue",
+            summary="Issue a code",
+            detail="Six digits to send to the subject, and the challenge to bring back with them.",
+            answer=NewCode,
+            example={"sub": "42", "purpose": "login"},
+            answer_example=_NEW | {"code": "012345"},
+        ),
+        _call(
+            api,
+            "/app/rotate",
+            api.rotate,
+            RotateRequest,
+            "token:issue",
+            409,
+            summary="Trade a token for its successor",
+            detail="Once more within the grace window gives the same one; after it, that ends the session.",
+            answer=Rotated,
+            example={"token": _EXAMPLE, "session_ttl": 43200},
+            answer_example=_NEW | {"sid": _CLAIMS["jti"]},
+        ),
+    ]
+
+
+def _checking(api: API) -> list[Operation]:
     return [
         Operation(
             path="/app/valid/{token}",
@@ -129,7 +183,8 @@ def _app(api: API) -> list[Operation]:
             errors=(*_BODY, 503),
             unavailable=Undecided,
         ),
-        operation(
+        _call(
+            api,
             "/app/valid",
             api.validate,
             ValidateRequest,
@@ -141,88 +196,53 @@ def _app(api: API) -> list[Operation]:
             example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
             answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
         ),
-        operation(
-            "/app/token",
-            api.issue,
-            IssueRequest,
-            "token:issue",
-            summary="Issue a token",
-            needs_body=False,
-            answer=NewToken,
-            example={"sub": "42", "purpose": "access", "ttl": 900, "scope": "read"},
-            answer_example=_NEW,
-        ),
-        operation(
-            "/app/tokens",
-            api.issue_many,
-            BatchRequest,
-            "token:issue",
-            summary="Issue many tokens",
-            detail="Up to 100; each is answered in its place.",
-            answer=NewTokens,
-            example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
-            answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
-        ),
-        operation(
+        _call(
+            api,
             "/app/consume",
             api.consume,
             ConsumeRequest,
             "token:introspect",
-            (409,),
+            409,
             summary="Use a token once",
             detail="Validates it for its purpose, and counts one use, whoever else tries.",
             answer=Used,
             example={"token": _EXAMPLE, "purpose": "verify-email"},
             answer_example={"status_code": 200, "status": True, "uses_left": 0, "claims": _CLAIMS},
         ),
-        operation(
-            "/app/rotate",
-            api.rotate,
-            RotateRequest,
-            "token:issue",
-            (409,),
-            summary="Trade a token for its successor",
-            detail="Once more within the grace window gives the same one; after it, that ends the session.",
-            answer=Rotated,
-            example={"token": _EXAMPLE, "session_ttl": 43200},
-            answer_example=_NEW | {"sid": _CLAIMS["jti"]},
-        ),
-        operation(
-            "/app/revoke",
-            api.revoke,
-            RevokeRequest,
-            "token:revoke",
-            (409,),
-            summary="Revoke tokens",
-            detail="One token, or all of a subject, a session or a client.",
-            answer=Done,
-            example={"sub": "42"},
-            answer_example={"status_code": 200, "status": True},
-        ),
-        operation(
-            "/app/code",
-            api.issue_code,
-            CodeRequest,
-            "token:issue",
-            summary="Issue a code",
-            detail="Six digits to send to the subject, and the challenge to bring back with them.",
-            answer=NewCode,
-            example={"sub": "42", "purpose": "login"},
-            answer_example=_NEW | {"code": "012345"},
-        ),
-        operation(
+        _call(
+            api,
             "/app/code/verify",
             api.verify_code,
             VerifyCodeRequest,
             "token:introspect",
-            (409, 429),
+            409,
+            429,
             summary="Verify a code",
             detail="Five guesses a challenge, and twenty an hour a subject. Success uses it up.",
             answer=Admitted,
             example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
             answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
         ),
-        operation(
+    ]
+
+
+def _ending(api: API) -> list[Operation]:
+    return [
+        _call(
+            api,
+            "/app/revoke",
+            api.revoke,
+            RevokeRequest,
+            "token:revoke",
+            409,
+            summary="Revoke tokens",
+            detail="One token, or all of a subject, a session or a client.",
+            answer=Done,
+            example={"sub": "42"},
+            answer_example={"status_code": 200, "status": True},
+        ),
+        _call(
+            api,
             "/app/clear/all/tokens",
             api.purge,
             Request,

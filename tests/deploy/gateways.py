@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -145,7 +146,7 @@ class _Echo(BaseHTTPRequestHandler):
 
 
 @dataclass
-class Gateway:
+class Gateway(ABC):
     """A gateway's process, in a directory of its own, before `signer` and `application` (ports)."""
 
     directory: Path
@@ -158,9 +159,9 @@ class Gateway:
     #: Whether it asks /auth, and not /oauth/introspect.
     asks: ClassVar[bool] = True
 
+    @abstractmethod
     def command(self, program: str) -> list[str]:
         """How to run it in the foreground; writes its files before."""
-        raise NotImplementedError
 
     @classmethod
     def program(cls) -> str | None:

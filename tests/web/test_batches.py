@@ -150,6 +150,21 @@ class TestRotate:
             for token in (service.issue(), Signer(KEY).issue(client_id="app")):
                 assert service.call("POST", "/app/rotate", {"token": token}).status == 401
 
+    def test_it_takes_what_validating_takes_and_the_end_of_the_session(self, two_workers: Service) -> None:
+        """`bind`, `aud` and `purpose` as the token has them; `session_ttl` from the first token."""
+        demands = {"purpose": "session", "aud": "web", "bind": "state"}
+        token = two_workers.issue(**demands, ttl=900)
+        first = two_workers.call("POST", "/app/valid", {"token": token, **demands}).json["claims"]
+        for missing in demands:
+            body = {"token": token} | {name: value for name, value in demands.items() if name != missing}
+            assert two_workers.call("POST", "/app/rotate", body).status == 409
+        reply = two_workers.call("POST", "/app/rotate", {"token": token, **demands, "session_ttl": 600})
+        assert reply.json["exp"] == first["iat"] + 600
+        claims = two_workers.call("POST", "/app/valid", {"token": reply.json["token"], **demands}).json[
+            "claims"
+        ]
+        assert claims["auth_time"] == first["iat"]
+
     def test_the_answer_names_the_session(self, two_workers: Service) -> None:
         """By which it can be ended, whatever became of the token."""
         answer = two_workers.call("POST", "/app/rotate", {"token": two_workers.issue()}).json
@@ -194,6 +209,20 @@ class TestCodes:
             answers = Counter(pool.map(guess, [wrong] * 50))
         assert answers == {(409, "code_wrong"): 5, (429, "attempts_exceeded"): 45}
         assert guess(issued["code"]) == (429, "attempts_exceeded")
+
+    def test_a_subject_has_twenty_guesses_over_all_its_challenges(self, two_workers: Service) -> None:
+        """The right code of the fifth is refused, in both processes."""
+        while time.time() % 3600 > 3580:  # they are counted by the hour
+            time.sleep(1)
+        for _ in range(4):
+            issued = two_workers.call("POST", "/app/code", {"sub": "c6"}).json
+            wrong = f"{(int(issued['code']) + 1) % 1_000_000:06d}"
+            body = {"token": issued["token"], "code": wrong}
+            assert {two_workers.call("POST", "/app/code/verify", body).status for _ in range(5)} == {409}
+        issued = two_workers.call("POST", "/app/code", {"sub": "c6"}).json
+        body = {"token": issued["token"], "code": issued["code"]}
+        reply = two_workers.call("POST", "/app/code/verify", body)
+        assert (reply.status, reply.json["code"]) == (429, "attempts_exceeded")
 
     def test_a_wrong_code_says_how_many_guesses_are_left(self, two_workers: Service) -> None:
         """And no more of the challenge."""

@@ -331,6 +331,21 @@ class TestTryItOut:
         try_out(browser, "/app/token")
         assert execute(browser)[0] == "401"
 
+    @pytest.mark.parametrize("page", PAGES)
+    def test_title_and_description_are_seen(
+        self, chromium: Chrome, tmp_path_factory: pytest.TempPathFactory, page: str
+    ) -> None:
+        """APP_TITLE and APP_DESCRIPTION, as text: what is markup in them does nothing."""
+        settings = {"APP_TITLE": TITLE, "APP_DESCRIPTION": "Tokens of ours.<script>document.title=1</script>"}
+        with Service(tmp_path_factory.mktemp("seen"), settings) as service:
+            browser = Browser(chromium, service)
+            browser.open(page)
+            text = str(browser.script("return document.body.innerText"))
+            assert TITLE in text
+            assert "Tokens of ours." in text
+            assert browser.script("return document.title") == TITLE
+            assert not browser.complaints()
+
     def test_the_development_service_needs_none(self, chromium: Chrome, development: Service) -> None:
         """Its guard lets a page of its own call it."""
         browser = Browser(chromium, development)
