@@ -2,4 +2,6 @@ import sys
 
 from .cli import main
 
-sys.exit(main())
+# Workers that are spawned import this module, too.
+if __name__ == "__main__":
+    sys.exit(main())

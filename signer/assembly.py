@@ -2,34 +2,57 @@
 
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from .audit import AuditTrail
 from .errors import ConfigurationError, KeyInvalid
+from .events import Hook
 from .keys import PRODUCTION_LINE, KeyRing, generate_key
-from .settings import Settings
+from .settings import AUDIT_OFF, Settings
 from .signer import Signer
 from .stores import Store, open_store
 from .stores.opening import MEMORY_URL, sqlite_path
 
 
 class Assembly(NamedTuple):
-    """A Signer, and its list, which whoever assembled it closes."""
+    """A Signer, its list and its audit trail (None where there is none), which whoever assembled them
+    closes."""
 
     signer: Signer
     store: Store
+    trail: AuditTrail | None
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self.store.close()
+        if self.trail:
+            self.trail.close()
 
 
-def assemble(settings: Settings, *, create: bool = True) -> Assembly:
-    """Open the list and make the Signer. With `create` False a list that is missing is an error.
+def assemble(
+    settings: Settings,
+    *,
+    create: bool = True,
+    hooks: Sequence[Hook] = (),
+    watched: Callable[[Store], Store] = lambda store: store,
+) -> Assembly:
+    """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error.
+
+    `hooks` are told of every call, after the audit trail; `watched` makes of the list the one that is used.
 
     Raises:
-        ConfigurationError: keys or list are set up wrongly.
+        ConfigurationError: keys, list or audit trail are set up wrongly.
         StoreError: the list cannot be opened.
     """
-    store = open_store(settings.database_url, create=create)
-    try:
+    with ExitStack() as opened:
+        trail = _trail(settings)
+        if trail:
+            opened.callback(trail.close)
+        store = watched(open_store(settings.database_url, create=create))
+        opened.callback(store.close)
         signer = Signer(
             keys_of(settings),
             store,
@@ -37,11 +60,16 @@ def assemble(settings: Settings, *, create: bool = True) -> Assembly:
             max_ttl=settings.token_max_ttl_minutes * 60,
             leeway=settings.token_leeway_seconds,
             grace=settings.token_grace_seconds,
+            hooks=[trail, *hooks] if trail else hooks,
         )
-    except BaseException:
-        store.close()
-        raise
-    return Assembly(signer, store)
+        opened.pop_all()
+        return Assembly(signer, store, trail)
+
+
+def _trail(settings: Settings) -> AuditTrail | None:
+    if settings.audit_log == AUDIT_OFF:
+        return None
+    return AuditTrail(settings.audit_log, validations=settings.audit_validations)
 
 
 def keys_of(settings: Settings) -> KeyRing:

@@ -21,10 +21,12 @@
     ├── CallerError                 the caller may not do this
     │   ├── CredentialMissing       credential_missing
     │   ├── CredentialInvalid       credential_invalid
-    │   └── ScopeInsufficient       scope_insufficient
+    │   ├── ScopeInsufficient       scope_insufficient
+    │   └── RateLimited             rate_limited
     ├── SystemUnavailable           the machine cannot answer; refuse, and try again
     │   ├── StoreError              store_unavailable
-    │   └── ClockError              clock_unreliable
+    │   ├── ClockError              clock_unreliable
+    │   └── AuditError              audit_unavailable
     └── ConfigurationError          configuration_invalid; the operator's to mend
         ├── KeyInvalid              key_invalid
         └── StoreRequired           store_required
@@ -37,6 +39,7 @@ from typing import ClassVar
 
 __all__ = [
     "AttemptsExceeded",
+    "AuditError",
     "CallerError",
     "ClockError",
     "CodeWrong",
@@ -44,6 +47,7 @@ __all__ = [
     "CredentialInvalid",
     "CredentialMissing",
     "KeyInvalid",
+    "RateLimited",
     "RequestInvalid",
     "ScopeInsufficient",
     "SignerError",
@@ -234,6 +238,16 @@ class ScopeInsufficient(CallerError):
     code = "scope_insufficient"
 
 
+class RateLimited(CallerError):
+    """The caller asks too often (RATE_LIMIT). `retry_after` says in how many seconds it may again."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"Too many calls: try again in {retry_after} seconds.")
+        self.retry_after = retry_after
+
+
 class SystemUnavailable(SignerError):
     """The machine cannot answer now. Nothing was acknowledged, and a retry is safe."""
 
@@ -251,6 +265,12 @@ class ClockError(SystemUnavailable):
 
     code = "clock_unreliable"
     hint = "The system clock is wrong by years: set it, then try again."
+
+
+class AuditError(SystemUnavailable):
+    """The audit trail cannot be written, so that no change can be made. Validation goes on."""
+
+    code = "audit_unavailable"
 
 
 class ConfigurationError(SignerError):

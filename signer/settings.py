@@ -1,8 +1,9 @@
 """The settings; the only reader of the environment."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
@@ -20,6 +21,12 @@ _COOKIE: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
 _ISSUER: Final = r"https?://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9A-Za-z._~-]+)*"
 _LINE: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}"
 _LINES: Final = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,4000}"
+#: What a browser sends as Origin (RFC 6454, section 6.2): no path, no default port.
+_ORIGIN: Final = r"https?://([0-9a-z.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
+#: As in the notation of the library `limits`, which counts; see web/limits.py.
+_RATE: Final = r"[1-9][0-9]{0,8} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?"
+AUDIT_OFF: Final = "off"
+LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
@@ -46,6 +53,15 @@ class Settings(Struct, frozen=True, kw_only=True):
     app_title: str = "signer"
     app_description: str = "Stateless signed tokens: issue, validate, revoke."
     log_level: str = "info"
+    log_format: str = "text"
+    #: "stdout", "off", or a file.
+    audit_log: str = "stdout"
+    audit_validations: bool = False
+    #: Such as "100/minute"; "" for no limit.
+    rate_limit: str = ""
+    #: Addresses and networks whose forwarding headers are believed.
+    trusted_proxies: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -84,6 +100,31 @@ class Settings(Struct, frozen=True, kw_only=True):
             app_title=_text(environ, "APP_TITLE", default.app_title, _LINE, "text on one line"),
             app_description=_text(environ, "APP_DESCRIPTION", default.app_description, _LINES, "text"),
             log_level=_choice(environ, "LOG_LEVEL", default.log_level, LOG_LEVELS),
+            log_format=_choice(environ, "LOG_FORMAT", default.log_format, LOG_FORMATS),
+            audit_log=_text(
+                environ,
+                "AUDIT_LOG",
+                default.audit_log,
+                _LINE,
+                "stdout, off, or a file such as /var/log/signer/audit.log",
+            ),
+            audit_validations=_choice(environ, "AUDIT_VALIDATIONS", "false", ("true", "false")) == "true",
+            rate_limit=_text(
+                environ,
+                "RATE_LIMIT",
+                default.rate_limit,
+                f"{_RATE}( ?[;,] ?{_RATE})*",
+                "numbers of calls in a time, such as 100/minute or 10/second;1000/hour",
+            ),
+            trusted_proxies=_list(
+                environ, "TRUSTED_PROXIES", _network, "addresses or networks, such as 10.0.0.7,192.168.0.0/16"
+            ),
+            cors_origins=_list(
+                environ,
+                "CORS_ORIGINS",
+                _origin,
+                "origins such as https://app.example.org,https://example.org:8443",
+            ),
         )
         settings._check_together()
         return settings
@@ -140,6 +181,29 @@ def _integer(environ: Mapping[str, str], name: str, default: int, least: int, mo
     if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
         raise ConfigurationError(f"{name} must be a whole number from {least} to {most}, such as {default}.")
     return int(text)
+
+
+T = TypeVar("T")
+
+
+def _list(environ: Mapping[str, str], name: str, parsed: Callable[[str], T], wanted: str) -> tuple[T, ...]:
+    listed = environ.get(name, "")
+    try:
+        return tuple(parsed(item.strip()) for item in listed.split(",")) if listed.strip() else ()
+    except ValueError:
+        raise ConfigurationError(f"{name} must be {wanted}.") from None
+
+
+def _network(text: str) -> str:
+    # Strictly: 10.0.0.7/8 may mean the one machine, and would trust millions.
+    ip_network(text)
+    return text
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(_ORIGIN, text):
+        raise ValueError
+    return text
 
 
 def _choice(environ: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from hmac import compare_digest
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from .errors import (
     TokenRotated,
     TokenUsed,
 )
+from .events import Hook, Hooks, Operation
 from .keys import Key, KeyRing
 from .requests import (
     CODE_TTL,
@@ -85,6 +86,7 @@ class Signer:
         grace: seconds in which a token that was rotated is still good, and rotating it again gives the same
             successor.
         clock: seconds since 1970, UTC.
+        hooks: who is told of every call; see events.Hook. One that refuses a change is heeded.
 
     Raises:
         KeyInvalid: a key is missing, short or given twice.
@@ -104,7 +106,9 @@ class Signer:
         leeway: int = DEFAULT_LEEWAY,
         grace: int = DEFAULT_GRACE,
         clock: Callable[[], float] = time.time,
+        hooks: Iterable[Hook] = (),
     ) -> None:
+        self._hooks = Hooks(hooks)
         self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
         self._store = store
         self._max_ttl: int = converted(max_ttl, Ttl, "max_ttl")
@@ -159,23 +163,27 @@ class Signer:
         Raises:
             As issue.
         """
-        check_data(request.data)
-        if request.max_uses is not None:
-            self._required_store()
-        iat = int(self._admission.now())
-        claims = Claims(
-            jti=secrets.token_urlsafe(16),
-            exp=iat + self._life(request.ttl),
-            purpose=request.purpose,
-            sub=request.sub,
-            scope=request.scope,
-            aud=request.aud,
-            client_id=converted(client_id, Name | None, "client_id"),
-            sid=request.sid,
-            data=request.data,
-            max_uses=request.max_uses,
-        )
-        return self._sealed(self._admission.in_generation(claims), iat, request.bind)
+        with self._hooks.operation("issue") as told:
+            check_data(request.data)
+            if request.max_uses is not None:
+                self._required_store()
+            iat = int(self._admission.now())
+            claims = Claims(
+                jti=secrets.token_urlsafe(16),
+                exp=iat + self._life(request.ttl),
+                purpose=request.purpose,
+                sub=request.sub,
+                scope=request.scope,
+                aud=request.aud,
+                client_id=converted(client_id, Name | None, "client_id"),
+                sid=request.sid,
+                data=request.data,
+                max_uses=request.max_uses,
+            )
+            issued = self._sealed(self._admission.in_generation(claims), iat, request.bind)
+            told.about(issued.claims)
+            told.begin()
+            return issued
 
     def validate(
         self,
@@ -203,11 +211,8 @@ class Signer:
             StoreRequired: a token with `max_uses`, and no list to count them.
             RequestInvalid: an argument of the caller's cannot be, such as a `max_age` of NaN.
         """
-        claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
-        check_proof(claims)
-        check_audience(claims, aud)
-        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
-        return claims
+        with self._hooks.operation("validate") as told:
+            return self.check(told, token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
 
     def introspect(
         self,
@@ -225,12 +230,8 @@ class Signer:
             TokenPurposeWrong: it is a challenge, which proves nothing before its code is verified.
             As validate.
         """
-        claims = self._codec.decode_any(token)
-        check_proof(claims)
-        if aud is not None:
-            check_audience(claims, aud)
-        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
-        return claims
+        with self._hooks.operation("validate") as told:
+            return self.check(told, token, purpose=None, scope=scope, aud=aud, bind=bind, max_age=max_age)
 
     def consume(
         self,
@@ -248,13 +249,17 @@ class Signer:
             TokenUsed: somebody else had the last use.
             As validate, and StoreRequired.
         """
-        store = self._required_store()
-        claims = self.validate(token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
-        limit = claims.max_uses or 1
-        uses = store.use(names.row(claims), claims.exp, limit)
-        if uses is None:
-            raise TokenUsed
-        return Use(claims, limit - uses)
+        with self._hooks.operation("consume") as told:
+            store = self._required_store()
+            claims = self.check(
+                told, token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
+            )
+            limit = claims.max_uses or 1
+            told.begin()
+            uses = store.use(names.row(claims), claims.exp, limit)
+            if uses is None:
+                raise TokenUsed
+            return Use(claims, limit - uses)
 
     def rotate(
         self,
@@ -286,25 +291,27 @@ class Signer:
             ScopeInsufficient: it is another client's.
             As validate, and StoreRequired.
         """
-        store = self._required_store()
-        claims = self._codec.decode(token, converted(purpose, Purpose, "purpose"))
-        _check_owner(claims, client_id)
-        check_proof(claims)
-        if claims.max_uses is not None:
-            raise TokenNotRotatable
-        check_audience(claims, aud)
-        longest = converted(session_ttl, Ttl | None, "session_ttl") or self._max_ttl
-        end = started(claims) + min(longest, self._max_ttl)
-        self._admit_or_end(claims, bind)
-        now = int(self._admission.now())
-        if now >= end:
-            raise TokenExpired
-        # Made once for nothing: one that would be too long must be known before the token is traded.
-        self._sealed(successor(claims, now, end), now, bind)
-        rotated_at = store.rotate(names.row(claims), claims.exp, now)
-        if rotated_at is None:
-            raise TokenUsed
-        return self._sealed(successor(claims, rotated_at, end), rotated_at, bind)
+        with self._hooks.operation("rotate") as told:
+            store = self._required_store()
+            claims = told.about(self._codec.decode(token, converted(purpose, Purpose, "purpose")))
+            _check_owner(claims, client_id)
+            check_proof(claims)
+            if claims.max_uses is not None:
+                raise TokenNotRotatable
+            check_audience(claims, aud)
+            longest = converted(session_ttl, Ttl | None, "session_ttl") or self._max_ttl
+            end = started(claims) + min(longest, self._max_ttl)
+            self._admit_or_end(claims, bind)
+            now = int(self._admission.now())
+            if now >= end:
+                raise TokenExpired
+            # Made once for nothing: one that would be too long must be known before the token is traded.
+            self._sealed(successor(claims, now, end), now, bind)
+            told.begin()
+            rotated_at = store.rotate(names.row(claims), claims.exp, now)
+            if rotated_at is None:
+                raise TokenUsed
+            return self._sealed(successor(claims, rotated_at, end), rotated_at, bind)
 
     def issue_code(
         self,
@@ -350,16 +357,19 @@ class Signer:
             AttemptsExceeded: no guess is left, for the challenge or its subject. TokenUsed: it was answered.
             As validate, and StoreRequired.
         """
-        store = self._required_store()
-        claims = self._codec.decode(token, CODE_PREFIX + converted(purpose, CodePurpose, "purpose"))
-        guess = converted(code, Code, "code")
-        self._admission.admit(claims)
-        attempts_left = count_attempt(store, claims, self._admission.now())
-        if not compare_digest(self._code(claims), guess):
-            raise CodeWrong(attempts_left)
-        if store.use(names.row(claims), claims.exp, 1) is None:
-            raise TokenUsed
-        return replace(claims, purpose=purpose)
+        with self._hooks.operation("verify_code") as told:
+            store = self._required_store()
+            expected = CODE_PREFIX + converted(purpose, CodePurpose, "purpose")
+            claims = told.about(self._codec.decode(token, expected))
+            guess = converted(code, Code, "code")
+            self._admission.admit(claims)
+            attempts_left = count_attempt(store, claims, self._admission.now())
+            if not compare_digest(self._code(claims), guess):
+                raise CodeWrong(attempts_left)
+            told.begin()
+            if store.use(names.row(claims), claims.exp, 1) is None:
+                raise TokenUsed
+            return replace(claims, purpose=purpose)
 
     def purpose_key(self, purpose: str) -> str:
         """The key of one purpose as text, for a Verifier elsewhere. Whoever has it can check, and also make,
@@ -383,19 +393,21 @@ class Signer:
             ScopeInsufficient: it is another client's.
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, StoreRequired, SystemUnavailable.
         """
-        store = self._required_store()
-        claims = self._codec.decode_any(token)
-        _check_owner(claims, client_id)
-        # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
-        if claims.exp >= store.lookup(names.row(claims), claims.exp, ()).horizon:
-            store.revoke(names.row(claims), claims.exp)
-        # Looked up again: it may have been rotated up to the moment it was revoked.
-        entry = store.lookup(names.row(claims), claims.exp, names.chain_groups(claims))
-        # Once is enough: a second time would end what began since under the same `sid`.
-        is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
-        if may_have_kin(claims, entry) and not is_ended:
-            self._advance(names.by_chain(claims))
-        return claims
+        with self._hooks.operation("revoke") as told:
+            store = self._required_store()
+            claims = told.about(self._codec.decode_any(token))
+            _check_owner(claims, client_id)
+            told.begin()
+            # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
+            if claims.exp >= store.lookup(names.row(claims), claims.exp, ()).horizon:
+                store.revoke(names.row(claims), claims.exp)
+            # Looked up again: it may have been rotated up to the moment it was revoked.
+            entry = store.lookup(names.row(claims), claims.exp, names.chain_groups(claims))
+            # Once is enough: a second time would end what began since under the same `sid`.
+            is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
+            if may_have_kin(claims, entry) and not is_ended:
+                self._advance(names.by_chain(claims))
+            return claims
 
     def revoke_jti(self, jti: str) -> None:
         """The same by the token's id, for those who kept no more; its rows stay as long as a subject's. It
@@ -404,8 +416,8 @@ class Signer:
         Raises:
             RequestInvalid: no token has such an id. StoreRequired, SystemUnavailable.
         """
-        self._advance(names.by_session(converted(jti, Jti, "jti")))
-        self._advance(names.by_jti(jti))
+        converted(jti, Jti, "jti")
+        self._revoke_groups(names.by_session(jti), names.by_jti(jti), jti=jti)
 
     def revoke_subject(self, sub: str) -> None:
         """Refuse every token of this subject issued until now, in one row; later ones are good at once.
@@ -414,15 +426,15 @@ class Signer:
         Raises:
             RequestInvalid: no token has such a subject. StoreRequired, SystemUnavailable.
         """
-        self._advance(names.by_subject(converted(sub, Subject, "sub")))
+        self._revoke_groups(names.by_subject(converted(sub, Subject, "sub")), sub=sub)
 
     def revoke_session(self, sid: str) -> None:
         """The same for every token of a session (`sid`)."""
-        self._advance(names.by_session(converted(sid, Name, "sid")))
+        self._revoke_groups(names.by_session(converted(sid, Name, "sid")), sid=sid)
 
     def revoke_client(self, client_id: str) -> None:
         """The same for every credential of a client, and every token it issued."""
-        self._advance(names.by_client(converted(client_id, Name, "client_id")))
+        self._revoke_groups(names.by_client(converted(client_id, Name, "client_id")), client_id=client_id)
 
     def purge(self) -> int:
         """Delete the rows of tokens that have expired, in small steps; return how many.
@@ -430,16 +442,28 @@ class Signer:
         Raises:
             StoreRequired. SystemUnavailable: what was deleted until then stays deleted, and rightly.
         """
-        total = step = self.purge_step()
-        while step == PURGE_STEP:
-            time.sleep(PURGE_PAUSE)
-            step = self.purge_step()
+        total = 0
+        for step in self.purge_steps():
             total += step
+            time.sleep(PURGE_PAUSE)
         return total
 
-    def purge_step(self) -> int:
-        """Delete up to 1000 of those rows; fewer than that means there are no more."""
-        return self._required_store().purge(int(self._admission.now()) - self._leeway - PURGE_MARGIN)
+    def purge_steps(self) -> Iterator[int]:
+        """The same, one step of up to 1000 rows for each number; pause between them, so that others get to
+        write.
+
+        Raises:
+            As purge.
+        """
+        with self._hooks.operation("purge") as told:
+            store = self._required_store()
+            rows, step = 0, PURGE_STEP
+            told.begin()
+            while step == PURGE_STEP:
+                step = store.purge(int(self._admission.now()) - self._leeway - PURGE_MARGIN)
+                rows += step
+                told.note(rows=rows)
+                yield step
 
     def ping(self) -> None:
         """Return only if the clock can be right and the list can be read and written, and is intact. May
@@ -462,19 +486,70 @@ class Signer:
         """
         return Unverified(self._codec.read(token))
 
+    @property
+    def hooks(self) -> Hooks:
+        """Who is told of every call."""
+        return self._hooks
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys it signs and verifies with."""
+        return self._codec.keys
+
+    def check(
+        self,
+        within: Operation,
+        token: str,
+        *,
+        purpose: str | None,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+    ) -> Claims:
+        """validate, or introspect where `purpose` is None, as a part of a call that has more rules: the hooks
+        are told of that call alone.
+
+        Raises:
+            As validate.
+        """
+        if purpose is None:
+            claims = within.about(self._codec.decode_any(token))
+        else:
+            claims = within.about(self._codec.decode(token, converted(purpose, Purpose, "purpose")))
+        check_proof(claims)
+        if purpose is not None or aud is not None:
+            check_audience(claims, aud)
+        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
+        return claims
+
     def _admit_or_end(self, claims: Claims, bind: str | None) -> None:
         # Two hold a token that is traded again: one of them stole it.
         try:
             self._admission.admit(claims, bind=bind)
         except TokenRotated:
-            self._advance(names.by_chain(claims))
+            self._end_chain(claims)
             raise
         except TokenExpired:
             # It tells of a theft as well, until its row is purged.
             if not self._admission.is_rotated(claims):
                 raise
-            self._advance(names.by_chain(claims))
+            self._end_chain(claims)
             raise TokenRotated from None
+
+    def _end_chain(self, claims: Claims) -> None:
+        with self._hooks.operation("theft") as told:
+            told.about(claims)
+            told.begin()
+            self._advance(names.by_chain(claims))
+
+    def _revoke_groups(self, *groups: str, **about: str) -> None:
+        with self._hooks.operation("revoke") as told:
+            told.note(**about)
+            self._required_store()
+            told.begin()
+            for group in groups:
+                self._advance(group)
 
     def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
         if bind is not None:

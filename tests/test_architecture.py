@@ -13,16 +13,19 @@ from signer import errors
 PACKAGE = ROOT / "signer"
 #: Each module may import those before it, and no other of ours.
 ORDER = [
-    "errors", "claims", "requests", "keys", "codec", "names", "stores.base", "stores.memory", "stores.sqlite",
-    "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "", "cli", "__main__",
-    "web.answers", "web.problems", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
-    "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.protocol", "web.app", "web.server", "web",
+    "errors", "claims", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.memory", "stores.sqlite",
+    "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
+    "web.calls", "web.log", "web.limits", "web.answers", "web.problems", "web.metrics", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
+    "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.protocol", "web.app", "web.supervisor", "web.server", "web",
+    "commands", "cli", "__main__",
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},
     "sqlite3": {"stores.sqlite"},
     "starlette": {name for name in ORDER if name.startswith("web.")} | {"starlette"},
-    "uvicorn": {"web.protocol", "web.server"},
+    "uvicorn": {"web.protocol", "web.app", "web.supervisor", "web.server"},
+    "prometheus_client": {"web.metrics"},
+    "limits": {"web.limits"},
 }
 
 
@@ -77,7 +80,7 @@ def test_each_outside_library_has_its_place() -> None:
 def test_only_settings_and_the_starters_see_the_environment() -> None:
     """settings.py reads it; whoever starts a program hands it over."""
     users = {name for name, path in MODULES.items() if "os.environ" in path.read_text()}
-    assert users == {"cli", "web.server"}
+    assert users == {"commands", "web.server"}
 
 
 def test_import_signer_loads_nothing_optional_and_touches_nothing(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def test_client_prints_a_credential_alone(tmp_path: Path, open_list: Callable[[s
 def test_what_cannot_be_is_one_line_on_standard_error(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    """Exit code 1, and nothing on standard output that could be taken for a credential."""
+    """Exit code 2, and nothing on standard output that could be taken for a credential."""
     made = cli(tmp_path, "client", *arguments, **SETTINGS)
-    assert (made.returncode, made.stdout) == (1, "")
+    assert (made.returncode, made.stdout) == (2, "")
     assert made.stderr.splitlines()[-1].startswith("signer: ")
     assert words in made.stderr
     assert "Traceback" not in made.stderr
@@ -70,6 +70,6 @@ def test_a_duration_is_a_number_and_a_unit(tmp_path: Path, ttl: str) -> None:
 def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     """No traceback, no key."""
     made = cli(tmp_path, "client", "x", "--scope", "read", "--ttl", "1d", SECRET_KEY="short-secret")
-    assert (made.returncode, made.stdout, made.stderr.count("\n")) == (1, "", 1)
+    assert (made.returncode, made.stdout, made.stderr.count("\n")) == (2, "", 1)
     assert "short-secret" not in made.stderr
     assert "python -m signer keygen" in made.stderr

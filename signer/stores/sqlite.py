@@ -20,6 +20,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ..errors import StoreError
+from ..files import sync_directory
 from .base import MAX_GROUPS, PURGE_STEP, Entry
 
 logger = logging.getLogger(__name__)
@@ -169,8 +170,11 @@ class SQLiteStore:
             return deleted
 
     def count(self) -> int:
-        with self._reading() as reader:
-            (rows,) = reader.execute(
+        self.lookup("", 0, ())  # an open list, in this process
+        # A connection of its own: it goes through the whole file, and look-ups must not wait for it.
+        with self._translated(), closing(_connect(self._path, self._timeout)) as connection:
+            self._check_identity()
+            (rows,) = connection.execute(
                 "SELECT (SELECT count(*) FROM tokens) + (SELECT count(*) FROM groups)"
             ).fetchone()
             return int(rows)
@@ -298,15 +302,7 @@ def _create(path: Path) -> None:
         with suppress(FileExistsError):
             os.link(draft, path)
             logger.warning("Made a new, empty list: %s", path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     finally:
         for suffix in _SUFFIXES:
             Path(f"{draft}{suffix}").unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from ..claims import Claims
+from .calls import CODE
 
 _encoder = msgspec.json.Encoder()
 #: Every answer speaks of tokens, and none is ever a page.
@@ -31,6 +33,25 @@ class Answer(Response):
         media_type: str | None = None,
     ) -> None:
         super().__init__(_encoder.encode(body), status_code, {**_HEADERS, **(headers or {})}, media_type)
+
+
+class Refusal(Answer):
+    """An answer that is an error, whose `code` the log and the metrics get, too."""
+
+    def __init__(
+        self,
+        code: str,
+        body: Any,
+        status_code: int,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> None:
+        super().__init__(body, status_code, headers, media_type)
+        self._code = code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CODE] = self._code
+        await super().__call__(scope, receive, send)
 
 
 class Done(Struct, frozen=True, kw_only=True):

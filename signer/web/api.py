@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec import Raw
 from starlette.requests import Request as HTTPRequest
@@ -12,7 +12,6 @@ from ..claims import Issued, scope_words
 from ..errors import CallerError, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
-from ..stores.base import PURGE_STEP
 from .answers import (
     Admitted,
     Answer,
@@ -39,8 +38,9 @@ from .bodies import (
     decoded,
     read,
 )
-from .callers import Caller, identify
-from .problems import refusal
+from .callers import Caller, Guard
+from .limits import ISSUE, VERIFY_CODE, Limits
+from .problems import problem, refusal
 from .writer import Writer
 
 B = TypeVar("B", bound=Request)
@@ -48,13 +48,36 @@ Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
 Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 
-class API:
-    """The service's calls on one Signer. Look-ups are a few microseconds and run in the event loop."""
+_NO_METRICS: Final = (
+    "One worker of several has its own metrics only: start them with python app.py, or name an empty folder"
+    " for all in PROMETHEUS_MULTIPROC_DIR."
+)
 
-    def __init__(self, signer: Signer, writer: Writer, anonymous: Caller) -> None:
+
+class API:
+    """The service's calls on one Signer. Look-ups are a few microseconds and run in the event loop.
+
+    Args:
+        signer: does the work.
+        guard: says who may call.
+        writer: runs what waits for a disk.
+        limits: count what costs others something.
+        page: the metrics' text and media type; None where there is none.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        guard: Guard,
+        writer: Writer,
+        limits: Limits,
+        page: Callable[[str], tuple[bytes, str]] | None,
+    ) -> None:
         self._signer = signer
+        self._guard = guard
         self._writer = writer
-        self._anonymous = anonymous
+        self._limits = limits
+        self._page = page
         self._check: asyncio.Future[None] | None = None
 
     def endpoint(
@@ -64,19 +87,20 @@ class API:
         words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
-            caller = identify(request.headers, self._signer, self._anonymous)
-            caller.require(words)
+            caller = await self._guard.admit(request.headers, words)
             return await handler(caller, await read(request, body))
 
         return answer
 
     async def issue(self, caller: Caller, request: IssueRequest) -> Response:
         """POST /app/token"""
-        return Answer(self._granted(caller, request))
+        await self._limits.count(ISSUE)
+        return Answer(await self._writer.issue(self._granted, caller, request))
 
     async def issue_many(self, caller: Caller, request: BatchRequest) -> Response:
         """POST /app/tokens"""
-        return Answer(NewTokens(tokens=[self._outcome(caller, raw) for raw in request.tokens]))
+        await self._limits.count(ISSUE, len(request.tokens))
+        return Answer(await self._writer.issue(self._outcomes, caller, request.tokens))
 
     async def is_valid(self, request: HTTPRequest) -> Response:
         """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
@@ -129,11 +153,13 @@ class API:
 
     async def issue_code(self, caller: Caller, request: CodeRequest) -> Response:
         """POST /app/code"""
-        token, code, claims = self._signer.grant_code(request, caller.client_id)
+        await self._limits.count(ISSUE)
+        token, code, claims = await self._writer.issue(self._signer.grant_code, request, caller.client_id)
         return Answer(NewCode(token=token, code=code, jti=claims.jti, exp=claims.exp))
 
     async def verify_code(self, caller: Caller, request: VerifyCodeRequest) -> Response:
         """POST /app/code/verify"""
+        await self._limits.count(VERIFY_CODE)
         claims = await self._writer.run(
             self._signer.verify_code, request.token, request.code, purpose=request.purpose
         )
@@ -156,11 +182,11 @@ class API:
 
     async def purge(self, caller: Caller, request: Request) -> Response:
         """DELETE /app/clear/all/tokens"""
-        purged = step = await self._writer.run(self._signer.purge_step)
-        while step == PURGE_STEP:
-            await asyncio.sleep(PURGE_PAUSE)
-            step = await self._writer.run(self._signer.purge_step)
+        steps = self._signer.purge_steps()
+        purged = 0
+        while (step := await self._writer.run(next, steps, None)) is not None:
             purged += step
+            await asyncio.sleep(PURGE_PAUSE)
         return Answer(Purged(purged=purged))
 
     async def healthz(self, request: HTTPRequest) -> Response:
@@ -175,10 +201,21 @@ class API:
         await asyncio.shield(self._check)
         return Answer(Health())
 
+    async def metrics(self, request: HTTPRequest) -> Response:
+        """GET /metrics"""
+        await self._guard.admit(request.headers, frozenset({"metrics:read"}))
+        if self._page is None:
+            return problem(503, "metrics_unavailable", _NO_METRICS)
+        text, media_type = await asyncio.to_thread(self._page, request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
+
     def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
         check_public(request.purpose)
         caller.require(scope_words(request.scope))
         return _new(self._signer.grant(request, caller.client_id))
+
+    def _outcomes(self, caller: Caller, requests: list[Raw]) -> NewTokens:
+        return NewTokens(tokens=[self._outcome(caller, raw) for raw in requests])
 
     def _outcome(self, caller: Caller, raw: Raw) -> Outcome:
         try:

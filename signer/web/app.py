@@ -1,8 +1,14 @@
 """The ASGI application."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -11,17 +17,21 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from ..assembly import assemble
+from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
 from ..keys import PRODUCTION_LINE
 from ..settings import Settings
 from ..stores.opening import MEMORY_URL
+from ..stores.timed import TimedStore
 from .api import API
-from .callers import DEVELOPER, Caller
+from .callers import DEVELOPER, Caller, Guard
 from .docs import docs_routes
 from .forward_auth import ForwardAuth
-from .middleware import DevelopmentGuard, RequestLog
+from .limits import Limits
+from .metrics import Metrics, Page
+from .middleware import CORS, DevelopmentGuard, RequestLog
 from .oauth import OAuth
 from .openapi import Document
 from .operations import operations
@@ -31,51 +41,86 @@ from .writer import Writer
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, is_worker: bool = False) -> ASGIApp:
+def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: Path | None = None) -> ASGIApp:
     """The service as an ASGI application, its list opened. One worker of several needs a list that is
-    there: a worker that restarts after the list was lost must not go on with an empty one.
+    there: a worker that restarts after the list was lost must not go on with an empty one. It needs a folder
+    for the metrics of all, too, or it has none.
 
     Raises:
         ConfigurationError, StoreError: the service cannot start.
     """
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
-    signer, store = assemble(settings, create=not is_worker)
+    metrics = Metrics(metrics_folder)
+    assembly = assemble(
+        settings,
+        create=not is_worker,
+        hooks=[metrics],
+        watched=partial(TimedStore, observe=metrics.store),
+    )
+    signer = assembly.signer
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    writer = Writer()
-    api = API(signer, writer, anonymous)
-    oauth = OAuth(signer, writer, anonymous, settings.issuer)
+    limits = Limits(settings.rate_limit)
+    guard = Guard(signer, anonymous, limits)
+    writer = Writer(metrics.change_waits, issues_wait=bool(assembly.trail and assembly.trail.may_wait))
+    # A worker that knows of no folder would tell its own part for the whole.
+    page = None if is_worker and not metrics_folder else Page(metrics, assembly.store, signer.keys)
+    api = API(signer, guard, writer, limits, page)
+    oauth = OAuth(signer, guard, writer, limits, settings.issuer)
     served = operations(api, oauth, ForwardAuth(signer, settings.auth_cookie))
     document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        if settings.is_development:
-            _warn()
-        yield
-        await writer.close()
-        store.close()
-
-    guard = [Middleware(DevelopmentGuard)] if settings.is_development else []
     app = Starlette(
         routes=[
             *(operation.route for operation in served),
             Route("/openapi.json", document.endpoint),
             *docs_routes(settings.app_title),
         ],
-        middleware=guard,
+        middleware=[Middleware(DevelopmentGuard)] if settings.is_development else [],
         exception_handlers={
             SignerError: on_signer_error,
             HTTPException: on_http_error,
             ClientDisconnect: on_disconnect,
             Exception: on_bug,
         },
-        lifespan=lifespan,
+        lifespan=_lifespan(settings, assembly, writer),
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
-    # Around all of it, Starlette's own handling of bugs too: the answer 500 needs its request id most.
-    return RequestLog(app)
+    return _surrounded(app, settings, metrics)
+
+
+def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
+    if settings.cors_origins:
+        app = CORS(app, settings.cors_origins)
+    # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
+    app = RequestLog(app, metrics)
+    if settings.trusted_proxies:
+        # uvicorn and Starlette write the one interface in types of their own.
+        app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxies)))
+    return app
+
+
+def _lifespan(
+    settings: Settings, assembly: Assembly, writer: Writer
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if settings.is_development:
+            _warn()
+        # Servers in threads get no signals.
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _on_hangup, assembly)
+        yield
+        await writer.close()
+        assembly.close()
+
+    return lifespan
+
+
+def _on_hangup(assembly: Assembly) -> None:
+    # Also without a trail: unheeded, the signal would end the process.
+    if assembly.trail:
+        assembly.trail.reopen()
 
 
 class _Text(StringConvertor):

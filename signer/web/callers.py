@@ -9,8 +9,11 @@ from starlette.datastructures import Headers
 
 from ..claims import CLIENT_PURPOSE, Claims, scope_words
 from ..errors import CredentialInvalid, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
+from ..events import Operation
 from ..signer import Signer
 from .bodies import Form
+from .calls import current
+from .limits import FAILED, Limits
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -42,35 +45,74 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 DEVELOPER: Final = Caller(is_developer=True)
+#: In log and audit trail; no client's id can hold a colon.
+_DEVELOPER_NAME: Final = "signer:development"
 #: Of requests whose credential can stand in the header only.
 NO_FORM: Final = Form()
 
 
-def identify(headers: Headers, signer: Signer, anonymous: Caller, form: Form = NO_FORM) -> Caller:
-    """The caller a request's credential names; `anonymous` where there is none.
+class Guard:
+    """Lets whoever may do it pass.
 
     A credential comes as `Authorization: Bearer …`, or as Basic with the client id as user and the
     credential as password, each percent-encoded or not (RFC 6749, section 2.3.1, which clients disagree on),
     or as a form's `client_secret` beside its `client_id`.
 
-    Raises:
-        CredentialInvalid: it is not valid now, or another client's, or there are several headers.
-        RequestInvalid: it comes in header and form (RFC 6749, section 2.3).
-        SystemUnavailable: it cannot be checked.
+    Args:
+        signer: checks credentials; its hooks are told of every caller.
+        anonymous: who a caller without a credential is.
+        limits: count the credentials that are refused.
     """
-    values = headers.getlist("authorization")
-    if values and form.client_secret is not UNSET:
-        raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
-    if values:
-        client_id, credential = _from_header(values)
-    elif isinstance(form.client_secret, str):
-        client_id, credential = form.client_id or "", form.client_secret
-    else:
-        return anonymous
-    claims = _credential(signer, credential)
-    if {client_id, form.client_id} - {None, UNSET, claims.client_id}:
-        raise CredentialInvalid
-    return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
+
+    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits) -> None:
+        self._signer = signer
+        self._anonymous = anonymous
+        self._limits = limits
+
+    async def admit(self, headers: Headers, words: frozenset[str], form: Form = NO_FORM) -> Caller:
+        """The caller that a request's credential names, who holds these scopes.
+
+        Raises:
+            CredentialInvalid: it is not valid now, or another client's, or there are several headers.
+            RateLimited: it is not, and there were too many of these.
+            CredentialMissing, ScopeInsufficient: the caller lacks a scope.
+            RequestInvalid: it comes in header and form (RFC 6749, section 2.3).
+            SystemUnavailable: it cannot be checked.
+        """
+        with self._signer.hooks.operation("authenticate") as told:
+            try:
+                caller = self._identified(headers, form, told)
+            except CredentialInvalid:
+                await self._limits.count(FAILED)
+                raise
+            current().actor = _DEVELOPER_NAME if caller.is_developer else caller.client_id
+            caller.require(words)
+            return caller
+
+    def _identified(self, headers: Headers, form: Form, told: Operation) -> Caller:
+        values = headers.getlist("authorization")
+        if values and form.client_secret is not UNSET:
+            raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
+        if values:
+            client_id, credential = _from_header(values)
+        elif isinstance(form.client_secret, str):
+            client_id, credential = form.client_id or "", form.client_secret
+        else:
+            return self._anonymous
+        claims = self._credential(credential, told)
+        if {client_id, form.client_id} - {None, UNSET, claims.client_id}:
+            raise CredentialInvalid
+        return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
+
+    def _credential(self, credential: str, told: Operation) -> Claims:
+        try:
+            claims = self._signer.check(told, credential, purpose=CLIENT_PURPOSE)
+        except TokenError as error:
+            raise CredentialInvalid from error
+        # Known by the one name and revoked by the other: they must be the same.
+        if claims.client_id is None or claims.client_id != claims.sub:
+            raise CredentialInvalid
+        return claims
 
 
 def _from_header(values: list[str]) -> tuple[str | None, str]:
@@ -85,17 +127,6 @@ def _from_header(values: list[str]) -> tuple[str | None, str]:
             return unquote(client_id), unquote(credential)
         case _:
             raise CredentialInvalid
-
-
-def _credential(signer: Signer, credential: str) -> Claims:
-    try:
-        claims = signer.validate(credential, purpose=CLIENT_PURPOSE)
-    except TokenError:
-        raise CredentialInvalid from None
-    # Known by the one name and revoked by the other: they must be the same.
-    if claims.client_id is None or claims.client_id != claims.sub:
-        raise CredentialInvalid
-    return claims
 
 
 def _basic(value: str) -> str:

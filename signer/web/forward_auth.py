@@ -62,16 +62,17 @@ class ForwardAuth:
         return Answer(Done(), headers=_identity(claims))
 
     def _admitted(self, token: str, request: HTTPRequest) -> Claims:
-        claims = self._signer.introspect(token)
-        check_reusable(claims)
-        demands = request.query_params
-        if {*demands.getlist("purpose")} - {claims.purpose}:
-            raise TokenPurposeWrong
-        for aud in demands.getlist("aud"):
-            check_audience(claims, aud)
-        for scope in demands.getlist("scope"):
-            check_scope(claims, scope)
-        return claims
+        with self._signer.hooks.operation("validate") as told:
+            claims = self._signer.check(told, token, purpose=None)
+            check_reusable(claims)
+            demands = request.query_params
+            if {*demands.getlist("purpose")} - {claims.purpose}:
+                raise TokenPurposeWrong
+            for aud in demands.getlist("aud"):
+                check_audience(claims, aud)
+            for scope in demands.getlist("scope"):
+                check_scope(claims, scope)
+            return claims
 
 
 def _identity(claims: Claims) -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 import logging
 import re
-import secrets
 import time
+from collections.abc import Collection
 from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..keys import PRODUCTION_LINE
+from .calls import CODE, Call, began
+from .metrics import Metrics
 from .problems import problem
 
 logger = logging.getLogger(__name__)
@@ -20,6 +23,8 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 #: RFC 3986, section 3.2: an address of IPv6 in brackets, or a name, and a port.
 AUTHORITY: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]*)?")
 
+#: What pages of other origins may be allowed to read.
+_SHARED: Final = ("/app/", "/oauth/", "/.well-known/", "/openapi.json")
 #: What proxies and content networks add, under their many names.
 _FORWARDING: Final = re.compile(
     "^via$|forwarded|(client|real|user|connecting|cluster).?ip|^(cf|x-envoy|x-original)-"
@@ -27,38 +32,82 @@ _FORWARDING: Final = re.compile(
 
 
 class RequestLog:
-    """One line a request. The route's template stands in it, never the path, which may hold a token."""
+    """One line a request, and its part in the metrics. The route's template stands there, never the path,
+    which may hold a token."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = secrets.token_hex(8)
+        call = began(scope)
         status = 0  # no answer: the caller left
 
         async def tell(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                request_id = (b"x-request-id", str(call.request_id).encode())
+                message["headers"] = [*message["headers"], *call.headers, request_id]
             await send(message)
 
         try:
             await self.app(scope, receive, tell)
         finally:
-            route = scope.get("route")
-            logger.info(
-                "method=%s route=%s status=%d duration_ms=%.2f request_id=%s",
-                scope["method"] if scope["method"] in _METHODS else "OTHER",
-                route.path_format if route else "-",
-                status,
-                (time.perf_counter() - started) * 1000,
-                request_id,
-            )
+            self._note(scope, status, time.perf_counter() - started, call)
+
+    def _note(self, scope: Scope, status: int, seconds: float, call: Call) -> None:
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        route = scope.get("route")
+        template = route.path_format if route else "-"
+        code = scope.get(CODE, "")
+        self._metrics.request(method, template, status, seconds, code)
+        said = {
+            "method": method,
+            "route": template,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "code": code or "-",
+            "actor": call.actor or "-",
+            "address": call.address or "-",
+            "request_id": call.request_id,
+        }
+        logger.info("request", extra={"fields": said})
+
+
+class CORS:
+    """Lets pages of other origins read what the API answers (Fetch standard, CORS protocol).
+
+    Never at /auth: a gateway sends the browser's question about the application there, and to say yes would
+    let that pass without a token.
+
+    Args:
+        origins: of the pages, exactly as a browser writes them.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        self.app = app
+        self._shared = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST", "DELETE"),
+            allow_headers=("Authorization", "X-Request-ID"),
+            expose_headers=(
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "WWW-Authenticate",
+                "X-Request-ID",
+            ),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_shared = scope["type"] == "http" and _path(scope).startswith(_SHARED)
+        await (self._shared if is_shared else self.app)(scope, receive, send)
 
 
 class DevelopmentGuard:
@@ -82,6 +131,11 @@ class DevelopmentGuard:
             await refusal(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    # Without the prefix that a proxy took away.
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _is_local(scope: Scope) -> bool:

@@ -16,7 +16,8 @@ from ..requests import IssueRequest
 from ..signer import Signer
 from .answers import AccessToken, Answer, Ended, Inactive, Introspection, Metadata
 from .bodies import Form, TokenForm, TokenRequestForm, read_form
-from .callers import Caller, identify
+from .callers import Caller, Guard
+from .limits import ISSUE, Limits
 from .middleware import AUTHORITY
 from .problems import oauth_problem
 from .writer import Writer
@@ -33,10 +34,13 @@ class OAuth:
     """The endpoints on one Signer. `issuer` is the URL the service is known by; "" for the one it is
     called at."""
 
-    def __init__(self, signer: Signer, writer: Writer, anonymous: Caller, issuer: str = "") -> None:
+    def __init__(
+        self, signer: Signer, guard: Guard, writer: Writer, limits: Limits, issuer: str = ""
+    ) -> None:
         self._signer = signer
+        self._guard = guard
         self._writer = writer
-        self._anonymous = anonymous
+        self._limits = limits
         self._issuer = issuer
         #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
@@ -49,8 +53,7 @@ class OAuth:
 
         async def answer(request: HTTPRequest) -> Response:
             asked = await read_form(request, form)
-            caller = identify(request.headers, self._signer, self._anonymous, asked)
-            caller.require(words)
+            caller = await self._guard.admit(request.headers, words, asked)
             return await handler(request, caller, asked)
 
         return answer
@@ -69,7 +72,9 @@ class OAuth:
             return oauth_problem(400, "invalid_scope", "Ask for scopes that the credential may hand out.")
         scope = " ".join(sorted(words))
         # RFC 9068, section 2.2: where no user takes part, the subject is the client.
-        token, claims = self._signer.grant(IssueRequest(sub=caller.client_id, scope=scope), caller.client_id)
+        await self._limits.count(ISSUE)
+        asked = IssueRequest(sub=caller.client_id, scope=scope)
+        token, claims = await self._writer.issue(self._signer.grant, asked, caller.client_id)
         body = AccessToken(access_token=token, expires_in=claims.exp - claims.iat, scope=scope)
         return Answer(body, headers=_NO_CACHE)
 
@@ -77,8 +82,9 @@ class OAuth:
         """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
         neither a client's credential, nor what is to be used up."""
         try:
-            claims = self._signer.introspect(form.token)
-            check_reusable(claims)
+            with self._signer.hooks.operation("validate") as told:
+                claims = self._signer.check(told, form.token, purpose=None)
+                check_reusable(claims)
         except TokenError:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))

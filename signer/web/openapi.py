@@ -57,6 +57,8 @@ _JSON: Final = {
         {"type": "object", "additionalProperties": _JSON_REF},
     ]
 }
+#: Of the one answer that is text.
+_METRICS: Final = ("text/plain", "application/openmetrics-text")
 _IDENTITY: Final = {
     "X-Token-Subject": "`sub`, percent-encoded but for visible ASCII.",
     "X-Token-Scope": "`scope`",
@@ -193,7 +195,7 @@ def _errors(operation: Operation) -> Iterator[tuple[int, type[Struct]]]:
 
 
 def _types(operation: Operation) -> Iterator[type[Struct]]:
-    yield from _alternatives(operation.answer)
+    yield from () if operation.answer is str else _alternatives(operation.answer)
     yield from (operation.problem, operation.unavailable)
     if operation.body:
         yield operation.body
@@ -240,9 +242,9 @@ def _content(kind: Any, example: Any) -> dict[str, Any]:
 
 
 def _response(description: str, kind: Any, example: Any = None) -> dict[str, Any]:
-    content = _content(kind, example)
-    media_type = "application/problem+json" if kind is Problem else "application/json"
-    return {"description": description, "content": {media_type: content}}
+    content = {"schema": {"type": "string"}} if kind is str else _content(kind, example)
+    media_types = {Problem: ("application/problem+json",), str: _METRICS}.get(kind, ("application/json",))
+    return {"description": description, "content": dict.fromkeys(media_types, content)}
 
 
 def _headers(described: dict[str, str]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ _NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "ex
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One route. `answer` is the body of its 200, or several that it may be; `errors` are the statuses of
-    its refusals, whose body is `problem`; `scope` is what the caller's credential must hold."""
+    """One route. `answer` is the body of its 200, or several that it may be, or str for text; `errors` are
+    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold."""
 
     path: str
     tag: str
@@ -365,5 +365,16 @@ def _probes(api: API) -> list[Operation]:
             answer=Health,
             errors=(503,),
             summary="Can clock and list answer?",
+        ),
+        Operation(
+            path="/metrics",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.metrics,
+            summary="What was counted",
+            detail="In the format of Prometheus.",
+            answer=str,
+            scope="metrics:read",
+            errors=(*_CALLER, 503),
         ),
     ]

@@ -16,13 +16,14 @@ from ..errors import (
     CallerError,
     CodeWrong,
     CredentialInvalid,
+    RateLimited,
     RequestInvalid,
     ScopeInsufficient,
     SignerError,
     SystemUnavailable,
     TokenError,
 )
-from .answers import Answer, OAuthProblem, Outcome, Problem, Undecided
+from .answers import OAuthProblem, Outcome, Problem, Refusal, Undecided
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _STATUS: Final[dict[type[Exception], int]] = {
     TokenError: 409,
     RequestInvalid: 422,
     ScopeInsufficient: 403,
+    RateLimited: 429,
     CallerError: 401,
     SignerError: 500,
 }
@@ -49,7 +51,9 @@ _OAUTH: Final = {
     "credential_missing": "invalid_client",
     "credential_invalid": "invalid_client",
     "scope_insufficient": "insufficient_scope",
+    "rate_limited": "temporarily_unavailable",
     "store_unavailable": "temporarily_unavailable",
+    "audit_unavailable": "temporarily_unavailable",
     "clock_unreliable": "temporarily_unavailable",
     "internal_error": "server_error",
 }
@@ -91,30 +95,30 @@ async def on_disconnect(request: HTTPRequest, error: Exception) -> Response:
 
 def problem(
     status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any
-) -> Answer:
+) -> Refusal:
     """A problem document of RFC 9457 with our `code`; see answers.Problem for the other members."""
     title = HTTPStatus(status).phrase
     body = Problem(title=title, status=status, code=code, detail=detail, **members)
-    return Answer(body, status, headers, media_type="application/problem+json")
+    return Refusal(code, body, status, headers, media_type="application/problem+json")
 
 
 def oauth_problem(
-    status: int, error: str, description: str, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """An error of RFC 6749, section 5.2."""
+    status: int, error: str, description: str, headers: Mapping[str, str] | None = None, code: str = ""
+) -> Refusal:
+    """An error of RFC 6749, section 5.2; `code` is ours, where it has another name."""
     # In the characters that a description may have.
     description = re.sub(r"[^\x20\x21\x23-\x5b\x5d-\x7e]", "'", description.replace("…", "..."))
-    return Answer(OAuthProblem(error=error, error_description=description), status, headers)
+    return Refusal(code or error, OAuthProblem(error=error, error_description=description), status, headers)
 
 
 def _refused(
     request: HTTPRequest, status: int, code: str, detail: str, headers: dict[str, str], **members: Any
-) -> Answer:
+) -> Refusal:
     if not _route(request).startswith("/oauth/"):
         return problem(status, code, detail, headers, **members)
     # Section 5.2 has 400 for all that is wrong with a request.
     return oauth_problem(
-        400 if status in (415, 422) else status, _OAUTH.get(code, "invalid_request"), detail, headers
+        400 if status in (415, 422) else status, _OAUTH.get(code, "invalid_request"), detail, headers, code
     )
 
 
@@ -137,7 +141,7 @@ def _route(request: HTTPRequest) -> str:
     return route.path_format if route else ""
 
 
-def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
+def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Refusal:
     # What ails the machine is for its operator; paths and engines are no caller's business.
     logger.error("%s: %s", error.code, error)
     if _route(request).startswith("/auth"):
@@ -145,7 +149,7 @@ def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Answer:
     if not _route(request).startswith("/app/valid"):
         return _refused(request, 503, error.code, _UNAVAILABLE, _RETRY_AFTER)
     # These routes' `status` is the verdict, and where there is none it is no.
-    return Answer(Undecided(code=error.code, detail=_UNAVAILABLE), 503, _RETRY_AFTER)
+    return Refusal(error.code, Undecided(code=error.code, detail=_UNAVAILABLE), 503, _RETRY_AFTER)
 
 
 def challenge(error: str = "", scheme: str = "Bearer") -> dict[str, str]:
@@ -156,6 +160,8 @@ def challenge(error: str = "", scheme: str = "Bearer") -> dict[str, str]:
 
 
 def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
+    if isinstance(error, RateLimited):
+        return {"retry-after": str(error.retry_after)}
     if not isinstance(error, CallerError):
         return {}
     scheme = request.headers.get("authorization", "").partition(" ")[0].lower()

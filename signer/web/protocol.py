@@ -7,24 +7,43 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 #: Bytes of a message that are not body: request line, headers, chunk sizes and trailers. Counted by what
 #: arrives at once, so that somewhat more may pass.
 MAX_HEAD: Final = 64 * 1024
+#: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
+#: who sends one at this moment would otherwise find it closed.
+DRAIN_TIME: Final = 1.0
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
 
 
 class CappedProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory, and
-    takes trailers for headers: a credential that no proxy has looked at (RFC 9110, section 6.5.1)."""
+    """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory,
+    takes trailers for headers: a credential that no proxy has looked at (RFC 9110, section 6.5.1), and
+    closes connections at once when the server ends."""
 
     _head = 0
     _head_is_complete = False
+    _is_draining = False
+
+    def shutdown(self) -> None:
+        self._is_draining = True
+        if self._is_idle():
+            self.loop.call_later(DRAIN_TIME, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _close_if_idle(self) -> None:
+        if self._is_idle():
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
         super().data_received(data)
         if self._head > MAX_HEAD and not self.transport.is_closing():
             # Where an earlier request still waits for its answer, this one would be taken for it.
-            if self.cycle is None or self.cycle.response_complete:
+            if self._is_idle():
                 self.transport.write(_REFUSAL)
             self.transport.close()
 
@@ -39,6 +58,8 @@ class CappedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_complete = True
         super().on_headers_complete()
+        if self._is_draining and self.cycle is not None:
+            self.cycle.keep_alive = False  # the answer says so, and the next request goes elsewhere
 
     def on_body(self, body: bytes) -> None:
         self._head = max(self._head - len(body), 0)

@@ -1,9 +1,12 @@
 """Running the service: uvicorn with the settings it needs here."""
 
-import logging
 import multiprocessing
 import os
+import socket
 import sys
+import tempfile
+from pathlib import Path
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -12,10 +15,15 @@ from ..assembly import assemble
 from ..errors import SignerError
 from ..settings import Settings
 from .app import create_app
+from .log import configure_logging
+from .metrics import FOLDER_VARIABLE
 from .protocol import CappedProtocol
+from .supervisor import Supervisor
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
-SHUTDOWN_TIMEOUT = 10
+SHUTDOWN_TIMEOUT: Final = 10
+#: The first descriptor that a service manager hands over (sd_listen_fds(3)).
+_FIRST_PASSED: Final = 3
 
 
 def load() -> ASGIApp:
@@ -26,14 +34,20 @@ def load() -> ASGIApp:
     """
     try:
         settings = Settings.from_env(os.environ)
-        configure_logging(settings.log_level)
-        return create_app(settings, is_worker=multiprocessing.parent_process() is not None)
+        configure_logging(settings.log_level, settings.log_format)
+        folder = os.environ.get(FOLDER_VARIABLE)
+        return create_app(
+            settings,
+            is_worker=multiprocessing.parent_process() is not None,
+            metrics_folder=Path(folder) if folder else None,
+        )
     except SignerError as error:
         raise SystemExit(f"signer: {error}") from None
 
 
 def serve() -> None:
-    """Serve until a signal ends it.
+    """Serve until a signal ends it. SIGTERM ends it when what is under way is done, SIGHUP opens the audit
+    trail's file anew, and SIGUSR2 replaces the workers one by one, where there are several.
 
     Raises:
         SystemExit: it cannot start; the one line says why.
@@ -41,11 +55,11 @@ def serve() -> None:
     try:
         settings = Settings.from_env(os.environ)
         # The list is made here, before there are workers: one that restarts must find it, not make another.
-        assemble(settings).store.close()
+        assemble(settings).close()
     except SignerError as error:
         raise SystemExit(f"signer: {error}") from None
-    configure_logging(settings.log_level)
-    uvicorn.run(
+    configure_logging(settings.log_level, settings.log_format)
+    config = uvicorn.Config(
         "signer.web.server:load",
         factory=True,
         host=settings.host,
@@ -60,13 +74,28 @@ def serve() -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
     )
+    passed = _passed()
+    if settings.web_concurrency > 1:
+        _serve_with_workers(config, passed or [config.bind_socket()])
+    else:
+        server = uvicorn.Server(config)
+        server.run(sockets=passed)
+        if not server.started:
+            sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
-def configure_logging(level: str) -> None:
-    """One line a record on standard error, and no access log, whoever started the server."""
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
-    access = logging.getLogger("uvicorn.access")
-    access.handlers.clear()
-    access.propagate = False
+def _serve_with_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    # In memory where there is such a folder: a full disk would end a worker that writes to a mapped file.
+    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a new folder in it
+    with tempfile.TemporaryDirectory(prefix="signer-metrics-", dir=parent) as folder:
+        # Before there are workers: prometheus_client reads it when it is imported.
+        os.environ[FOLDER_VARIABLE] = folder
+        Supervisor(config, sockets, Path(folder)).run()
+
+
+def _passed() -> list[socket.socket] | None:
+    """The sockets that the service manager listens on for us, which stay open while we restart."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return [socket.socket(fileno=_FIRST_PASSED + number) for number in range(count)] or None

@@ -12,9 +12,9 @@ import pytest
 from service import Service
 
 LINE = re.compile(
-    r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO signer\.web\.middleware"
+    r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO signer\.web\.middleware request"
     r" method=(?P<method>\S+) route=(?P<route>\S+) status=(?P<status>\d+)"
-    r" duration_ms=\d+\.\d\d request_id=(?P<id>[0-9a-f]{16})$",
+    r" duration_ms=\d+\.\d{1,2} code=(?P<code>\S+) actor=(?P<actor>\S+) address=127\.0\.0\.1 request_id=(?P<id>[0-9a-f]{16})$",
     re.MULTILINE,
 )
 

@@ -1,0 +1,196 @@
+"""The audit trail: one JSON object a line for every change, written down before it is made.
+
+    {"time":"2026-11-24T15:04:05.678Z","request_id":"…","actor":"billing","address":"192.0.2.7",
+     "event":"consume","outcome":"ok","jti":"…","sub":"42","purpose":"reset","kid":"kHd3aP"}
+
+A change that is made has a line, whatever happens afterwards; one that fails after its line was written gets
+a second one, with the code of the error. So a crash may leave a line of a change that nobody was told of,
+and never a change without a line. Names are those of events.Event and events.Origin; what is not known is
+left out. A token is never in it.
+"""
+
+import json
+import logging
+import os
+import re
+import select
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import asdict
+
+from .errors import AuditError, ConfigurationError, CredentialMissing, RateLimited
+from .events import OK, Event, Origin, origin
+from .files import sync_directory
+
+logger = logging.getLogger(__name__)
+
+#: Instead of a file's name: standard output.
+STDOUT: Final = "stdout"
+#: Bytes of a line: what a pipe takes at once (PIPE_BUF), so that the lines of several workers do not mix.
+MAX_LINE: Final = 4096
+#: Seconds that a change waits for a reader of standard output that has fallen asleep.
+WRITE_TIMEOUT: Final = 5.0
+#: Of every value but `sub`: they are shorter where we issued the token.
+_MAX_VALUE: Final = 64
+_MAX_SUB: Final = 255
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+class AuditTrail:
+    """A Hook that keeps the trail.
+
+    Args:
+        target: a file's path, or STDOUT.
+        validations: write a line for every validation, too; without waiting for the disk.
+        clock: seconds since 1970, UTC.
+
+    Raises:
+        ConfigurationError: the file cannot be opened, or there is no standard output.
+    """
+
+    def __init__(
+        self, target: str, *, validations: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path = None if target == STDOUT else Path(target).absolute()
+        self._validations = validations
+        self._clock = clock
+        # One durable line at a time, and none while the file is exchanged under its descriptor.
+        self._lock = threading.Lock()
+        self._is_torn = False
+        self._is_failing = False
+        try:
+            self._descriptor = self._opened()
+        except OSError as error:
+            raise ConfigurationError(f"AUDIT_LOG: the audit trail cannot be opened: {error}.") from None
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a line waits for a disk."""
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
+    def before(self, event: Event) -> None:
+        """Write the line of a change, and return when it is durable.
+
+        Raises:
+            AuditError: it cannot be written.
+        """
+        try:
+            with self._lock:
+                if self._is_deleted():
+                    self._exchange()
+                self._write(event, WRITE_TIMEOUT)
+                if self.may_wait:
+                    _sync(self._descriptor)
+        except OSError as error:
+            raise AuditError(f"The audit trail cannot be written: {error}.") from error
+
+    def after(self, event: Event) -> None:
+        """Write a line where the change failed, a caller was refused, or validations are asked for."""
+        if not self._is_told(event):
+            return
+        try:
+            self._write(event, 0)
+            self._is_failing = False
+        except OSError as error:
+            # Once: this may be said of every request.
+            if not self._is_failing:
+                logger.error("The audit trail cannot be written: %s.", error)  # noqa: TRY400 - no traceback
+            self._is_failing = True
+
+    def reopen(self) -> None:
+        """Go on in a new file of the same name, after the old one was moved away (logrotate). Where that
+        cannot be opened, go on in the old one."""
+        try:
+            with self._lock:
+                self._exchange()
+        except OSError as error:
+            logger.error("The audit trail goes on in the old file: %s.", error)  # noqa: TRY400
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._path is not None:
+            os.close(self._descriptor)
+
+    def _is_told(self, event: Event) -> bool:
+        if event.is_change:
+            # What went well was told before; but for how much a purge found.
+            return event.outcome != OK or event.rows is not None
+        if event.name == "validate":
+            return self._validations
+        # Strangers could fill the disk with calls that show no credential at all, or too many wrong ones.
+        return event.outcome not in (OK, CredentialMissing.code, RateLimited.code)
+
+    def _opened(self) -> int:
+        if self._path is None:
+            # Where it was closed, its number may be that of the list by now.
+            if sys.stdout is None:
+                raise OSError("there is no standard output")
+            return sys.stdout.fileno()
+        # O_NONBLOCK: a named pipe that nobody reads is an error, not a start that hangs.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(self._path, flags, 0o600)
+        sync_directory(self._path.parent)
+        return descriptor
+
+    def _is_deleted(self) -> bool:
+        return self._path is not None and self.may_wait and os.fstat(self._descriptor).st_nlink == 0
+
+    def _exchange(self) -> None:
+        if self._path is not None:
+            new = self._opened()
+            # In place: whoever writes at this moment does so into the one file or the other.
+            os.dup2(new, self._descriptor, inheritable=False)
+            os.close(new)
+
+    def _write(self, event: Event, patience: float) -> None:
+        # Whatever is no file may have a reader who has stopped: writing would then wait for ever.
+        if not self.may_wait and not _is_writable(self._descriptor, patience):
+            raise BlockingIOError("nobody reads it")
+        line = b"\n" * self._is_torn + self._line(event)
+        self._is_torn = os.write(self._descriptor, line) < len(line)
+        if self._is_torn:
+            raise OSError("no space for the whole line")
+
+    def _line(self, event: Event) -> bytes:
+        moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        about = asdict(event)
+        source = origin.get(Origin())
+        told = {
+            "time": moment.replace("+00:00", "Z"),
+            "request_id": source.request_id,
+            "actor": source.actor,
+            "address": source.address,
+            "event": about.pop("name"),
+            **about,
+        }
+        line = _encoded(told, _MAX_SUB)
+        return line if len(line) <= MAX_LINE else _encoded(told, _MAX_VALUE)
+
+
+def _encoded(told: dict[str, object], longest_sub: int) -> bytes:
+    said = {
+        name: _defused(value, name, longest_sub) if isinstance(value, str) else value
+        for name, value in told.items()
+        if value is not None
+    }
+    # In ASCII: JSON escapes there all that a terminal might obey, or a reader take for the end of the line.
+    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+
+def _defused(value: str, name: str, longest_sub: int) -> str:
+    if name == "sub":
+        return value[:longest_sub]
+    return re.sub("[^ -~]", "?", value[:_MAX_VALUE])
+
+
+def _is_writable(descriptor: int, patience: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(patience * 1000))

@@ -1,0 +1,249 @@
+"""What the command line does, on the list and with the keys that the environment names."""
+
+import argparse
+import getpass
+import os
+import pwd
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
+
+from .assembly import assemble, keys_of
+from .audit import STDOUT, AuditTrail
+from .claims import Claims
+from .credentials import issue_credential
+from .errors import ClockError, ConfigurationError, SystemUnavailable
+from .events import Origin, origin
+from .keys import KeyRing, generate_key
+from .requests import IssueRequest, converted
+from .settings import AUDIT_OFF, Settings
+from .signer import PURGE_PAUSE, Signer
+
+#: Seconds between two words about a purge that takes long.
+_PROGRESS: Final = 1.0
+#: Characters of standard input: more than a token has.
+_MAX_INPUT: Final = 8192
+
+
+class Result(NamedTuple):
+    """What came of a command: all of it, and the one thing that is printed alone for people."""
+
+    said: dict[str, Any]
+    alone: str | None = None
+    exit_code: int = 0
+
+
+def keygen(options: argparse.Namespace) -> Result:
+    """A new secret. Needs no settings: it is how they are mended."""
+    key = generate_key()
+    return Result({"key": key}, key)
+
+
+def purpose_key(options: argparse.Namespace) -> Result:
+    """The key of one purpose."""
+    key = Signer(keys_of(_settings())).purpose_key(options.purpose)
+    return Result({"purpose": options.purpose, "key": key}, key)
+
+
+def client(options: argparse.Namespace) -> Result:
+    """A credential; the one command that makes a list where there is none."""
+    with _signer(create=True) as signer:
+        credential = issue_credential(signer, options.name, options.scope, options.ttl)
+        claims = signer.inspect(credential).unverified_claims  # our own
+    return Result({"client_id": options.name, "credential": credential, **_said(claims)}, credential)
+
+
+def issue(options: argparse.Namespace) -> Result:
+    """A token."""
+    names = ("purpose", "sub", "ttl", "scope", "aud", "sid", "data", "max_uses")
+    asked = {name: getattr(options, name) for name in names} | {"bind": _bind(options)}
+    with _signer() as signer:
+        token, claims = signer.grant(converted(asked, IssueRequest))
+    return Result({"token": token, **_said(claims)}, token)
+
+
+def validate(options: argparse.Namespace) -> Result:
+    """The claims of the token on standard input."""
+    token = _token()
+    with _signer() as signer:
+        demands = {
+            "scope": options.scope,
+            "aud": options.aud,
+            "bind": _bind(options),
+            "max_age": options.max_age,
+        }
+        if options.purpose is None:
+            claims = signer.introspect(token, **demands)
+        else:
+            claims = signer.validate(token, purpose=options.purpose, **demands)
+    return Result({"status": True, **_said(claims)})
+
+
+def consume(options: argparse.Namespace) -> Result:
+    """The claims of the token on standard input, used once more, and how many uses are left."""
+    token = _token()
+    with _signer() as signer:
+        use = signer.consume(
+            token,
+            purpose=options.purpose,
+            scope=options.scope,
+            aud=options.aud,
+            bind=_bind(options),
+            max_age=options.max_age,
+        )
+    return Result({"status": True, "uses_left": use.uses_left, **_said(use.claims)})
+
+
+def inspect(options: argparse.Namespace) -> Result:
+    """What the token on standard input says; neither key nor list is asked."""
+    claims = Signer(generate_key()).inspect(_token()).unverified_claims
+    return Result({"verified": False, **_said(claims)})
+
+
+def revoke(options: argparse.Namespace) -> Result:
+    """Refuse a token, or many."""
+    named = {name: value for name in ("jti", "sub", "sid", "client_id") if (value := getattr(options, name))}
+    token = None if named else _token()
+    with _signer() as signer:
+        match named:
+            case {"jti": jti}:
+                signer.revoke_jti(jti)
+            case {"sub": sub}:
+                signer.revoke_subject(sub)
+            case {"sid": sid}:
+                signer.revoke_session(sid)
+            case {"client_id": client_id}:
+                signer.revoke_client(client_id)
+            case _:
+                named = {"jti": signer.revoke(token or "").jti}
+    return Result({"revoked": True, **named})
+
+
+def purge(options: argparse.Namespace) -> Result:
+    """Delete rows of expired tokens, saying how it goes where that takes long."""
+    purged, latest = 0, time.monotonic()
+    with _signer() as signer:
+        for step in signer.purge_steps():
+            purged += step
+            if time.monotonic() - latest > _PROGRESS:
+                latest = time.monotonic()
+                print(f"signer: {purged} rows so far", file=sys.stderr)
+            time.sleep(PURGE_PAUSE)
+    return Result({"purged": purged})
+
+
+def serve(options: argparse.Namespace) -> Result:
+    """Serve over HTTP until a signal ends it."""
+    from .web import serve as serve_http
+
+    serve_http()
+    return Result({}, "")
+
+
+def check(options: argparse.Namespace) -> Result:
+    """The settings in force, and whether list, clock and audit trail work."""
+    settings = _settings()
+    said = _shown(settings)
+    _check_trail(settings.audit_log)
+    try:
+        with closing(assemble(replace(settings, audit_log=AUDIT_OFF), create=False)) as assembly:
+            assembly.signer.ping()
+            return Result(said | {"list": f"ok, {assembly.store.count()} rows", "clock": "ok"})
+    except SystemUnavailable as error:
+        part = "clock" if isinstance(error, ClockError) else "list"
+        return Result(said | {part: f"{error.code}: {error}"}, exit_code=3)
+
+
+def _check_trail(audit_log: str) -> None:
+    # Whoever asks may be root, whose file the service could not write: none is made.
+    if audit_log in (STDOUT, AUDIT_OFF):
+        return
+    if Path(audit_log).exists():
+        AuditTrail(audit_log).close()
+    elif not os.access(Path(audit_log).absolute().parent, os.W_OK | os.X_OK):
+        raise ConfigurationError("AUDIT_LOG: there is no such folder, or no file can be made in it.")
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    ring = keys_of(settings)
+    origin_of_key = "generated, for development only" if settings.is_development else "set"
+    shown: dict[str, Any] = {
+        "SECRET_KEY": f"{origin_of_key}, key id {ring.current.id}",
+        "SECRET_KEY_FALLBACKS": _fallbacks(ring),
+    }
+    for name in settings.__struct_fields__:
+        if name != "keys":
+            shown[name.upper()] = _plain(getattr(settings, name))
+    # It may hold a password.
+    shown["DATABASE_URL"] = _without_password(settings.database_url)
+    return shown
+
+
+def _fallbacks(ring: KeyRing) -> str:
+    ids = [kid for kid in ring.by_id if kid != ring.current.id]
+    return f"{len(ids)} set, key ids {', '.join(ids)}" if ids else "none"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    return ",".join(value) if isinstance(value, tuple) else value
+
+
+def _without_password(url: str) -> str:
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":…@") if password else url
+
+
+def _settings() -> Settings:
+    settings = Settings.from_env(os.environ)
+    if settings.is_development:
+        print("signer: SECRET_KEY is not set: this is for the development service here.", file=sys.stderr)
+    return settings
+
+
+@contextmanager
+def _signer(*, create: bool = False) -> Iterator[Signer]:
+    settings = _settings()
+    if settings.audit_log == STDOUT:
+        # Here it is for the answer alone.
+        settings = replace(settings, audit_log=AUDIT_OFF)
+    assembly = assemble(settings, create=create)
+    # No client's id holds a colon.
+    origin.set(Origin(actor=f"signer:cli:{pwd.getpwuid(os.getuid()).pw_name}"))
+    try:
+        yield assembly.signer
+    finally:
+        assembly.close()
+
+
+def _token() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("Token: ").strip()
+    return sys.stdin.read(_MAX_INPUT).strip()
+
+
+def _bind(options: argparse.Namespace) -> str | None:
+    if options.bind_file is None:
+        return None
+    try:
+        return Path(options.bind_file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigurationError(f"--bind-file cannot be read: {reason}.") from None
+
+
+def _said(claims: Claims) -> dict[str, Any]:
+    said: dict[str, Any] = msgspec.to_builtins(claims)
+    for name in ("iat", "exp", "auth_time"):
+        if name in said:
+            said[f"{name}_utc"] = datetime.fromtimestamp(said[name], UTC).isoformat()
+    return said

@@ -1,0 +1,146 @@
+"""What happened, as one frozen record, and the hooks that are told of it. Audit and metrics are hooks.
+
+A change is told twice: before it is made, so that a hook can refuse it, and when it has come to an end.
+Everything else is told once, at its end.
+"""
+
+from collections.abc import Iterable
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from .claims import Claims
+from .errors import SignerError, TokenError
+
+#: The outcome of what went well; every other one is the `code` of an error.
+OK: Final = "ok"
+#: What an error that is none of ours counts as: a bug.
+BUG: Final = "internal_error"
+#: What changes the list, or gives out authority.
+CHANGES: Final = frozenset({"issue", "consume", "rotate", "verify_code", "revoke", "purge", "theft"})
+#: All names there are. `authenticate` is a caller that showed a credential, or lacked one; `theft` is a
+#: session that ends because a token of it was traded twice.
+NAMES: Final = CHANGES | {"validate", "authenticate"}
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One of NAMES, its outcome, and what it was about, as far as that is known."""
+
+    name: str
+    outcome: str = OK
+    jti: str | None = None
+    sub: str | None = None
+    purpose: str | None = None
+    client_id: str | None = None
+    sid: str | None = None
+    kid: str | None = None
+    #: Why a credential was refused; its caller is not told.
+    reason: str | None = None
+    #: How many rows a purge deleted.
+    rows: int | None = None
+
+    @property
+    def is_change(self) -> bool:
+        """Whether hooks were told before it was made, if it was made."""
+        return self.name in CHANGES
+
+
+class Hook(Protocol):
+    """Who is told. Called in the thread of whoever called the Signer, and must be quick."""
+
+    def before(self, event: Event) -> None:
+        """A change is about to be made; `outcome` is what it will be unless told otherwise.
+
+        Raises:
+            SystemUnavailable: it must not be made now. Nothing has happened then, but that hooks before this
+                one were told.
+        """
+        ...
+
+    def after(self, event: Event) -> None:
+        """It has come to this. Raises nothing: what is done is done."""
+        ...
+
+
+class Origin(Struct, kw_only=True):
+    """Where a call comes from. Whoever serves calls sets it, for hooks to read; a Signer never does."""
+
+    request_id: str | None = None
+    #: Who asks: a client's id, or a name that no client can have.
+    actor: str | None = None
+    #: The caller's network address.
+    address: str | None = None
+
+
+#: Of the call under way, in this thread or task.
+origin: Final[ContextVar[Origin]] = ContextVar("signer.origin")
+
+
+class Hooks:
+    """Several hooks, told in order."""
+
+    def __init__(self, hooks: Iterable[Hook] = ()) -> None:
+        self._hooks = tuple(hooks)
+
+    def operation(self, name: str) -> "Operation":
+        """One call, to be used in a `with` statement."""
+        return Operation(self._hooks, name)
+
+
+class Operation:
+    """One call under way. At its end the hooks are told what it was about, and how it ended."""
+
+    __slots__ = ("_event", "_hooks")
+
+    def __init__(self, hooks: tuple[Hook, ...], name: str) -> None:
+        self._hooks = hooks
+        self._event = Event(name=name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._hooks:
+            return
+        event = self._event
+        # GeneratorExit: whoever purges had enough.
+        if error is not None and not isinstance(error, GeneratorExit):
+            outcome = error.code if isinstance(error, SignerError) else BUG
+            cause = error.__cause__
+            event = replace(
+                event, outcome=outcome, reason=cause.code if isinstance(cause, TokenError) else None
+            )
+        for hook in self._hooks:
+            hook.after(event)
+
+    def about(self, claims: Claims) -> Claims:
+        """Note the token it is about, and return its claims."""
+        if self._hooks:
+            self._event = Event(
+                name=self._event.name,
+                jti=claims.jti,
+                sub=claims.sub,
+                purpose=claims.purpose,
+                client_id=claims.client_id,
+                sid=claims.sid,
+                kid=claims.kid,
+            )
+        return claims
+
+    def note(self, **about: str | int) -> None:
+        """Note more of what it is about; names as in Event."""
+        self._event = replace(self._event, **about)
+
+    def begin(self) -> None:
+        """Tell the hooks that the change is about to be made.
+
+        Raises:
+            SystemUnavailable: one of them refuses it.
+        """
+        for hook in self._hooks:
+            hook.before(self._event)

@@ -1,0 +1,57 @@
+"""A list whose calls are timed."""
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import ParamSpec, TypeVar
+
+from .base import PURGE_STEP, Entry, Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TimedStore:
+    """A Store that passes every call on to another, and says how long it took.
+
+    Args:
+        store: does the work.
+        observe: is told the method's name and the seconds, also where it failed.
+    """
+
+    def __init__(self, store: Store, observe: Callable[[str, float], None]) -> None:
+        self._store = store
+        self._observe = observe
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        return self._timed(self._store.lookup, jti, exp, groups)
+
+    def revoke(self, jti: str, exp: int) -> None:
+        self._timed(self._store.revoke, jti, exp)
+
+    def use(self, jti: str, exp: int, limit: int) -> int | None:
+        return self._timed(self._store.use, jti, exp, limit)
+
+    def rotate(self, jti: str, exp: int, now: int) -> int | None:
+        return self._timed(self._store.rotate, jti, exp, now)
+
+    def advance(self, group: str, now_ms: int, lifetime: int) -> int:
+        return self._timed(self._store.advance, group, now_ms, lifetime)
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> int:
+        return self._timed(self._store.purge, before, limit)
+
+    def count(self) -> int:
+        return self._timed(self._store.count)
+
+    def ping(self) -> None:
+        self._timed(self._store.ping)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _timed(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        started = perf_counter()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            self._observe(method.__name__, perf_counter() - started)

@@ -1,0 +1,61 @@
+"""The HTTP call under way, as hooks, log and limits see it."""
+
+import re
+import secrets
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+from msgspec import field
+from starlette.types import Scope
+
+from ..events import Origin, origin
+
+#: Well-formed, so that it may stand in a header and a log. Neither a token nor an exported key is: no ".".
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+#: Where answers leave the code of their error for the log.
+CODE: Final = "signer.code"
+
+
+class Call(Origin, kw_only=True):
+    """Where it comes from, and headers that its answer is to have, whatever it is."""
+
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+def began(scope: Scope) -> Call:
+    """The call that a request begins, for the rest of this task and the threads that work for it."""
+    call = Call(request_id=_request_id(scope), address=_address(scope))
+    origin.set(call)
+    return call
+
+
+def current() -> Call:
+    """The call that this task works for; a blank one outside of any."""
+    call = origin.get(None)
+    return call if isinstance(call, Call) else Call()
+
+
+def network(address: str | None) -> str:
+    """What one caller has for addresses: an address of IPv4, or the 64 bits before those that a machine
+    chooses itself in IPv6 (RFC 4291, section 2.5.1)."""
+    if address is None or ":" not in address:
+        return address or ""
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None:
+        return str(IPv6Address(int(ip) >> 64 << 64))
+    return address
+
+
+def _request_id(scope: Scope) -> str:
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
+        return str(given[0].decode())
+    return secrets.token_hex(8)
+
+
+def _address(scope: Scope) -> str | None:
+    # A proxy that is believed may still pass on what somebody made up; a zone ("%eth0") may be any text.
+    try:
+        return str(ip_address(scope["client"][0].partition("%")[0])) if scope["client"] else None
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""How often one caller may do what costs others something: RATE_LIMIT, counted by the library `limits`.
+
+Each worker counts for itself, so that N workers let up to N times as much pass; with a list on Redis all
+machines count together.
+"""
+
+import math
+import time
+from typing import Final
+
+from ..errors import ConfigurationError, RateLimited, StoreError
+from .calls import current, network
+
+#: What is counted, each for itself.
+ISSUE: Final = "issue"
+VERIFY_CODE: Final = "verify_code"
+#: Credentials that are refused.
+FAILED: Final = "credential"
+#: Seconds that a shared counter may take.
+_TIMEOUT: Final = 1
+
+
+class Limits:
+    """Counts calls, and refuses those that are too many.
+
+    Args:
+        rate: in the notation of the library, such as "100/minute"; "" for no limit.
+        storage_url: of the engine that counts: "redis://…" for one that many machines share.
+
+    Raises:
+        ConfigurationError: the library, or its driver, is not installed.
+    """
+
+    def __init__(self, rate: str, storage_url: str = "memory://") -> None:
+        self._is_on = bool(rate)
+        if not rate:
+            return
+        try:
+            from limits import parse_many
+            from limits.aio.strategies import FixedWindowRateLimiter
+            from limits.errors import ConfigurationError as Missing
+            from limits.errors import StorageError
+            from limits.storage import storage_from_string
+        except ImportError:
+            raise ConfigurationError("RATE_LIMIT needs: pip install 'signer[limits]'") from None
+        options = {"socket_timeout": _TIMEOUT} if storage_url != "memory://" else {}
+        try:
+            storage = storage_from_string(
+                "async+" + storage_url, implementation="redispy", wrap_exceptions=True, **options
+            )
+        except Missing as error:
+            raise ConfigurationError(f"RATE_LIMIT: {error}") from None
+        self._error = StorageError
+        self._limiter = FixedWindowRateLimiter(storage)
+        self._items = parse_many(rate)
+
+    async def count(self, what: str, cost: int = 1) -> None:
+        """Count `cost` calls of the current caller: a client by its id, anybody else by address. The answer
+        will tell what is left (draft-ietf-httpapi-ratelimit-headers-11).
+
+        Raises:
+            RateLimited: that is more than the limit.
+            StoreError: the engine cannot count.
+        """
+        if not self._is_on:
+            return
+        call = current()
+        # A client's failed credentials may be somebody else's attempts: they count for the address.
+        who = call.actor if call.actor and what != FAILED else network(call.address)
+        try:
+            refused = [
+                item for item in self._items if not await self._limiter.hit(item, what, who, cost=cost)
+            ]
+            windows = [await self._limiter.get_window_stats(item, what, who) for item in self._items]
+        except self._error as error:
+            raise StoreError(f"Calls cannot be counted: {error.storage_error}.") from error
+        now = time.time()
+        resets = [max(1, math.ceil(window.reset_time - now)) for window in windows]
+        names = [f'"{what}/{item.get_expiry()}"' for item in self._items]
+        policies = [
+            f"{name};q={item.amount};w={item.get_expiry()}"
+            for name, item in zip(names, self._items, strict=True)
+        ]
+        left = [
+            f"{name};r={window.remaining};t={reset}"
+            for name, window, reset in zip(names, windows, resets, strict=True)
+        ]
+        call.headers += [
+            (b"ratelimit-policy", ", ".join(policies).encode()),
+            (b"ratelimit", ", ".join(left).encode()),
+        ]
+        if refused:
+            raise RateLimited(max(resets[self._items.index(item)] for item in refused))

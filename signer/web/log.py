@@ -1,0 +1,56 @@
+"""The log on standard error: a line a record, for people or for machines, in UTC."""
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final
+
+#: What a terminal obeys or a reader takes for a line's end.
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def configure_logging(level: str, form: str) -> None:
+    """Log from `level` on, as "text" or "json"; without uvicorn's access log, whoever started the server,
+    since that has paths in it, and so tokens."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JSON() if form == "json" else _Text())
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # uvicorn's own command has given it handlers of its own by now.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = name != "uvicorn.access"
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record says beside its message: `extra={"fields": {…}}`."""
+    found: dict[str, Any] = getattr(record, "fields", {})
+    return found
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = "".join(f" {name}={value}" for name, value in fields(record).items())
+        line = f"{_time(record)} {record.levelname} {record.name} {record.getMessage()}{said}"
+        line = _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], line)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class _JSON(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields(record),
+        }
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said, default=str)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return moment.replace("+00:00", "Z")

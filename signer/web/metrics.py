@@ -1,0 +1,165 @@
+"""Metrics for Prometheus, of this process or of all workers of the service.
+
+Several workers write theirs into files in one folder, which whoever starts them makes and names in
+PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each worker can then answer for all.
+"""
+
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from .. import __version__
+from ..errors import SystemUnavailable
+from ..events import Event
+from ..keys import KeyRing
+from ..stores import Store
+
+#: Names the folder that the workers share; prometheus_client reads it, too.
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: Seconds. A validation takes less than a millisecond, a change a few, and both end after ten seconds.
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+_STORE_BUCKETS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0)
+
+
+class Metrics:
+    """All there is to count; a Hook.
+
+    Args:
+        folder: where several workers share theirs; None for one process alone.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "signer_http_requests",
+            "Requests by route template, method and status; 499 and 0 are callers that left.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self._durations = Histogram(
+            "signer_http_request_duration_seconds",
+            "Time from request to the last byte of the answer.",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._errors = Counter(
+            "signer_errors", "Answers that are errors, by their code.", ["code"], registry=registry
+        )
+        self._events = Counter(
+            "signer_events",
+            "What happened to tokens and callers, its outcome, and the id of the key of the token.",
+            ["event", "outcome", "kid"],
+            registry=registry,
+        )
+        self._rows = Counter("signer_purged_rows", "Rows of expired tokens deleted.", registry=registry)
+        self._store = Histogram(
+            "signer_store_duration_seconds",
+            "Time the list took.",
+            ["operation"],
+            buckets=_STORE_BUCKETS,
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "signer_changes_waiting",
+            "Changes that wait for the list, the one under way included.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+
+    def before(self, event: Event) -> None:
+        """Nothing: what has not happened is not counted."""
+
+    def after(self, event: Event) -> None:
+        """Count it."""
+        self._events.labels(event.name, event.outcome, event.kid or "").inc()
+        if event.rows:
+            self._rows.inc(event.rows)
+
+    def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
+        """Count a request that has been answered; `code` is that of its error, "" where it is none."""
+        self._requests.labels(method, route, status).inc()
+        self._durations.labels(method, route).observe(seconds)
+        if code:
+            self._errors.labels(code).inc()
+
+    def store(self, operation: str, seconds: float) -> None:
+        """Count a call on the list."""
+        self._store.labels(operation).observe(seconds)
+
+    def change_waits(self, more: int) -> None:
+        """One more change waits (1), or one less (-1)."""
+        self._waiting.inc(more)
+
+    def collector(self) -> Collector:
+        """All that was counted, by whichever worker."""
+        if self._folder is None:
+            return _Registered(self._registry)
+        return MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+
+
+class Page:
+    """What Prometheus reads: what was counted, and what is so at this moment."""
+
+    def __init__(self, metrics: Metrics, store: Store, keys: KeyRing) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(metrics.collector())
+        self._registry.register(_State(store, keys))
+
+    def __call__(self, accept: str) -> tuple[bytes, str]:
+        """Its text and its media type, which the header `Accept` chooses. May be slow: it counts rows."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+
+class _State(Collector):
+    # Asked of list and keys and kept nowhere, so that it cannot be out of date.
+
+    def __init__(self, store: Store, keys: KeyRing) -> None:
+        self._store = store
+        self._keys = keys
+
+    def collect(self) -> Iterable[Metric]:
+        """The list's size, the keys and the version."""
+        yield from self._list()
+        keys = GaugeMetricFamily("signer_key_info", "Keys: the current one signs.", labels=["kid", "role"])
+        for kid in self._keys.by_id:
+            keys.add_metric([kid, "current" if kid == self._keys.current.id else "fallback"], 1)
+        yield keys
+        build = GaugeMetricFamily("signer_build_info", "What runs.", labels=["version", "python"])
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
+
+    def _list(self) -> Iterator[Metric]:
+        try:
+            rows = self._store.count()
+        except SystemUnavailable:
+            yield GaugeMetricFamily("signer_store_up", "Whether the list answers.", 0)
+            return
+        yield GaugeMetricFamily("signer_store_up", "Whether the list answers.", 1)
+        yield GaugeMetricFamily("signer_store_rows", "Rows in the list.", rows)
+
+
+def forget(pid: int, folder: Path) -> None:
+    """Drop the gauges of a worker that has died; what it counted stays counted."""
+    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+
+
+class _Registered(Collector):
+    """Another registry's metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them."""
+        return self._registry.collect()

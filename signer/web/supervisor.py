@@ -1,0 +1,48 @@
+"""Several workers: uvicorn's supervisor, with the signals and the bookkeeping that the service needs."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from socket import socket
+
+from uvicorn import Config
+from uvicorn.supervisors import Multiprocess
+
+from .metrics import forget
+
+
+class Supervisor(Multiprocess):
+    """Keeps workers running.
+
+    SIGHUP goes on to each of them, which opens its audit trail anew; SIGUSR2 replaces them one by one, each
+    new one answering before an old one ends. TTIN and TTOU add and remove one, as uvicorn has it.
+
+    Args:
+        folder: where the workers' metrics are.
+    """
+
+    def __init__(self, config: Config, sockets: list[socket], folder: Path) -> None:
+        super().__init__(config, sockets)
+        self._folder = folder
+        self._known: set[int] = set()
+
+    def handle_hup(self) -> None:
+        """Pass it on."""
+        for process in self.processes:
+            # One that has just died, or has not begun to listen to signals, opens the new file anyway.
+            if process.pid and process.is_ready():
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)
+
+    def handle_usr2(self) -> None:
+        """Replace the workers one by one."""
+        self.restart_all()
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace whoever died, and drop gauges that they left."""
+        super().keep_subprocess_alive()
+        running = {process.pid for process in self.processes if process.pid}
+        for pid in self._known - running:
+            forget(pid, self._folder)
+        self._known = running
