@@ -212,7 +212,9 @@ class Signer:
             RequestInvalid: an argument of the caller's cannot be, such as a `max_age` of NaN.
         """
         with self._hooks.operation("validate") as told:
-            return self.check(told, token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age)
+            return self.check(
+                told, token, purpose=_named(purpose), scope=scope, aud=aud, bind=bind, max_age=max_age
+            )
 
     def introspect(
         self,
@@ -252,7 +254,7 @@ class Signer:
         with self._hooks.operation("consume") as told:
             store = self._required_store()
             claims = self.check(
-                told, token, purpose=purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
+                told, token, purpose=_named(purpose), scope=scope, aud=aud, bind=bind, max_age=max_age
             )
             limit = claims.max_uses or 1
             told.begin()
@@ -293,7 +295,7 @@ class Signer:
         """
         with self._hooks.operation("rotate") as told:
             store = self._required_store()
-            claims = told.about(self._codec.decode(token, converted(purpose, Purpose, "purpose")))
+            claims = told.about(self._codec.decode(token, _named(purpose)))
             _check_owner(claims, client_id)
             check_proof(claims)
             if claims.max_uses is not None:
@@ -516,7 +518,7 @@ class Signer:
         if purpose is None:
             claims = within.about(self._codec.decode_any(token))
         else:
-            claims = within.about(self._codec.decode(token, converted(purpose, Purpose, "purpose")))
+            claims = within.about(self._codec.decode(token, purpose))
         check_proof(claims)
         if purpose is not None or aud is not None:
             check_audience(claims, aud)
@@ -580,3 +582,9 @@ class Signer:
 def _check_owner(claims: Claims, client_id: str | None) -> None:
     if client_id is not None and claims.client_id != client_id:
         raise ScopeInsufficient("This is another client's token.")
+
+
+def _named(purpose: str) -> str:
+    # None would mean any.
+    named: str = converted(purpose, Purpose, "purpose")
+    return named

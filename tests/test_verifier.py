@@ -168,4 +168,4 @@ def test_the_command_prints_it(tmp_path: Path, open_list: Callable[[str], Store]
     assert Verifier(made.stdout.strip()).validate(Signer(KEY).issue(sub="42")).sub == "42"
     assert not list(tmp_path.iterdir())
     refused = cli(tmp_path, "purpose-key", "signer:client", SECRET_KEY=KEY)
-    assert (refused.returncode, refused.stdout) == (1, "")
+    assert (refused.returncode, refused.stdout) == (2, "")

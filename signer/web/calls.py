@@ -56,6 +56,6 @@ def _request_id(scope: Scope) -> str:
 def _address(scope: Scope) -> str | None:
     # A proxy that is believed may still pass on what somebody made up; a zone ("%eth0") may be any text.
     try:
-        return str(ip_address(scope["client"][0].partition("%")[0])) if scope["client"] else None
+        return str(ip_address(scope["client"][0].partition("%")[0])) if scope.get("client") else None
     except ValueError:
         return None

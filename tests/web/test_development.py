@@ -58,7 +58,7 @@ def test_a_key_file_that_holds_no_key_stops_the_start(
     cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     (directory / "tokens.db.key").write_bytes(content)
     made = cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
-    assert made.returncode == 1
+    assert made.returncode == 2
     assert "Traceback" not in made.stderr
     assert "tokens.db.key" in made.stderr
     assert "xff" not in made.stderr

@@ -57,7 +57,11 @@ def test_every_operation_is_complete() -> None:
         assert operation["summary"]
         in_path = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
         assert in_path == set(re.findall("{(.*?)}", path))
-        assert operation["responses"]["200"]["content"]["application/json"]["schema"]
+        answers = operation["responses"]["200"]["content"]
+        assert set(answers) == (
+            {"text/plain", "application/openmetrics-text"} if path == "/metrics" else {"application/json"}
+        )
+        assert all(answer["schema"] for answer in answers.values())
         content = operation.get("requestBody", {"content": {}})["content"]
         assert all("example" in body for body in content.values()) or path == "/app/valid/{token}"
 
@@ -75,7 +79,7 @@ def test_what_a_caller_needs_is_said() -> None:
     """The scope in words, the ways to authenticate as security; nobody where ANONYMOUS_SCOPES lets them."""
     described = document(ANONYMOUS_SCOPES="token:issue")["paths"]
     scopes = set(re.findall(r"`((?:token|metrics):\w+)`", str(described)))
-    assert scopes == SERVICE_SCOPES - {"metrics:read"}
+    assert scopes == SERVICE_SCOPES
     assert {} in described["/app/token"]["post"]["security"]
     assert {} not in described["/app/revoke"]["post"]["security"]
     assert "security" not in described["/app/valid/{token}"]["get"]

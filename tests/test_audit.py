@@ -1,0 +1,312 @@
+"""The audit trail, as a file and on standard output."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clock import Clock
+from service import KEY, environment
+
+from signer import Claims, Signer, Store, TokenError
+from signer.audit import MAX_LINE, AuditTrail
+from signer.codec import Codec
+from signer.errors import AuditError, ConfigurationError, StoreError
+from signer.events import NAMES, Event, Origin, origin
+from signer.keys import KeyRing
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.log"
+
+
+@pytest.fixture
+def opened(path: Path, clock: Clock) -> Iterator[Callable[..., AuditTrail]]:
+    trails: list[AuditTrail] = []
+
+    def open_trail(**options: Any) -> AuditTrail:
+        trails.append(AuditTrail(str(path), clock=clock, **options))
+        return trails[-1]
+
+    yield open_trail
+    for trail in trails:
+        trail.close()
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_says_all_there_is(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
+) -> None:
+    """RFC 3339 in UTC with milliseconds, the origin, the event under its own names; no token."""
+    signer = Signer(KEY, store, clock=clock, hooks=[opened()])
+    clock.now += 0.0625
+    token = origin_of(lambda: signer.issue(sub="42", purpose="reset", sid="s", client_id="billing"))
+    claims = signer.inspect(token).unverified_claims
+    assert lines(path) == [
+        {
+            "time": "2027-01-15T08:00:00.062Z", "request_id": "r1", "actor": "billing", "address": "192.0.2.7",
+            "event": "issue", "outcome": "ok", "jti": claims.jti, "sub": "42", "purpose": "reset",
+            "client_id": "billing", "sid": "s", "kid": claims.kid,
+        }
+    ]  # fmt: skip
+    assert token not in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def origin_of(call: Callable[[], str]) -> str:
+    token = origin.set(Origin(request_id="r1", actor="billing", address="192.0.2.7"))
+    try:
+        return call()
+    finally:
+        origin.reset(token)
+
+
+def test_a_change_that_fails_gets_a_second_line(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
+) -> None:
+    """The first was written before it was tried."""
+    signer = Signer(KEY, store, clock=clock, hooks=[opened()])
+    token = signer.issue()
+    store.close()
+    with pytest.raises(StoreError):
+        signer.revoke(token)
+    assert [(line["event"], line["outcome"]) for line in lines(path)] == [
+        ("issue", "ok"),
+        ("revoke", "ok"),
+        ("revoke", "store_unavailable"),
+    ]
+
+
+@pytest.mark.parametrize("validations", [False, True])
+def test_validations_are_written_where_asked_for(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock, validations: bool
+) -> None:
+    """Strangers may validate: a trail that always had these would be theirs to fill."""
+    signer = Signer(KEY, store, clock=clock, hooks=[opened(validations=validations)])
+    token = signer.issue()
+    signer.validate(token)
+    with pytest.raises(TokenError):
+        signer.validate("x")
+    outcomes = [line["outcome"] for line in lines(path) if line["event"] == "validate"]
+    assert outcomes == (["ok", "token_malformed"] if validations else [])
+
+
+@pytest.mark.parametrize(
+    ("event", "written"),
+    [
+        (Event(name="authenticate"), False),
+        (Event(name="authenticate", outcome="credential_missing"), False),
+        (Event(name="authenticate", outcome="rate_limited"), False),
+        (Event(name="authenticate", outcome="credential_invalid"), True),
+        (Event(name="authenticate", outcome="scope_insufficient"), True),
+        (Event(name="consume", outcome="token_used"), True),
+        (Event(name="purge", rows=3), True),
+    ],
+)
+def test_callers_that_were_refused_are_written(
+    path: Path, opened: Callable[..., AuditTrail], event: Event, written: bool
+) -> None:
+    """But for those without a credential, or with too many: strangers, whose calls have no end."""
+    opened().after(event)
+    assert bool(lines(path)) is written
+
+
+HOSTILE = '\n\r\t\x00\x1b[31m\x7f\x85\x9b\u2028\u2029\ud800"\\' + "é" * 5000 + "🔑" * 5000
+
+
+def test_nothing_that_a_token_says_breaks_a_line(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
+) -> None:
+    """Line ends, control characters of terminals, halves of characters, megabytes: whoever has a key may put
+    them into a token."""
+    fields = ("jti", "sub", "purpose", "client_id", "sid", "kid", "outcome")
+    hostile: dict[str, Any] = dict.fromkeys(fields, HOSTILE)
+    opened().before(Event(name="issue", **hostile))
+    origin_of(lambda: Signer(KEY, store, clock=clock, hooks=[opened()]).issue(sub="🔑" * 255))
+    raw = path.read_bytes()
+    assert raw.count(b"\n") == 2
+    assert re.fullmatch(rb"[ -~\n]*", raw)
+    assert all(len(line) <= MAX_LINE for line in raw.splitlines(keepends=True))
+    assert lines(path)[1]["sub"] == "🔑" * 255
+
+
+def test_a_forged_text_is_not_in_the_trail(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
+) -> None:
+    """A signature that does not fit vouches for nothing that the text says."""
+    signer = Signer(KEY, store, clock=clock, hooks=[opened(validations=True)])
+    claims = Claims(jti="forged", exp=2**31, purpose="access", sub="forged")
+    with pytest.raises(TokenError):
+        signer.validate(
+            Codec(KeyRing("another key of more than thirty-two bytes")).encode(claims, 1_800_000_000)
+        )
+    assert "forged" not in path.read_text()
+
+
+def test_what_cannot_be_written_is_refused_and_validation_goes_on(
+    opened: Callable[..., AuditTrail], store: Store, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk: /dev/full says so to whoever writes. Said once in the log, whatever is validated."""
+    trail = AuditTrail("/dev/full", validations=True, clock=clock)
+    token = Signer(KEY, store, clock=clock).issue()
+    signer = Signer(KEY, store, clock=clock, hooks=[trail])
+    for change in (signer.consume, signer.revoke, signer.rotate):
+        with pytest.raises(AuditError, match="No space left"):
+            change(token)
+    with pytest.raises(AuditError):
+        signer.issue()
+    assert signer.validate(token) == signer.validate(token)
+    assert caplog.text.count("cannot be written") == 1
+    trail.close()
+
+
+@pytest.mark.parametrize("target", ["no/such/folder/audit.log", "."])
+def test_a_trail_that_cannot_be_opened_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """With the setting's name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="AUDIT_LOG"):
+        AuditTrail(target)
+
+
+def test_a_pipe_that_nobody_reads_is_an_error_and_not_a_start_that_hangs(tmp_path: Path) -> None:
+    """O_NONBLOCK."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigurationError, match="AUDIT_LOG"):
+        AuditTrail(str(tmp_path / "pipe"))
+
+
+def test_a_reader_that_has_stopped_refuses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is full: a write would wait for ever, and the service with it."""
+    monkeypatch.setattr("signer.audit.WRITE_TIMEOUT", 0.05)
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    trail = AuditTrail(str(tmp_path / "pipe"))
+    with suppress(BlockingIOError):
+        while os.write(trail._descriptor, b"x" * 512):
+            pass
+    with pytest.raises(AuditError):
+        trail.before(Event(name="issue"))
+    trail.after(Event(name="consume", outcome="token_used"))  # returns
+    os.read(reader, 65536)
+    trail.before(Event(name="issue"))
+    trail.close()
+    os.close(reader)
+
+
+def test_reopening_goes_on_in_a_new_file(path: Path, opened: Callable[..., AuditTrail]) -> None:
+    """logrotate: moved away, then told."""
+    trail = opened()
+    trail.before(Event(name="issue", sub="1"))
+    path.rename(path.with_suffix(".1"))
+    trail.before(Event(name="issue", sub="2"))
+    trail.reopen()
+    trail.before(Event(name="issue", sub="3"))
+    assert [line["sub"] for line in lines(path.with_suffix(".1"))] == ["1", "2"]
+    assert [line["sub"] for line in lines(path)] == ["3"]
+
+
+def test_a_new_file_that_cannot_be_made_leaves_the_old_one(
+    path: Path, opened: Callable[..., AuditTrail], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost for that."""
+    trail = opened()
+    path.rename(path.with_suffix(".1"))
+    path.mkdir()
+    trail.reopen()
+    trail.before(Event(name="issue", sub="1"))
+    assert "goes on in the old file" in caplog.text
+    assert [line["sub"] for line in lines(path.with_suffix(".1"))] == ["1"]
+
+
+def test_a_deleted_file_is_made_anew(path: Path, opened: Callable[..., AuditTrail]) -> None:
+    """Written to a file without a name, lines would be nowhere."""
+    trail = opened()
+    path.unlink()
+    trail.before(Event(name="issue", sub="1"))
+    assert [line["sub"] for line in lines(path)] == ["1"]
+
+
+def test_lines_of_many_threads_and_reopenings_are_whole(
+    path: Path, opened: Callable[..., AuditTrail]
+) -> None:
+    """None is lost, none is torn, none is in the middle of another."""
+    trail = opened()
+    count = 300
+
+    def write(thread: int) -> None:
+        for number in range(count):
+            (trail.before if number % 2 else trail.after)(
+                Event(name="issue", sub=f"{thread}-{number}", outcome="ok" if number % 2 else "token_used")
+            )
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        path.rename(path.with_suffix(f".{number}"))
+        trail.reopen()
+    for thread in threads:
+        thread.join()
+    found = [line["sub"] for file in path.parent.glob("audit.*") for line in lines(file)]
+    assert sorted(found) == sorted(f"{thread}-{number}" for thread in range(4) for number in range(count))
+
+
+PROGRAM = """
+import sys
+from signer.audit import AuditTrail
+from signer.events import Event
+AuditTrail("stdout").before(Event(name="issue", sub="42"))
+"""
+
+
+def test_standard_output_is_a_trail_too(tmp_path: Path) -> None:
+    """A line at once, not when a buffer is full; closed, it is an error and not somebody else's file."""
+    run = [sys.executable, "-c", PROGRAM]
+    made = subprocess.run(run, env=environment(), capture_output=True, text=True, check=True)
+    assert json.loads(made.stdout)["sub"] == "42"
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *run], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert closed.returncode == 1
+    assert "AUDIT_LOG: the audit trail cannot be opened: there is no standard output" in closed.stderr
+
+
+def test_the_line_is_there_before_the_change_is(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
+) -> None:
+    """Read by whoever is about to make it."""
+    trail = opened()
+
+    class Watch:
+        def before(self, event: Event) -> None:
+            assert lines(path)[-1]["event"] == event.name
+            assert not store.lookup("access/" + str(event.jti), event_exp, ()).revoked
+
+        def after(self, event: Event) -> None: ...
+
+    plain = Signer(KEY, store, clock=clock)
+    token = plain.issue()
+    event_exp = plain.validate(token).exp
+    Signer(KEY, store, clock=clock, hooks=[trail, Watch()]).revoke(token)
+    with pytest.raises(TokenError):
+        plain.validate(token)
+
+
+def test_every_event_is_documented_in_one_vocabulary() -> None:
+    """Names of events are those of the Signer's methods, or explained."""
+    methods = {name.partition("_")[0] for name in dir(Signer)} | {"verify_code", "authenticate", "theft"}
+    assert methods >= NAMES

@@ -1,0 +1,213 @@
+"""What hooks are told."""
+
+from collections.abc import Callable
+
+import pytest
+from clock import Clock
+from service import KEY
+
+from signer import Signer, Store, TokenError
+from signer.errors import AuditError, RequestInvalid, StoreError, TokenRevoked, TokenRotated, TokenUsed
+from signer.events import CHANGES, NAMES, Event
+
+
+class Recorder:
+    """A hook that remembers, and refuses what it is told to refuse."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.told: list[tuple[str, Event]] = []
+
+    def before(self, event: Event) -> None:
+        self.told.append(("before", event))
+        if event.name == self.refuses:
+            raise AuditError("no")
+
+    def after(self, event: Event) -> None:
+        self.told.append(("after", event))
+
+    @property
+    def names(self) -> list[tuple[str, str, str]]:
+        return [(when, event.name, event.outcome) for when, event in self.told]
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def signer(store: Store, clock: Clock, recorder: Recorder) -> Signer:
+    return Signer(KEY, store, clock=clock, hooks=[recorder])
+
+
+CALLS: dict[str, Callable[[Signer, str], object]] = {
+    "issue": lambda signer, token: signer.issue(sub="42"),
+    "consume": lambda signer, token: signer.consume(token),
+    "rotate": lambda signer, token: signer.rotate(token),
+    "revoke": lambda signer, token: signer.revoke(token),
+    "purge": lambda signer, token: signer.purge(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_change_is_told_before_it_is_made_and_after(signer: Signer, recorder: Recorder, name: str) -> None:
+    """With the same outcome, where it went well."""
+    token = signer.issue()
+    recorder.told.clear()
+    CALLS[name](signer, token)
+    assert recorder.names == [("before", name, "ok"), ("after", name, "ok")]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_change_that_a_hook_refuses_has_not_happened(store: Store, clock: Clock, name: str) -> None:
+    """The caller gets the hook's error, and the list is as it was."""
+    token = Signer(KEY, store, clock=clock).issue()
+    recorder = Recorder(name)
+    signer = Signer(KEY, store, clock=clock, hooks=[recorder])
+    rows = store.count()
+    with pytest.raises(AuditError):
+        CALLS[name](signer, token)
+    assert store.count() == rows
+    assert recorder.names == [("before", name, "ok"), ("after", name, "audit_unavailable")]
+    assert Signer(KEY, store, clock=clock).validate(token)
+
+
+@pytest.mark.parametrize(
+    "revoke",
+    [
+        lambda signer: signer.revoke_subject("42"),
+        lambda signer: signer.revoke_session("s"),
+        lambda signer: signer.revoke_client("c"),
+        lambda signer: signer.revoke_jti("A" * 22),
+    ],
+)
+def test_revoking_many_is_one_event_that_names_them(
+    signer: Signer, recorder: Recorder, revoke: Callable[[Signer], object]
+) -> None:
+    """And a refusal leaves the list alone."""
+    revoke(signer)
+    assert recorder.names == [("before", "revoke", "ok"), ("after", "revoke", "ok")]
+    event = recorder.told[0][1]
+    assert [event.sub, event.sid, event.client_id, event.jti].count(None) == 3
+    recorder.refuses = "revoke"
+    token = signer.issue(sub="42", sid="s", client_id="c")
+    with pytest.raises(AuditError):
+        revoke(signer)
+    assert signer.validate(token)
+
+
+def test_a_validation_is_told_once_with_its_outcome(signer: Signer, recorder: Recorder, clock: Clock) -> None:
+    """Good or not; with what the token says where its signature fits, and nothing where it does not."""
+    token = signer.issue(sub="42", ttl=60, sid="s", client_id="c")
+    claims = signer.validate(token)
+    recorder.told.clear()
+    signer.validate(token)
+    signer.introspect(token)
+    with pytest.raises(TokenError):
+        signer.validate(token[:-1] + ("A" if token[-1] != "A" else "B"))
+    clock.now += 60
+    with pytest.raises(TokenError):
+        signer.validate(token)
+    assert recorder.names == [
+        ("after", "validate", outcome) for outcome in ("ok", "ok", "token_signature_invalid", "token_expired")
+    ]
+    good, _, forged, expired = [event for _, event in recorder.told]
+    assert good == Event(
+        name="validate", jti=claims.jti, sub="42", purpose="access", client_id="c", sid="s", kid=claims.kid
+    )
+    assert (forged.jti, forged.kid) == (None, None)
+    assert expired.jti == claims.jti
+
+
+def test_a_race_that_is_lost_is_told_after(signer: Signer, recorder: Recorder) -> None:
+    """Consuming twice: refused before it is begun. Used meanwhile: begun, and then told."""
+    token = signer.issue()
+    signer.consume(token)
+    recorder.told.clear()
+    with pytest.raises(TokenUsed):
+        signer.consume(token)
+    assert recorder.names == [("after", "consume", "token_used")]
+
+
+def test_a_list_that_fails_is_told_after(signer: Signer, recorder: Recorder, store: Store) -> None:
+    """The change was begun, and did not happen."""
+    token = signer.issue()
+    recorder.told.clear()
+    store.close()
+    with pytest.raises(StoreError):
+        signer.revoke(token)
+    assert recorder.names == [("before", "revoke", "ok"), ("after", "revoke", "store_unavailable")]
+
+
+def test_theft_is_an_event_of_its_own(signer: Signer, recorder: Recorder, clock: Clock) -> None:
+    """A token traded once more after the grace window; refused by a hook, the session goes on."""
+    first = signer.issue(sub="42")
+    second = signer.rotate(first).token
+    clock.now += 60
+    recorder.told.clear()
+    recorder.refuses = "theft"
+    with pytest.raises(AuditError):
+        signer.rotate(first)
+    assert signer.validate(second)
+    recorder.refuses = ""
+    recorder.told.clear()
+    with pytest.raises(TokenRotated):
+        signer.rotate(first)
+    assert recorder.names == [
+        ("before", "theft", "ok"),
+        ("after", "theft", "ok"),
+        ("after", "rotate", "token_rotated"),
+    ]
+    with pytest.raises(TokenRevoked):
+        signer.validate(second)
+
+
+def test_a_code_is_told_with_its_guesses(signer: Signer, recorder: Recorder) -> None:
+    """A wrong one is told after, a right one before it uses the challenge up."""
+    token, code, _ = signer.issue_code(sub="42", purpose="login")
+    recorder.told.clear()
+    with pytest.raises(TokenError):
+        signer.verify_code(token, f"{(int(code) + 1) % 1_000_000:06d}", purpose="login")
+    signer.verify_code(token, code, purpose="login")
+    assert recorder.names == [
+        ("after", "verify_code", "code_wrong"),
+        ("before", "verify_code", "ok"),
+        ("after", "verify_code", "ok"),
+    ]
+
+
+def test_a_purge_tells_its_rows(signer: Signer, recorder: Recorder, store: Store, clock: Clock) -> None:
+    """All of its steps are one event; whoever stops early has purged what was purged."""
+    for number in range(2500):
+        store.revoke(str(number), 1)
+    steps = signer.purge_steps()
+    assert next(steps) == 1000
+    steps.close()  # type: ignore[attr-defined]
+    assert signer.purge() == 1500
+    assert [(when, event.outcome, event.rows) for when, event in recorder.told] == [
+        ("before", "ok", None),
+        ("after", "ok", 1000),
+        ("before", "ok", None),
+        ("after", "ok", 1500),
+    ]
+
+
+def test_what_cannot_be_asked_is_told_too(signer: Signer, recorder: Recorder) -> None:
+    """Under its code, and never begun."""
+    with pytest.raises(RequestInvalid):
+        signer.issue(data={1: 2})
+    assert recorder.names == [("after", "issue", "request_invalid")]
+
+
+def test_hooks_are_told_in_order_and_a_bug_has_a_name(store: Store, clock: Clock) -> None:
+    """What is no error of ours is `internal_error`; every name is one that is documented."""
+    recorder = Recorder()
+    signer = Signer(KEY, store, clock=clock, hooks=[recorder, recorder])
+    signer.issue()
+    assert [when for when, _ in recorder.told] == ["before", "before", "after", "after"]
+    recorder.told.clear()
+    with pytest.raises(ZeroDivisionError), signer.hooks.operation("validate"):
+        1 / 0  # noqa: B018 - it raises
+    assert recorder.names == [("after", "validate", "internal_error")] * 2
+    assert CHANGES < NAMES

@@ -1,0 +1,243 @@
+"""What Prometheus reads."""
+
+import os
+import re
+import signal
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from service import KEY, Service, cli
+
+SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read read"
+Labels = dict[str, str]
+
+
+def credential(directory: Path, scopes: str = SCOPES) -> str:
+    made = cli(directory, "client", "tests", "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY)
+    return made.stdout.strip()
+
+
+def scraped(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    reply = service.call("GET", "/metrics")
+    assert reply.status == 200, reply.raw
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(reply.raw.decode())
+        for sample in family.samples
+    }
+
+
+def total(service: Service, name: str, **labels: Any) -> float:
+    """The sum over all samples that have these labels."""
+    wanted = {(key, str(value)) for key, value in labels.items()}
+    return sum(value for (found, has), value in scraped(service).items() if found == name and wanted <= has)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    directory = tmp_path_factory.mktemp("watched")
+    with Service(directory, {"SECRET_KEY": KEY}, credential=credential(directory)) as running:
+        yield running
+
+
+def test_requests_are_counted_by_route_method_and_status(watched: Service) -> None:
+    """The template, whatever the path; a method that is rare is OTHER, and a page that is none has no route."""
+    for path in ("/app/valid/a", "/app/valid/b"):
+        watched.call("GET", path)
+    watched.call("GET", "/nowhere/sgt_")
+    watched.call("PROPFIND", "/app/token")
+    assert (
+        total(watched, "signer_http_requests_total", route="/app/valid/{token}", method="GET", status=200)
+        == 2
+    )
+    assert total(watched, "signer_http_requests_total", route="-", status=404) == 1
+    assert total(watched, "signer_http_requests_total", method="OTHER", status=405) == 1
+    name = "signer_http_request_duration_seconds"
+    assert total(watched, f"{name}_count", route="/app/valid/{token}") == 2
+    assert 0 < total(watched, f"{name}_sum", route="/app/valid/{token}") < 1
+
+
+def test_what_happens_to_tokens_is_counted(watched: Service) -> None:
+    """Issued, validated by outcome, consumed, rotated, revoked, purged, codes; each with the key's id."""
+    token, other = watched.issue(sub="42"), watched.issue(max_uses=1)
+    assert watched.says_valid(token)
+    assert not watched.says_valid("x")
+    watched.call("POST", "/app/consume", {"token": other})
+    watched.call("POST", "/app/consume", {"token": other})
+    watched.call("POST", "/app/rotate", {"token": token})
+    watched.call("POST", "/app/revoke", {"token": token})
+    watched.says_valid(token)
+    watched.call("DELETE", "/app/clear/all/tokens")
+    challenge = watched.call("POST", "/app/code", {"sub": "42"}).json
+    watched.call("POST", "/app/code/verify", {"token": challenge["token"], "code": challenge["code"]})
+    watched.call("GET", "/auth", headers={"Authorization": f"Bearer {token}"})
+    kid = token[4:10]
+    for event, outcome, count in [
+        ("issue", "ok", 3), ("validate", "ok", 1), ("consume", "ok", 1), ("consume", "token_used", 1),
+        ("rotate", "ok", 1), ("revoke", "ok", 1), ("validate", "token_revoked", 2), ("verify_code", "ok", 1),
+    ]:  # fmt: skip
+        assert total(watched, "signer_events_total", event=event, outcome=outcome, kid=kid) == count, event
+    assert total(watched, "signer_events_total", event="validate", outcome="token_malformed", kid="") >= 1
+    assert total(watched, "signer_events_total", event="purge", outcome="ok") == 1
+
+
+def test_errors_are_counted_by_their_code(watched: Service) -> None:
+    """The one that the caller gets; of the OAuth endpoints, ours beside theirs."""
+    watched.call("POST", "/app/token", credential="x")
+    watched.call("POST", "/app/token", {"ttl": -1})
+    watched.send_raw(b"GET /auth HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    watched.call("POST", "/oauth/introspect", b"token=x", form, credential="x")
+    assert total(watched, "signer_errors_total", code="credential_invalid") == 2
+    assert total(watched, "signer_errors_total", code="request_invalid") == 1
+    assert total(watched, "signer_errors_total", code="token_missing") == 1
+    assert total(watched, "signer_events_total", event="authenticate", outcome="credential_invalid") == 2
+
+
+def test_the_list_is_timed_and_measured(watched: Service) -> None:
+    """Look-ups and writes by operation; rows and whether it answers, as they are at this moment."""
+    rows = total(watched, "signer_store_rows")
+    token = watched.issue()
+    watched.says_valid(token)
+    watched.call("POST", "/app/revoke", {"token": token})
+    assert total(watched, "signer_store_rows") == rows + 1
+    assert total(watched, "signer_store_up") == 1
+    assert total(watched, "signer_store_duration_seconds_count", operation="lookup") >= 2
+    assert total(watched, "signer_store_duration_seconds_count", operation="revoke") >= 1
+
+
+def test_build_and_keys_are_told(watched: Service) -> None:
+    """Ids of keys are public: they stand in every token."""
+    from signer import __version__
+
+    assert total(watched, "signer_build_info", version=__version__) == 1
+    assert total(watched, "signer_key_info", role="current", kid=watched.issue()[4:10]) == 1
+
+
+def test_no_value_of_a_label_is_a_callers(watched: Service) -> None:
+    """No token, no path, no address: they are secret, and without end."""
+    token = watched.issue(sub="somebody")
+    watched.says_valid(token)
+    watched.call(
+        "GET", f"/{token}?x={token}", headers={"X-Request-ID": "mine", "X-Forwarded-For": "192.0.2.7"}
+    )
+    watched.send_raw(f"{token} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    text = watched.call("GET", "/metrics").raw.decode()
+    for part in (*token.split(".")[1:], "somebody", "mine", "192.0.2.7", "127.0.0.1"):
+        assert part not in text
+
+
+def test_prometheus_may_choose_the_format(watched: Service) -> None:
+    """OpenMetrics where it asks for it; no cache keeps either."""
+    plain = watched.call("GET", "/metrics")
+    assert plain.headers["Content-Type"].startswith("text/plain")
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    modern = watched.call("GET", "/metrics", headers=accept)
+    assert modern.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert modern.raw.endswith(b"# EOF\n")
+    assert plain.headers["Cache-Control"] == modern.headers["Cache-Control"] == "no-store"
+
+
+def test_they_are_guarded(tmp_path: Path) -> None:
+    """By metrics:read, unless ANONYMOUS_SCOPES opens them."""
+    lacking = credential(tmp_path, "token:issue")
+    with Service(tmp_path, {"SECRET_KEY": KEY}) as service:
+        assert service.call("GET", "/metrics").status == 401
+        assert service.call("GET", "/metrics", credential=lacking).status == 403
+    with Service(tmp_path, {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}) as service:
+        assert service.call("GET", "/metrics").status == 200
+
+
+def test_a_list_that_cannot_answer_is_down_and_has_no_size(tmp_path: Path) -> None:
+    """No old number is told, and the page is there: it is needed most then."""
+    settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}
+    with Service(tmp_path, settings) as service:
+        for file in tmp_path.glob("tokens.db*"):
+            file.unlink()
+        assert total(service, "signer_store_up") == 0
+        assert not [name for name, _ in scraped(service) if name == "signer_store_rows"]
+        service.call("GET", f"/app/valid/{Service.__name__}")
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Any:
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as running:
+        while running.log.count("Application startup complete") < 2:
+            time.sleep(0.05)
+        yield running
+
+
+def pids(service: Service) -> list[int]:
+    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", service.log)]
+
+
+def test_workers_count_together(workers: Service) -> None:
+    """Whichever answers, and from the first request on; also after one of them was killed with -9."""
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(workers.call, "GET", "/app/valid/x") for _ in range(60)]
+        assert all(call.result().status == 200 for call in calls)
+    for _ in range(4):
+        assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 60
+    victim = pids(workers)[0]
+    os.kill(victim, signal.SIGKILL)
+    while workers.log.count("Application startup complete") < 3:
+        time.sleep(0.05)
+    assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 60
+    assert total(workers, "signer_build_info") == 1
+
+
+def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
+    """Changes wait at a worker that is killed: they wait no longer."""
+    token = workers.issue()
+    lock = sqlite3.connect(tmp_path / "tokens.db", isolation_level=None)
+    with closing(lock), ThreadPoolExecutor(12) as pool:
+        lock.execute("BEGIN IMMEDIATE")
+        calls = [pool.submit(workers.call, "POST", "/app/revoke", {"token": token}) for _ in range(12)]
+        deadline = time.monotonic() + 4
+        while total(workers, "signer_changes_waiting") < 12 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert total(workers, "signer_changes_waiting") == 12
+        for pid in pids(workers):
+            os.kill(pid, signal.SIGKILL)
+        lock.execute("ROLLBACK")
+        for call in calls:
+            assert call.exception() is not None or call.result().status in (200, 503)
+    deadline = time.monotonic() + 10
+    while workers.log.count("Application startup complete") < 4:
+        assert time.monotonic() < deadline, workers.log
+        time.sleep(0.05)
+    time.sleep(1)  # the supervisor has noticed
+    assert total(workers, "signer_changes_waiting") == 0
+
+
+def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
+    """Nothing is left behind by a service that was ended in order."""
+    (folder,) = [
+        line.partition("=")[2]
+        for line in Path(f"/proc/{pids(workers)[0]}/environ").read_text().split("\0")
+        if line.startswith("PROMETHEUS_MULTIPROC_DIR=")
+    ]
+    assert list(Path(folder).iterdir())
+    workers.stop()
+    assert not Path(folder).exists()
+
+
+def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
+    """Under uvicorn's own --workers each would tell its own part for the whole."""
+    token = credential(tmp_path)
+    app = ("-m", "uvicorn", "app:app", "--app-dir", str(Path(__file__).parents[2]), "--workers", "2")
+    service = Service(tmp_path, {"SECRET_KEY": KEY}, (*app, "--port", "{port}"), token)
+    with service:
+        reply = service.call("GET", "/metrics")
+        assert (reply.status, reply.json["code"]) == (503, "metrics_unavailable")
+    (tmp_path / "metrics").mkdir()
+    service.settings = {"SECRET_KEY": KEY, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
+    with service:
+        assert service.call("GET", "/metrics").status == 200
