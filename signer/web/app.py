@@ -82,7 +82,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
             ClientDisconnect: on_disconnect,
             Exception: on_bug,
         },
-        lifespan=_lifespan(settings, assembly, writer),
+        lifespan=_lifespan(settings, assembly, writer, limits),
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
@@ -101,7 +101,7 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
 
 
 def _lifespan(
-    settings: Settings, assembly: Assembly, writer: Writer
+    settings: Settings, assembly: Assembly, writer: Writer, limits: Limits
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -112,6 +112,7 @@ def _lifespan(
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _on_hangup, assembly)
         yield
         await writer.close()
+        await limits.close()
         assembly.close()
 
     return lifespan

@@ -74,8 +74,7 @@ class Limits:
             windows = [await self._limiter.get_window_stats(item, what, who) for item in self._items]
         except self._error as error:
             raise StoreError(f"Calls cannot be counted: {error.storage_error}.") from error
-        now = time.time()
-        resets = [max(1, math.ceil(window.reset_time - now)) for window in windows]
+        resets = [max(1, math.ceil(window.reset_time - time.time())) for window in windows]
         names = [f'"{what}/{item.get_expiry()}"' for item in self._items]
         policies = [
             f"{name};q={item.amount};w={item.get_expiry()}"
@@ -91,3 +90,9 @@ class Limits:
         ]
         if refused:
             raise RateLimited(max(resets[self._items.index(item)] for item in refused))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        bridge = getattr(self._limiter.storage, "bridge", None) if self._is_on else None
+        if bridge is not None:
+            await bridge.storage.aclose()

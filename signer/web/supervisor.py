@@ -39,10 +39,17 @@ class Supervisor(Multiprocess):
         """Replace the workers one by one."""
         self.restart_all()
 
+    def handle_signals(self) -> None:
+        """Take note of who runs before anybody is replaced."""
+        self._known |= self._running()
+        super().handle_signals()
+
     def keep_subprocess_alive(self) -> None:
-        """Replace whoever died, and drop gauges that they left."""
+        """Replace whoever died, and drop gauges of those who are gone."""
         super().keep_subprocess_alive()
-        running = {process.pid for process in self.processes if process.pid}
-        for pid in self._known - running:
+        for pid in self._known - self._running():
             forget(pid, self._folder)
-        self._known = running
+        self._known = self._running()
+
+    def _running(self) -> set[int]:
+        return {process.pid for process in self.processes if process.pid}
