@@ -51,5 +51,11 @@ class Supervisor(Multiprocess):
             forget(pid, self._folder)
         self._known = self._running()
 
+    def terminate_all(self) -> None:
+        """End the workers. Nobody accepts connections from here on: let none wait for it."""
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
     def _running(self) -> set[int]:
         return {process.pid for process in self.processes if process.pid}

@@ -1,0 +1,323 @@
+"""Ending, restarting and changing keys, under load, with real processes."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from service import KEY, ROOT, Service, cli, environment, free_port
+
+NEW_KEY = "a-new-key-of-more-than-thirty-two-bytes!"
+SCOPES = "token:issue token:introspect token:revoke metrics:read"
+
+
+def credential(directory: Path, key: str = KEY) -> str:
+    made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=key)
+    return made.stdout.strip()
+
+
+@dataclass
+class Load:
+    """Clients that validate without a pause, each over one connection that it keeps, and never retry."""
+
+    ports: list[int]
+    token: str
+    clients: int = 4
+    answered: int = 0
+    wrong: list[str] = field(default_factory=list)
+    goes_on: bool = True
+
+    def client(self) -> None:
+        with ExitStack() as opened:
+            connection: http.client.HTTPConnection | None = None
+            while self.goes_on:
+                try:
+                    if connection is None:
+                        connection = http.client.HTTPConnection("127.0.0.1", self.ports[0], timeout=20)
+                        opened.callback(connection.close)
+                    if self.ask(connection):
+                        continue
+                except (OSError, http.client.HTTPException) as error:
+                    self.wrong.append(repr(error))
+                opened.close()
+                connection = None
+
+    def ask(self, connection: http.client.HTTPConnection) -> bool:
+        """Ask once; return whether the connection goes on."""
+        connection.request("GET", f"/app/valid/{self.token}")
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200 or json.loads(body)["status"] is not True:
+            self.wrong.append(f"{response.status} {body!r}")
+        self.answered += 1
+        return response.headers.get("Connection") != "close"
+
+
+@contextmanager
+def under_load(load: Load) -> Iterator[Load]:
+    threads = [threading.Thread(target=load.client) for _ in range(load.clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield load
+    finally:
+        load.goes_on = False
+        for thread in threads:
+            thread.join(30)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Service]:
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "AUDIT_LOG": "audit.log", "LOG_LEVEL": "info"}
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as running:
+        wait_for(lambda: started(running) == 2)
+        yield running
+
+
+def started(service: Service) -> int:
+    return service.log.count("Application startup complete")
+
+
+def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None:
+    """SIGUSR2, twice, while four clients ask over connections that they keep."""
+    before = re.findall(r"Started server process \[(\d+)\]", workers.log)
+    with under_load(Load([workers.port], workers.issue())) as load:
+        for round_ in (2, 4):
+            os.kill(workers.process.pid, signal.SIGUSR2)
+            wait_for(lambda round_=round_: started(workers) == round_ + 2)  # type: ignore[misc]
+            wait_for(lambda round_=round_: workers.log.count("Finished server process") == round_)  # type: ignore[misc]
+    assert load.wrong == []
+    assert load.answered > 200
+    assert not any(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
+    """kill -9: requests that it had are lost, and the service goes on."""
+    victim = int(re.findall(r"Started server process \[(\d+)\]", workers.log)[0])
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: started(workers) == 3)
+    assert all(workers.call("GET", "/readyz").status == 200 for _ in range(10))
+
+
+def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tmp_path: Path) -> None:
+    """The list is gone when they are to be replaced: those that run go on to refuse, and nothing is lost."""
+    for file in tmp_path.glob("tokens.db*"):
+        file.rename(file.with_name("kept-" + file.name))
+    os.kill(workers.process.pid, signal.SIGUSR2)
+    wait_for(lambda: "aborting the restart" in workers.log)
+    assert workers.call("GET", "/app/valid/x").status in (200, 503)
+    for file in tmp_path.glob("kept-tokens.db*"):
+        file.rename(file.with_name(file.name.removeprefix("kept-")))
+    token = workers.issue()
+    assert workers.says_valid(token)
+
+
+@pytest.mark.parametrize("concurrency", ["1", "2"])
+def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurrency: str) -> None:
+    """As logrotate has it: moved away, then told. No line is lost, and the service does not end."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency, "AUDIT_LOG": "audit.log"}
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
+        wait_for(lambda: started(service) == int(concurrency))
+        before = [service.issue(sub=f"before-{number}") for number in range(20)]
+        (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")
+        os.kill(service.process.pid, signal.SIGHUP)
+        # The supervisor looks at its signals twice a second.
+        time.sleep(1.5)
+        after = [service.issue(sub=f"after-{number}") for number in range(20)]
+        assert service.process.poll() is None
+    old, new = ((tmp_path / name).read_text() for name in ("audit.log.1", "audit.log"))
+    assert old.count('"sub":"before-') == len(before)
+    assert new.count('"sub":"after-') == len(after)
+    assert "before" not in new
+
+
+def test_sighup_without_an_audit_trail_ends_nothing(tmp_path: Path) -> None:
+    """Unheeded, that signal would."""
+    with Service(tmp_path, {"SECRET_KEY": KEY, "AUDIT_LOG": "off"}) as service:
+        wait_for(lambda: started(service) == 1)
+        os.kill(service.process.pid, signal.SIGHUP)
+        time.sleep(0.3)
+        assert service.call("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("concurrency", ["1", "2"])
+def test_sigterm_finishes_what_is_under_way_and_refuses_new_work(tmp_path: Path, concurrency: str) -> None:
+    """A body that arrives late is answered; who connects meanwhile is not let in; then it is over."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency}
+    token = credential(tmp_path)
+    with Service(tmp_path, settings, credential=token) as service:
+        wait_for(lambda: started(service) == int(concurrency))
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(
+                b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Authorization: Bearer " + token.encode() + b"\r\nContent-Length: 13\r\n\r\n{"
+            )
+            time.sleep(0.3)
+            begun = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", service.port)).close()
+            connection.sendall(b'"sub": "42"}')
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"connection: close" in answer
+        service.process.wait(20)
+        assert time.monotonic() - begun < 12
+        assert "Traceback" not in service.log
+
+
+def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
+    """What was sent is answered; only connecting anew is refused."""
+    with Service(tmp_path, {"SECRET_KEY": KEY}, credential=credential(tmp_path)) as service:
+        with under_load(Load([service.port], service.issue())) as load:
+            wait_for(lambda: load.answered > 100)
+            service.process.send_signal(signal.SIGTERM)
+            service.process.wait(20)
+        assert {error for error in load.wrong if "ConnectionRefusedError" not in error} == set()
+        assert "Traceback" not in service.log
+
+
+def accepted(service: Service) -> dict[str, float]:
+    """How many calls tokens of each key passed."""
+    reply = service.call("GET", "/metrics")
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(reply.raw.decode()):
+        for sample in family.samples:
+            labels = sample.labels
+            if sample.name == "signer_events_total" and labels["outcome"] == "ok":
+                found[labels["kid"]] = found.get(labels["kid"], 0) + sample.value
+    return found
+
+
+def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -> None:
+    """Two instances behind one list of addresses, restarted one after the other in each of three steps: the new
+    key as a fallback, as the key that signs, and alone. Metrics tell when the old one is no longer used."""
+    old_credential, new_credential = credential(tmp_path), credential(tmp_path, NEW_KEY)
+    ports = [free_port(), free_port()]
+    steps = [
+        {"SECRET_KEY": KEY},
+        {"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": NEW_KEY},
+        {"SECRET_KEY": NEW_KEY, "SECRET_KEY_FALLBACKS": KEY},
+        {"SECRET_KEY": NEW_KEY},
+    ]
+    running = [Service(tmp_path, steps[0], port=port, credential=old_credential) for port in ports]
+    for service in running:
+        service.__enter__()
+    try:
+        old_token = running[0].issue(sub="42")
+        load = Load([running[0].port], old_token)
+        with under_load(load):
+            for step in steps[1:3]:
+                for number in (0, 1):
+                    # Traffic goes to the other one, as a balancer's would.
+                    load.ports[0] = ports[1 - number]
+                    time.sleep(0.2)
+                    assert running[number].stop() in (0, -signal.SIGTERM)
+                    running[number] = Service(tmp_path, step, port=ports[number], credential=new_credential)
+                    running[number].__enter__()
+                    wait_for(lambda number=number: ready(running[number]))  # type: ignore[misc]
+            new_token = running[0].issue(sub="42")
+            assert new_token[4:10] != old_token[4:10]
+            load.token = new_token
+            time.sleep(0.3)
+            before = accepted(running[0])
+            assert before[old_token[4:10]] > 0
+            for _ in range(5):
+                running[0].says_valid(new_token)
+            after = accepted(running[0])
+            assert after[old_token[4:10]] == before[old_token[4:10]]
+            assert after[new_token[4:10]] > before[new_token[4:10]]
+            for number in (0, 1):
+                load.ports[0] = ports[1 - number]
+                time.sleep(0.2)
+                running[number].stop()
+                running[number] = Service(tmp_path, steps[3], port=ports[number], credential=new_credential)
+                running[number].__enter__()
+                wait_for(lambda number=number: ready(running[number]))  # type: ignore[misc]
+        assert load.wrong == []
+        assert load.answered > 100
+        assert not running[0].says_valid(old_token)
+        assert running[1].says_valid(new_token)
+    finally:
+        for service in running:
+            service.stop()
+
+
+def ready(service: Service) -> bool:
+    return service.call("GET", "/readyz").status == 200
+
+
+#: Listens, and starts the service with the socket as a service manager would: descriptor 3, and its pid.
+MANAGER = """
+import os, socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
+print("listening", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        os.dup2(listener.fileno(), 3)
+        os.set_inheritable(3, True)
+        os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), **dict([line.strip().split("=", 1)])}
+        os.execv(sys.executable, [sys.executable, sys.argv[2]])
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    print("ended", flush=True)
+"""
+
+
+def test_a_restart_with_a_passed_socket_refuses_nobody(tmp_path: Path) -> None:
+    """The service manager listens (systemd's socket units), so that who calls during a restart waits for it;
+    with another key meanwhile."""
+    port = free_port()
+    token = credential(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", MANAGER, str(port), str(ROOT / "app.py")],
+        cwd=tmp_path,
+        env=environment(SECRET_KEY=KEY, PORT=str(free_port()), AUDIT_LOG="off"),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as manager:  # fmt: skip
+        assert manager.stdin is not None
+        assert manager.stdout is not None
+
+        def tell(line: str) -> str:
+            assert manager.stdin is not None
+            assert manager.stdout is not None
+            manager.stdin.write(line + "\n")
+            manager.stdin.flush()
+            return manager.stdout.readline()
+
+        assert manager.stdout.readline() == "listening\n"
+        child = int(tell(f"SECRET_KEY_FALLBACKS={NEW_KEY}"))
+        service = Service(tmp_path, credential=token, port=port)
+        with under_load(Load([port], service.issue())) as load:
+            for _ in range(2):
+                time.sleep(0.5)
+                os.kill(child, signal.SIGTERM)
+                assert manager.stdout.readline() == "ended\n"
+                child = int(tell(f"SECRET_KEY_FALLBACKS={NEW_KEY}"))
+            time.sleep(1)
+        os.kill(child, signal.SIGTERM)
+        assert manager.stdout.readline() == "ended\n"
+        manager.stdin.close()
+    assert load.wrong == []
+    assert load.answered > 100
