@@ -3,23 +3,22 @@
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import pytest
+from browser import needs_browser
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
     StaleElementReferenceException,
 )
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service as ChromeDriver
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
-from service import ROOT, Service, free_port
+from service import ROOT, Service
 
 STATIC = ROOT / "signer" / "web" / "static"
 VENDORED = [path for folder in ("swagger-ui", "redoc") for path in sorted((STATIC / folder).iterdir())]
@@ -147,15 +146,6 @@ class Title(HTMLParser):
             self.text = data
 
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or CHROMEDRIVER is None, reason="chromium and chromedriver are not installed"
-)
-ARGUMENTS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1400,1200",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]  # fmt: skip
 #: What a page that still moves answers; a missing element is waited for in any case.
 MOVING = [ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException]
 #: What OpenAPI has and the library does not know.
@@ -236,21 +226,6 @@ class Browser:
 
     def script(self, source: str) -> object:
         return self.driver.execute_script(source)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser that reaches this machine only."""
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options, ChromeDriver(executable_path=CHROMEDRIVER, port=free_port()))
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture
