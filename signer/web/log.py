@@ -15,7 +15,7 @@ def configure_logging(level: str, form: str) -> None:
     """Log from `level` on, as "text" or "json"; without uvicorn's access log, whoever started the server,
     since that has paths in it, and so tokens."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JSON() if form == "json" else _Text())
+    handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # uvicorn's own command has given it handlers of its own by now.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
@@ -29,7 +29,9 @@ def fields(record: logging.LogRecord) -> dict[str, Any]:
     return found
 
 
-class _Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
+    """A line for people."""
+
     def format(self, record: logging.LogRecord) -> str:
         said = "".join(f" {name}={value}" for name, value in fields(record).items())
         line = f"{_time(record)} {record.levelname} {record.name} {record.getMessage()}{said}"
@@ -37,7 +39,9 @@ class _Text(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class _JSON(logging.Formatter):
+class JSONFormatter(logging.Formatter):
+    """One JSON object, in ASCII."""
+
     def format(self, record: logging.LogRecord) -> str:
         said = {
             "time": _time(record),

@@ -1,15 +1,20 @@
 """What the log says, and what it never says."""
 
+import json
+import logging
 import re
 import signal
 import socket
 import sqlite3
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from service import Service
+from service import ROOT, Service
+
+from signer.web.log import JSONFormatter, TextFormatter
 
 LINE = re.compile(
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO signer\.web\.middleware request"
@@ -107,3 +112,76 @@ def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.T
             assert time.monotonic() - started < 9
         lock.execute("ROLLBACK")
         assert service.call("POST", "/app/revoke", {"sub": "x"}).status == 200
+
+
+@pytest.mark.parametrize("given", ["a", "Root_1-67891233", "0f9c7b1e-3f57-4f0a-9d2b-1c2d3e4f5a6b", "x" * 64])
+def test_a_well_formed_request_id_is_kept(development: Service, given: str) -> None:
+    """So that one id goes through all services; in the answer, the log and the audit trail."""
+    reply = development.call("POST", "/app/token", {}, {"X-Request-ID": given})
+    time.sleep(0.2)
+    assert reply.headers["X-Request-ID"] == given
+    assert f"request_id={given}\n" in development.log
+    assert f'"request_id":"{given}"' in development.log
+
+
+@pytest.mark.parametrize("given", ["", " ", "a b", "x" * 65, "a.b", "é", "a=b", "a/b", '"'])
+def test_any_other_request_id_is_replaced(development: Service, given: str) -> None:
+    """It would be a stranger's text, or a token, in a header and a log."""
+    reply = development.call("GET", "/healthz", headers={"X-Request-ID": given})
+    assert re.fullmatch("[0-9a-f]{16}", reply.headers["X-Request-ID"])
+    both = development.send_raw(
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: a\r\nX-Request-ID: b\r\n\r\n"
+    )
+    assert re.search(rb"x-request-id: [0-9a-f]{16}\r\n", both)
+
+
+def test_a_line_says_who_asked_and_what_was_wrong(production: Service) -> None:
+    """The client's name and the code of the error, as in the answer."""
+    refused = production.call("POST", "/app/token", {"scope": "admin"})
+    unknown = production.call("POST", "/app/token", credential="x")
+    time.sleep(0.2)
+    lines = {match["id"]: match for match in LINE.finditer(production.log)}
+    line = lines[refused.headers["X-Request-ID"]]
+    assert (line["actor"], line["code"], line["status"]) == ("tests", "scope_insufficient", "403")
+    line = lines[unknown.headers["X-Request-ID"]]
+    assert (line["actor"], line["code"], line["status"]) == ("-", "credential_invalid", "401")
+
+
+@pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+def test_json_is_one_object_a_line(tmp_path_factory: pytest.TempPathFactory, command: str) -> None:
+    """All of it, the server's own words too; numbers are numbers."""
+    settings = {"LOG_FORMAT": "json", "AUDIT_LOG": "off"}
+    service = Service(tmp_path_factory.mktemp("json"), settings)
+    if command == "uvicorn":
+        service.command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}")
+    with service:
+        token = service.issue()
+        reply = service.call("GET", f"/app/valid/{token}")
+        time.sleep(0.2)
+    lines = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
+    # Before the settings are read, uvicorn's own command has said nothing.
+    assert len(lines) >= len(service.log.splitlines()) - 2
+    (line,) = [line for line in lines if line.get("request_id") == reply.headers["X-Request-ID"]]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert 0 < line.pop("duration_ms") < 1000
+    assert {**line, "time": 0, "request_id": 0} == {
+        "time": 0, "level": "info", "logger": "signer.web.middleware", "message": "request", "method": "GET",
+        "route": "/app/valid/{token}", "status": 200, "code": "-", "actor": "-", "address": "127.0.0.1", "request_id": 0,
+    }  # fmt: skip
+    assert any(line["message"].startswith("Finished server process") for line in lines)
+    assert token not in service.log
+
+
+def test_what_a_terminal_would_obey_is_spelt_out() -> None:
+    """In both forms, whoever logs it; a traceback keeps its lines in text."""
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "a\n\x1b[31m\x9b\u2028%s", ("é",), None)
+    line = TextFormatter().format(record)
+    assert line.endswith(r"ERROR x a\n\x1b[31m\x9b\u2028é")
+    assert json.loads(JSONFormatter().format(record))["message"] == "a\n\x1b[31m\x9b\u2028é"
+    assert re.fullmatch("[ -~]*", JSONFormatter().format(record))
+    try:
+        1 / 0  # noqa: B018 - it raises
+    except ZeroDivisionError:
+        record.exc_info = sys.exc_info()
+    assert "\nZeroDivisionError: " in TextFormatter().format(record)
+    assert "ZeroDivisionError" in json.loads(JSONFormatter().format(record))["exception"]
