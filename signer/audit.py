@@ -121,7 +121,7 @@ class AuditTrail:
     def _is_told(self, event: Event) -> bool:
         if event.is_change:
             # What went well was told before; but for how much a purge found.
-            return event.outcome != OK or event.rows is not None
+            return event.outcome not in (OK, AuditError.code) or event.rows is not None
         if event.name == "validate":
             return self._validations
         # Strangers could fill the disk with calls that show no credential at all, or too many wrong ones.

@@ -69,7 +69,7 @@ def _table(said: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     # JSON escapes what a terminal would obey.
-    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
+    return (value or "-") if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,12 +1,23 @@
 """The command line."""
 
+import json
+import re
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from service import KEY, cli
+from service import KEY, Service, cli, environment
 
-from signer import KeyRing, Signer, Store
+from signer import Claims, KeyRing, Signer, Store, __version__, open_store
+from signer.cli import main
+from signer.codec import Codec
+from signer.errors import TokenRevoked
+from signer.settings import Settings
 
 SETTINGS = {"SECRET_KEY": KEY}
 
@@ -73,3 +84,242 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
     assert (made.returncode, made.stdout, made.stderr.count("\n")) == (2, "", 1)
     assert "short-secret" not in made.stderr
     assert "python -m signer keygen" in made.stderr
+
+
+def run(
+    directory: Path, *arguments: str, stdin: str = "", **settings: str
+) -> "subprocess.CompletedProcess[str]":
+    """A command with something on its standard input."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "signer", *arguments],
+        cwd=directory, env=environment(**SETTINGS | settings), input=stdin,
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """A folder with a list."""
+    open_store(f"sqlite:///{tmp_path}/tokens.db").close()
+    return tmp_path
+
+
+def test_a_token_from_its_issue_to_its_end(listed: Path) -> None:
+    """Alone on standard output; read from standard input; a good one is 0, a refused one 1."""
+    issued = run(
+        listed, "issue", "--sub", "42", "--scope", "read write", "--ttl", "15m", "--data", '{"a": [1]}'
+    )
+    assert (issued.returncode, issued.stderr, issued.stdout.count("\n")) == (0, "", 1)
+    token = issued.stdout
+    good = run(listed, "validate", "--purpose", "access", "--scope", "read", stdin=token)
+    assert (good.returncode, good.stderr) == (0, "")
+    table = dict(line.split(maxsplit=1) for line in good.stdout.splitlines())
+    assert (table["status"], table["sub"], table["scope"], table["data"]) == (
+        "true",
+        "42",
+        "read write",
+        '{"a": [1]}',
+    )
+    assert datetime.fromisoformat(table["exp_utc"]).timestamp() == int(table["exp"])
+    assert int(table["exp"]) - int(table["iat"]) == 900
+    seen = run(listed, "inspect", "--json", stdin=token)
+    assert json.loads(seen.stdout)["verified"] is False
+    revoked = run(listed, "revoke", stdin=token)
+    assert (revoked.returncode, revoked.stdout.splitlines()[0]) == (0, "revoked  true")
+    refused = run(listed, "validate", stdin=token)
+    assert (refused.returncode, refused.stdout, refused.stderr) == (1, "", "signer: The token was revoked.\n")
+
+
+def test_consuming_counts(listed: Path) -> None:
+    """How many uses are left; after the last it is refused."""
+    token = run(listed, "issue", "--purpose", "reset", "--max-uses", "2").stdout
+    consume = ("consume", "--purpose", "reset", "--json")
+    left = [json.loads(run(listed, *consume, stdin=token).stdout)["uses_left"] for _ in range(2)]
+    assert left == [1, 0]
+    last = run(listed, *consume, stdin=token)
+    assert (last.returncode, json.loads(last.stdout)["code"]) == (1, "token_used")
+
+
+def test_what_a_token_is_bound_to_comes_from_a_file(listed: Path) -> None:
+    """A password's hash must not stand in a process list."""
+    (listed / "state").write_text("42 old-hash")
+    token = run(listed, "issue", "--bind-file", "state").stdout
+    assert run(listed, "validate", "--bind-file", "state", stdin=token).returncode == 0
+    assert run(listed, "validate", stdin=token).returncode == 1
+    (listed / "state").write_text("42 new-hash")
+    assert run(listed, "validate", "--bind-file", "state", stdin=token).returncode == 1
+    missing = run(listed, "validate", "--bind-file", "none", stdin=token)
+    assert (missing.returncode, missing.stderr) == (
+        2,
+        "signer: --bind-file cannot be read: No such file or directory.\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["jti", "sub", "sid", "client-id"])
+def test_many_are_revoked_by_name(listed: Path, open_list: Callable[[str], Store], name: str) -> None:
+    """And of two names, one is too many."""
+    signer = Signer(KEY, open_list(f"sqlite:///{listed}/tokens.db"))
+    token = signer.issue(sub="s1", sid="s1", client_id="s1")
+    value = signer.validate(token).jti if name == "jti" else "s1"
+    # "=": an id may begin with a dash.
+    assert run(listed, "revoke", f"--{name}={value}").returncode == 0
+    with pytest.raises(TokenRevoked):
+        signer.validate(token)
+    assert run(listed, "revoke", "--sub", "42", "--sid", "s1").returncode == 2
+
+
+def test_json_is_one_object_for_every_command(listed: Path) -> None:
+    """Errors, too, with their stable code."""
+    token = run(listed, "issue").stdout
+    for arguments in (
+        ("keygen",), ("purpose-key", "access"), ("client", "x", "--scope", "read", "--ttl", "1d"), ("issue",),
+        ("validate",), ("consume",), ("inspect",), ("revoke",), ("purge",), ("check",),
+    ):  # fmt: skip
+        done = run(listed, *arguments, "--json", stdin=token)
+        assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), arguments
+        assert isinstance(json.loads(done.stdout), dict)
+    refused = run(listed, "validate", "--json", stdin="x")
+    assert (refused.returncode, json.loads(refused.stdout)["code"]) == (1, "token_malformed")
+    wrong = run(listed, "issue", "--max-uses", "0", "--json")
+    assert (wrong.returncode, json.loads(wrong.stdout)["code"]) == (2, "request_invalid")
+
+
+@pytest.mark.parametrize("command", ["issue", "validate", "consume", "revoke", "purge", "check"])
+def test_a_missing_list_is_not_made(tmp_path: Path, command: str) -> None:
+    """In the wrong folder everything would be valid, and revoked in a list that nobody reads. Exit code 3."""
+    token = Signer(KEY).issue()
+    made = run(tmp_path, command, stdin=token)
+    assert made.returncode == 3
+    assert "There is no list" in made.stderr + made.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "exit_code"),
+    [
+        ({"SECRET_KEY": "short"}, 2),
+        ({"AUDIT_LOG": "no/such/folder/log"}, 2),
+        ({"AUDIT_LOG": "/dev/full"}, 3),
+        ({"DATABASE_URL": "nonsense"}, 2),
+    ],
+)
+def test_exit_codes_tell_refused_from_wrong_from_unavailable(
+    listed: Path, settings: dict[str, str], exit_code: int
+) -> None:
+    """A script must not take a machine that is down for a token that is bad."""
+    token = Signer(KEY).issue()
+    made = run(listed, "revoke", stdin=token, **settings)
+    assert made.returncode == exit_code
+    assert made.stderr.startswith("signer: ")
+    assert Signer(KEY).validate(token)
+
+
+def test_a_damaged_list_is_exit_code_3(listed: Path) -> None:
+    """For check as for the rest."""
+    (listed / "tokens.db").write_bytes(b"not a database" * 1000)
+    for command in ("check", "purge"):
+        made = run(listed, command)
+        assert made.returncode == 3
+        assert "cannot answer" in made.stdout + made.stderr
+
+
+def test_check_shows_every_setting_and_no_secret(listed: Path) -> None:
+    """Names as in the environment, keys by their public ids; and that list and clock work."""
+    settings = {"SECRET_KEY_FALLBACKS": "x" * 40, "ANONYMOUS_SCOPES": "token:issue", "AUDIT_LOG": "audit.log"}
+    made = run(listed, "check", **settings)
+    assert (made.returncode, made.stderr) == (0, "")
+    table = {line.split()[0]: line.split(maxsplit=1)[1] for line in made.stdout.splitlines()}
+    assert set(table) >= {field.upper() for field in Settings.__struct_fields__ if field != "keys"}
+    assert table["SECRET_KEY"] == f"set, key id {KeyRing(KEY).current.id}"
+    assert table["SECRET_KEY_FALLBACKS"] == f"1 set, key ids {KeyRing('x' * 40).current.id}"
+    assert (table["list"], table["clock"], table["ANONYMOUS_SCOPES"]) == ("ok, 0 rows", "ok", "token:issue")
+    assert KEY not in made.stdout
+    assert "xxxx" not in made.stdout
+    # Whoever asks may be root: no file is made that the service could not write.
+    assert not (listed / "audit.log").exists()
+
+
+def test_purge_works_while_the_service_runs_and_says_how_it_goes(tmp_path: Path) -> None:
+    """On 300,000 rows, with revocations in between."""
+    with Service(tmp_path, SETTINGS | {"ANONYMOUS_SCOPES": "token:issue token:revoke"}) as service:
+        with closing(sqlite3.connect(tmp_path / "tokens.db")) as connection, connection:
+            connection.executemany(
+                "INSERT INTO tokens VALUES (?, ?, 1, 0, 0)",
+                ((number, str(number)) for number in range(300_000)),
+            )
+        with subprocess.Popen(
+            [sys.executable, "-m", "signer", "purge"], cwd=tmp_path, env=environment(**SETTINGS),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as purging:  # fmt: skip
+            answered = 0
+            while purging.poll() is None:
+                token = service.issue()
+                assert service.call("POST", "/app/revoke", {"token": token}).status == 200
+                assert not service.says_valid(token)
+                answered += 1
+            assert purging.stdout is not None
+            assert purging.stderr is not None
+            assert purging.stdout.read() == "purged  300000\n"
+            assert answered > 10
+            for line in purging.stderr.read().splitlines():
+                assert re.fullmatch(r"signer: \d+ rows so far", line)
+
+
+def test_progress_is_told_of_a_long_purge(
+    listed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, so that the answer stays alone."""
+    with closing(sqlite3.connect(listed / "tokens.db")) as connection, connection:
+        connection.executemany(
+            "INSERT INTO tokens VALUES (?, '', 1, 0, 0)", ((number,) for number in range(2500))
+        )
+    monkeypatch.chdir(listed)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setattr("signer.commands._PROGRESS", 0)
+    assert main(["purge"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "purged  2500\n"
+    assert told.err.splitlines() == [f"signer: {rows} rows so far" for rows in (1000, 2000, 2500)]
+
+
+def test_serve_is_the_service(tmp_path: Path) -> None:
+    """As python app.py; with several workers, too, which import the module that started them."""
+    service = Service(tmp_path, SETTINGS | {"WEB_CONCURRENCY": "2"}, ("-m", "signer", "serve"))
+    with service:
+        assert service.call("GET", "/readyz").status == 200
+        assert service.stop() in (0, -15)
+    assert service.log.count("Started server process") == 2
+
+
+def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None:
+    """Of the whole and of each command; `signer` alone says how it is called."""
+    help_ = run(tmp_path, "--help").stdout
+    for word in ("examples:", "exit codes:", "standard input"):
+        assert word in help_
+    commands = re.findall(r"^    ([a-z-]+)", help_, re.MULTILINE)
+    assert set(commands) == {
+        "keygen", "purpose-key", "client", "issue", "validate", "consume", "inspect", "revoke", "purge", "serve",
+        "check",
+    }  # fmt: skip
+    for command in commands:
+        assert f"signer {command}" in run(tmp_path, command, "--help").stdout.partition("\n\n")[2], command
+    alone = run(tmp_path)
+    assert (alone.returncode, "usage: signer" in alone.stderr) == (2, True)
+    assert run(tmp_path, "--version").stdout == f"signer {__version__}\n"
+
+
+def test_no_token_is_asked_for_as_an_argument(tmp_path: Path) -> None:
+    """It would stay in the shell's history, and show in process lists."""
+    token = Signer(KEY).issue()
+    for command in ("validate", "consume", "inspect", "revoke"):
+        assert run(tmp_path, command, token).returncode == 2
+
+
+def test_a_claim_cannot_write_to_the_terminal(listed: Path) -> None:
+    """Whoever has a key may put any text into a token."""
+    claims = Claims(jti="a" * 22, exp=2**32, purpose="access", sub="\x1b[31m\n\x9bred")
+    token = Codec(KeyRing(KEY)).encode(claims, 1_700_000_000)
+    shown = run(listed, "inspect", stdin=token)
+    assert shown.returncode == 0
+    assert "\x1b" not in shown.stdout
+    assert "\x9b" not in shown.stdout
