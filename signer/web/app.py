@@ -59,6 +59,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
         watched=partial(TimedStore, observe=metrics.store),
     )
     signer = assembly.signer
+    metrics.expect(signer.keys)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
     limits = Limits(settings.rate_limit)
     guard = Guard(signer, anonymous, limits)

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
@@ -17,15 +24,15 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..errors import SystemUnavailable
-from ..events import Event
+from ..errors import AuditError, ClockError, StoreError, SystemUnavailable
+from ..events import BUG, OK, Event
 from ..keys import KeyRing
 from ..stores import Store
 
 #: Names the folder that the workers share; prometheus_client reads it, too.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 #: Seconds. A validation takes less than a millisecond, a change a few, and both end after ten seconds.
-_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STORE_BUCKETS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0)
 
 
@@ -37,8 +44,12 @@ class Metrics:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        # A time of birth for every counter would be a sixth of the page, and workers have none.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._folder = folder
         self._registry = registry = CollectorRegistry()
+        if folder is None:
+            ProcessCollector(registry=registry)
         self._requests = Counter(
             "signer_http_requests",
             "Requests by route template, method and status; 499 and 0 are callers that left.",
@@ -57,7 +68,7 @@ class Metrics:
         )
         self._events = Counter(
             "signer_events",
-            "What happened to tokens and callers, its outcome, and the id of the key of the token.",
+            "What happened to tokens and callers, its outcome, and the id of the token's key where one fits.",
             ["event", "outcome", "kid"],
             registry=registry,
         )
@@ -75,6 +86,15 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+
+    def expect(self, keys: KeyRing) -> None:
+        """Begin at 0 what alerts wait for: Prometheus sees no increase in a counter that is born at 1."""
+        for kind in (StoreError, ClockError, AuditError):
+            self._errors.labels(kind.code)
+        self._errors.labels(BUG)
+        self._events.labels("purge", OK, "")
+        for kid in keys.by_id:
+            self._events.labels("theft", OK, kid)
 
     def before(self, event: Event) -> None:
         """Nothing: what has not happened is not counted."""
@@ -142,11 +162,17 @@ class _State(Collector):
     def _list(self) -> Iterator[Metric]:
         try:
             rows = self._store.count()
+            horizon = self._store.lookup("", 0, ()).horizon
         except SystemUnavailable:
             yield GaugeMetricFamily("signer_store_up", "Whether the list answers.", 0)
             return
         yield GaugeMetricFamily("signer_store_up", "Whether the list answers.", 1)
         yield GaugeMetricFamily("signer_store_rows", "Rows in the list.", rows)
+        yield GaugeMetricFamily(
+            "signer_store_horizon_timestamp_seconds",
+            "Rows that expired before are purged, whoever did it; 0 where nobody ever did.",
+            horizon,
+        )
 
 
 def forget(pid: int, folder: Path) -> None:
