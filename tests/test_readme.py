@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +75,29 @@ def matches(shown: str, printed: str) -> bool:
 @needs_curl
 def test_the_quick_start_shows_what_comes_out(development: Service) -> None:
     """Against the development service, line by line."""
-    shell = Shell(development.directory, development.port)
     shown = list(steps(BEFORE))
     assert len(shown) > 8
-    for command, output in shown:
-        assert matches(output, printed := shell.run(command)), f"{command}\n{printed}"
-    shell.close()
+    with closing(Shell(development.directory, development.port)) as shell:
+        for command, output in shown:
+            assert matches(output, printed := shell.run(command)), f"{command}\n{printed}"
 
 
 @needs_curl
 def test_the_production_section_shows_what_comes_out(tmp_path: Path) -> None:
     """It starts its own service, makes a key and credentials, and calls with them."""
     port = free_port()
-    shell = Shell(tmp_path, port)
     shown = list(steps(PRODUCTION))
     assert len(shown) > 5
-    for command, output in shown:
-        printed = shell.run(command)
-        if "app.py" in command:
-            waiting = f"for i in $(seq 100); do curl -s localhost:{port}/healthz && break; sleep 0.1; done"
-            assert "ok" in shell.run(waiting)
-        else:
-            assert matches(output, printed), f"{command}\n{printed}"
-    shell.close()
+    with closing(Shell(tmp_path, port)) as shell:
+        for command, output in shown:
+            printed = shell.run(command)
+            if "app.py" in command:
+                waiting = (
+                    f"for i in $(seq 100); do curl -s localhost:{port}/healthz && break; sleep 0.1; done"
+                )
+                assert "ok" in shell.run(waiting)
+            else:
+                assert matches(output, printed), f"{command}\n{printed}"
     assert (tmp_path / "cron.header").stat().st_mode & 0o077 == 0
 
 

@@ -1,11 +1,15 @@
 """The environment, checked."""
 
+import re
+
 import pytest
 from service import KEY, Service
 
 from signer.errors import ConfigurationError
 from signer.settings import Settings
 
+#: What is read under its own name in capitals.
+SET = [name for name in Settings.__struct_fields__ if name != "keys"]
 OTHER = "another-key-of-more-than-thirty-two-bytes"
 
 
@@ -24,11 +28,22 @@ def test_every_setting_is_read() -> None:
     settings = Settings.from_env(
         {
             "SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": f"{OTHER}, {OTHER}2", "DATABASE_URL": "memory://",
-            "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "HOST": "0.0.0.0",
+            "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "TOKEN_GRACE_SECONDS": "60", "HOST": "0.0.0.0",
             "PORT": "80", "WEB_CONCURRENCY": "1", "ANONYMOUS_SCOPES": "token:issue read", "LOG_LEVEL": "DEBUG", "AUTH_COOKIE": "__Host-session", "ISSUER": "https://a.example.org:8443/tokens", "APP_TITLE": "Tokens",
-            "APP_DESCRIPTION": "Ours.\nAll of them.",
+            "APP_DESCRIPTION": "Ours.\nAll of them.", "LOG_FORMAT": "json", "AUDIT_LOG": "/var/log/signer/audit.log",
+            "AUDIT_VALIDATIONS": "TRUE", "RATE_LIMIT": "10/second;1000 per 2 hours", "TRUSTED_PROXIES": "10.0.0.7, fd00::/8",
+            "CORS_ORIGINS": "https://app.example.org, http://[::1]:3000",
         }
     )  # fmt: skip
+    assert set(Settings.__struct_fields__) == set(SET) | {"keys"}
+    unset = Settings()
+    assert not [
+        name for name in SET if name != "web_concurrency" and getattr(settings, name) == getattr(unset, name)
+    ]
+    assert (settings.audit_log, settings.audit_validations) == ("/var/log/signer/audit.log", True)
+    assert (settings.log_format, settings.rate_limit) == ("json", "10/second;1000 per 2 hours")
+    assert settings.trusted_proxies == ("10.0.0.7", "fd00::/8")
+    assert settings.cors_origins == ("https://app.example.org", "http://[::1]:3000")
     assert settings.keys is not None
     assert len(settings.keys.by_id) == 3
     assert (settings.token_ttl_minutes, settings.token_max_ttl_minutes, settings.token_leeway_seconds) == (
@@ -82,14 +97,36 @@ def test_every_setting_is_read() -> None:
         ("APP_TITLE", "a\nb"),
         ("APP_DESCRIPTION", "\x00"),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
+        ("AUDIT_LOG", ""),
+        ("AUDIT_LOG", "a\nb"),
+        ("AUDIT_VALIDATIONS", "yes"),
+        ("RATE_LIMIT", ""),
+        ("RATE_LIMIT", "100"),
+        ("RATE_LIMIT", "0/minute"),
+        ("RATE_LIMIT", "-1/minute"),
+        ("RATE_LIMIT", "100/fortnight"),
+        ("RATE_LIMIT", "100/minute;"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "proxy.example.org"),
+        ("TRUSTED_PROXIES", "10.0.0.7/8"),
+        ("TRUSTED_PROXIES", "10.0.0.7,"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "null"),
+        ("CORS_ORIGINS", "app.example.org"),
+        ("CORS_ORIGINS", "https://app.example.org/"),
+        ("CORS_ORIGINS", "https://App.example.org"),
+        ("CORS_ORIGINS", "https://*.example.org"),
     ],
 )
 def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
-    """And never repeats a key."""
+    """And never repeats a key; what would be right is told, with an example where there is one."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         Settings.from_env({"SECRET_KEY": KEY, name: value})
     assert KEY not in str(caught.value)
     assert OTHER not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert re.search("must be|such as|Make one with|is none of|takes|at least|holds", str(caught.value))
 
 
 def test_a_short_cap_shortens_the_usual_life() -> None:
