@@ -25,7 +25,7 @@ from typing import Final
 
 from msgspec.structs import asdict
 
-from .errors import AuditError, ConfigurationError, CredentialMissing, RateLimited
+from .errors import AuditError, ConfigurationError, CredentialInvalid, ScopeInsufficient
 from .events import OK, Event, Origin, origin
 from .files import sync_directory
 
@@ -70,11 +70,6 @@ class AuditTrail:
         except OSError as error:
             raise ConfigurationError(f"AUDIT_LOG: the audit trail cannot be opened: {error}.") from None
 
-    @property
-    def may_wait(self) -> bool:
-        """Whether a line waits for a disk."""
-        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-
     def before(self, event: Event) -> None:
         """Write the line of a change, and return when it is durable.
 
@@ -86,7 +81,7 @@ class AuditTrail:
                 if self._is_deleted():
                     self._exchange()
                 self._write(event, WRITE_TIMEOUT)
-                if self.may_wait:
+                if self._is_file():
                     _sync(self._descriptor)
         except OSError as error:
             raise AuditError(f"The audit trail cannot be written: {error}.") from error
@@ -124,8 +119,8 @@ class AuditTrail:
             return event.outcome not in (OK, AuditError.code) or event.rows is not None
         if event.name == "validate":
             return self._validations
-        # Strangers could fill the disk with calls that show no credential at all, or too many wrong ones.
-        return event.outcome not in (OK, CredentialMissing.code, RateLimited.code)
+        # All else strangers could repeat until the disk is full. Wrong credentials RATE_LIMIT counts.
+        return event.outcome in (CredentialInvalid.code, ScopeInsufficient.code)
 
     def _opened(self) -> int:
         if self._path is None:
@@ -139,8 +134,11 @@ class AuditTrail:
         sync_directory(self._path.parent)
         return descriptor
 
+    def _is_file(self) -> bool:
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+
     def _is_deleted(self) -> bool:
-        return self._path is not None and self.may_wait and os.fstat(self._descriptor).st_nlink == 0
+        return self._path is not None and self._is_file() and os.fstat(self._descriptor).st_nlink == 0
 
     def _exchange(self) -> None:
         if self._path is not None:
@@ -151,7 +149,7 @@ class AuditTrail:
 
     def _write(self, event: Event, patience: float) -> None:
         # Whatever is no file may have a reader who has stopped: writing would then wait for ever.
-        if not self.may_wait and not _is_writable(self._descriptor, patience):
+        if not self._is_file() and not _is_writable(self._descriptor, patience):
             raise BlockingIOError("nobody reads it")
         line = b"\n" * self._is_torn + self._line(event)
         self._is_torn = os.write(self._descriptor, line) < len(line)

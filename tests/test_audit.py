@@ -109,6 +109,8 @@ def test_validations_are_written_where_asked_for(
         (Event(name="authenticate"), False),
         (Event(name="authenticate", outcome="credential_missing"), False),
         (Event(name="authenticate", outcome="rate_limited"), False),
+        (Event(name="authenticate", outcome="request_invalid"), False),
+        (Event(name="authenticate", outcome="store_unavailable"), False),
         (Event(name="authenticate", outcome="credential_invalid"), True),
         (Event(name="authenticate", outcome="scope_insufficient"), True),
         (Event(name="consume", outcome="token_used"), True),

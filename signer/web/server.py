@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -59,6 +60,8 @@ def serve() -> None:
     except SignerError as error:
         raise SystemExit(f"signer: {error}") from None
     configure_logging(settings.log_level, settings.log_format)
+    # Before there is a trail to open anew, it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = uvicorn.Config(
         "signer.web.server:load",
         factory=True,

@@ -21,7 +21,7 @@ class Writer:
 
     Args:
         waits: is told of one more change that waits (1), and of one less (-1).
-        issues_wait: issuing waits for a disk, too: it is written down there.
+        issues_wait: issuing waits, too: for the disk, or the reader, of the audit trail.
     """
 
     def __init__(self, waits: Callable[[int], None], *, issues_wait: bool) -> None:
