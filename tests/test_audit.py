@@ -312,3 +312,45 @@ def test_every_event_is_documented_in_one_vocabulary() -> None:
     """Names of events are those of the Signer's methods, or explained."""
     methods = {name.partition("_")[0] for name in dir(Signer)} | {"verify_code", "authenticate", "theft"}
     assert methods >= NAMES
+
+
+FILLING = """
+import resource, sys
+from signer.audit import AuditTrail
+from signer.errors import AuditError
+from signer.events import Event
+trail = AuditTrail(sys.argv[1])
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+for number in range(100):
+    try:
+        trail.before(Event(name="issue", sub=f"before-{number}"))
+        print(f"before-{number}")
+    except AuditError:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+trail.before(Event(name="issue", sub="after"))
+print("after")
+"""
+
+
+def test_a_disk_that_fills_up_in_a_line_costs_that_line(path: Path) -> None:
+    """Half of it is in the file, its change was refused, and the next line begins on a line of its own."""
+    made = subprocess.run(
+        [sys.executable, "-c", FILLING, str(path)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    acknowledged = made.stdout.split()
+    assert acknowledged[-1] == "after"
+    assert 3 < len(acknowledged) < 20
+    whole, torn = [], []
+    for line in path.read_text().splitlines():
+        try:
+            whole.append(json.loads(line)["sub"])
+        except ValueError:
+            torn.append(line)
+    assert whole == acknowledged
+    assert len(torn) == 1

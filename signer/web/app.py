@@ -51,6 +51,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     """
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
+    limits = Limits(settings.rate_limit)
     metrics = Metrics(metrics_folder)
     assembly = assemble(
         settings,
@@ -61,7 +62,6 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     signer = assembly.signer
     metrics.expect(signer.keys)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    limits = Limits(settings.rate_limit)
     guard = Guard(signer, anonymous, limits)
     writer = Writer(metrics.change_waits, issues_wait=assembly.trail is not None)
     # A worker that knows of no folder would tell its own part for the whole.

@@ -75,19 +75,13 @@ class Limits:
         except self._error as error:
             raise StoreError(f"Calls cannot be counted: {error.storage_error}.") from error
         resets = [max(1, math.ceil(window.reset_time - time.time())) for window in windows]
-        names = [f'"{what}/{item.get_expiry()}"' for item in self._items]
-        policies = [
-            f"{name};q={item.amount};w={item.get_expiry()}"
-            for name, item in zip(names, self._items, strict=True)
+        told = [
+            (f'"{what}/{item.get_expiry()}"', item, window.remaining, reset)
+            for item, window, reset in zip(self._items, windows, resets, strict=True)
         ]
-        left = [
-            f"{name};r={window.remaining};t={reset}"
-            for name, window, reset in zip(names, windows, resets, strict=True)
-        ]
-        call.headers += [
-            (b"ratelimit-policy", ", ".join(policies).encode()),
-            (b"ratelimit", ", ".join(left).encode()),
-        ]
+        policy = ", ".join(f"{name};q={item.amount};w={item.get_expiry()}" for name, item, _, _ in told)
+        left = ", ".join(f"{name};r={remaining};t={reset}" for name, _, remaining, reset in told)
+        call.headers += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", left.encode())]
         if refused:
             raise RateLimited(max(resets[self._items.index(item)] for item in refused))
 
