@@ -49,6 +49,8 @@ METHODS: Final = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "T
 _EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
 _BODY: Final = (400, 408, 413, 415, 422)
 _CALLER: Final = (401, 403)
+#: 429 is RATE_LIMIT's.
+_CLIENT: Final = (*_CALLER, 429)
 _CLAIMS: Final = {
     "jti": "3fNqkGlafwkpeLd-NPyRQA",
     "exp": 1924995600,
@@ -108,7 +110,7 @@ def _call(
         endpoint=api.endpoint(handler, body, scope),
         body=taken,
         scope=scope,
-        errors=(*_BODY, *_CALLER, *refuses, 503),
+        errors=(*_BODY, *_CLIENT, *refuses, 503),
         **more,
     )
 
@@ -216,7 +218,6 @@ def _checking(api: API) -> list[Operation]:
             VerifyCodeRequest,
             "token:introspect",
             409,
-            429,
             summary="Verify a code",
             detail="Five guesses a challenge, and twenty an hour a subject. Success uses it up.",
             answer=Admitted,
@@ -261,7 +262,7 @@ def _oauth(oauth: OAuth) -> list[Operation]:
     def operation(
         path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
     ) -> Operation:
-        errors = (400, 401, 403, 408, 413, 503)
+        errors = (400, *_CLIENT, 408, 413, 503)
         return Operation(
             path=path,
             tag="oauth",
@@ -375,6 +376,6 @@ def _probes(api: API) -> list[Operation]:
             detail="In the format of Prometheus.",
             answer=str,
             scope="metrics:read",
-            errors=(*_CALLER, 503),
+            errors=(*_CLIENT, 503),
         ),
     ]
