@@ -118,6 +118,17 @@ def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
     assert all(workers.call("GET", "/readyz").status == 200 for _ in range(10))
 
 
+def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path: Path) -> None:
+    """Orphans would hold the port: the next service could not start, or would share it with them."""
+    left = [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", workers.log)]
+    os.kill(workers.process.pid, signal.SIGKILL)
+    workers.process.wait(20)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, port=workers.port) as service:
+        assert service.call("GET", "/readyz").status == 200
+
+
 def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tmp_path: Path) -> None:
     """The list is gone when they are to be replaced: those that run go on to refuse, and nothing is lost."""
     for file in tmp_path.glob("tokens.db*"):

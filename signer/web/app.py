@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -111,12 +113,26 @@ def _lifespan(
         # Servers in threads get no signals.
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _on_hangup, assembly)
+            _end_with_parent()
         yield
         await writer.close()
         await limits.close()
         assembly.close()
 
     return lifespan
+
+
+def _end_with_parent() -> None:
+    # A worker whose supervisor was killed would hold the port, and keep the next service from starting.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(parent.sentinel, _on_orphaned, loop, parent.sentinel)
+
+
+def _on_orphaned(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
+    loop.remove_reader(sentinel)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _on_hangup(assembly: Assembly) -> None:
