@@ -3,14 +3,14 @@
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 from . import __version__, commands
 from .commands import Result
 from .credentials import SERVICE_SCOPES
-from .errors import ConfigurationError, RequestInvalid, SignerError, SystemUnavailable
+from .errors import SignerError
+from .exits import exit_code, say
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 60 * 60, "d": 24 * 60 * 60}
 _EXIT_CODES: Final = """
@@ -47,18 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result.exit_code
 
 
-def exit_code(error: SignerError) -> int:
-    """What a script can tell from it; see --help."""
-    if isinstance(error, SystemUnavailable):
-        return 3
-    return 2 if isinstance(error, ConfigurationError | RequestInvalid) else 1
-
-
 def _refused(error: SignerError, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"status": False, "code": error.code, "detail": str(error)}))
     else:
-        print(f"signer: {error}", file=sys.stderr)
+        say(error)
     return exit_code(error)
 
 

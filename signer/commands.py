@@ -218,11 +218,18 @@ def _signer(*, create: bool = False) -> Iterator[Signer]:
         settings = replace(settings, audit_log=AUDIT_OFF)
     assembly = assemble(settings, create=create)
     # No client's id holds a colon.
-    origin.set(Origin(actor=f"signer:cli:{pwd.getpwuid(os.getuid()).pw_name}"))
+    origin.set(Origin(actor=f"signer:cli:{_user()}"))
     try:
         yield assembly.signer
     finally:
         assembly.close()
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user has a number alone
+        return str(os.getuid())
 
 
 def _token() -> str:

@@ -168,3 +168,4 @@ def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
     with pytest.raises(AssertionError, match="did not start"):
         service.__enter__()
     assert service.log == "signer: LOG_LEVEL must be one of debug, info, warning, error, critical.\n"
+    assert service.process.returncode == 2

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from ..assembly import assemble
 from ..errors import SignerError
+from ..exits import exit_code, say
 from ..settings import Settings
 from .app import create_app
 from .log import configure_logging
@@ -31,19 +32,18 @@ def load() -> ASGIApp:
     """The application as the environment describes it, for `uvicorn app:app` and every worker.
 
     Raises:
-        SystemExit: it cannot start; the one line says why.
+        SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
     """
+    is_worker = multiprocessing.parent_process() is not None
     try:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level, settings.log_format)
         folder = os.environ.get(FOLDER_VARIABLE)
-        return create_app(
-            settings,
-            is_worker=multiprocessing.parent_process() is not None,
-            metrics_folder=Path(folder) if folder else None,
-        )
+        return create_app(settings, is_worker=is_worker, metrics_folder=Path(folder) if folder else None)
     except SignerError as error:
-        raise SystemExit(f"signer: {error}") from None
+        say(error)
+        # To uvicorn's supervisor 3 means that no worker can start, and that it should end those that run.
+        raise SystemExit(1 if is_worker else exit_code(error)) from None
 
 
 def serve() -> None:
@@ -51,14 +51,15 @@ def serve() -> None:
     trail's file anew, and SIGUSR2 replaces the workers one by one, where there are several.
 
     Raises:
-        SystemExit: it cannot start; the one line says why.
+        SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
     """
     try:
         settings = Settings.from_env(os.environ)
         # The list is made here, before there are workers: one that restarts must find it, not make another.
         assemble(settings).close()
     except SignerError as error:
-        raise SystemExit(f"signer: {error}") from None
+        say(error)
+        raise SystemExit(exit_code(error)) from None
     configure_logging(settings.log_level, settings.log_format)
     # Before there is a trail to open anew, it would end the process.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
