@@ -161,6 +161,20 @@ def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurre
     assert "before" not in new
 
 
+def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
+    """Sent when the first one answers, while others may have opened the old file and listen to nothing yet."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "4", "AUDIT_LOG": "audit.log"}
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
+        wait_for(lambda: started(service) > 0)
+        (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")
+        os.kill(service.process.pid, signal.SIGHUP)
+        wait_for(lambda: started(service) == 4)
+        time.sleep(1.5)
+        for number in range(40):
+            service.issue(sub=f"after-{number}")
+    assert (tmp_path / "audit.log").read_text().count('"sub":"after-') == 40
+
+
 def test_sighup_without_an_audit_trail_ends_nothing(tmp_path: Path) -> None:
     """Unheeded, that signal would."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "AUDIT_LOG": "off"}) as service:

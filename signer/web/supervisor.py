@@ -26,14 +26,12 @@ class Supervisor(Multiprocess):
         super().__init__(config, sockets)
         self._folder = folder
         self._known: set[int] = set()
+        #: Who has not been told yet that the audit trail was moved.
+        self._to_tell: set[int] = set()
 
     def handle_hup(self) -> None:
-        """Pass it on."""
-        for process in self.processes:
-            # One that has just died, or has not begun to listen to signals, opens the new file anyway.
-            if process.pid and process.is_ready():
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGHUP)
+        """Pass it on, to each as soon as it listens."""
+        self._to_tell = self._running()
 
     def handle_usr2(self) -> None:
         """Replace the workers one by one."""
@@ -43,6 +41,12 @@ class Supervisor(Multiprocess):
         """Take note of who runs before anybody is replaced."""
         self._known |= self._running()
         super().handle_signals()
+        for process in self.processes:
+            # One that is starting may have opened the old file already.
+            if process.pid in self._to_tell and process.is_ready(timeout=1):
+                self._to_tell.discard(process.pid)
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGHUP)
 
     def keep_subprocess_alive(self) -> None:
         """Replace whoever died, and drop gauges of those who are gone."""

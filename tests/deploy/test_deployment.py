@@ -527,6 +527,8 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
             .replace("systemctl try-reload-or-restart signer.service", reload)
         )
         config.chmod(0o644)
+        while service.log.count("Application startup complete") < int(workers):
+            time.sleep(0.05)
         before = [service.issue(sub=f"before-{number}") for number in range(20)]
         rotate = ran(["logrotate", "--force", "--state", f"{tmp_path}/state", str(config)], tmp_path)
         assert (rotate.returncode, rotate.stderr) == (0, "")
@@ -535,7 +537,7 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
         # A worker opens it when it gets to it.
         while not trail.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
-        time.sleep(0.3)
+        time.sleep(1)  # the supervisor looks at its signals twice a second
         after = [service.issue(sub=f"after-{number}") for number in range(20)]
     assert subjects(old) == [f"before-{number}" for number in range(len(before))]
     assert subjects(trail) == [f"after-{number}" for number in range(len(after))]
