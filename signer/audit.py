@@ -14,20 +14,20 @@ import logging
 import os
 import re
 import select
-import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from .errors import AuditError, ConfigurationError, CredentialInvalid, ScopeInsufficient
 from .events import OK, Event, Origin, origin
-from .files import sync_directory
+from .files import is_file, sync_directory, without_waiting, write
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ STDOUT: Final = "stdout"
 MAX_LINE: Final = 4096
 #: Seconds that a change waits for a reader of standard output that has fallen asleep.
 WRITE_TIMEOUT: Final = 5.0
+#: Seconds in which another process is done with the line that it is writing.
+_MOMENT: Final = 0.002
 #: Of every value but `sub`: they are shorter where we issued the token.
 _MAX_VALUE: Final = 64
 _MAX_SUB: Final = 255
@@ -77,12 +79,13 @@ class AuditTrail:
             AuditError: it cannot be written.
         """
         try:
+            self._await_reader()
             with self._lock:
                 if self._is_deleted():
                     self._exchange()
-                self._write(event, WRITE_TIMEOUT)
-                if self._is_file():
-                    _sync(self._descriptor)
+                self._is_torn = self._ends_within_a_line()
+                self._write(event)
+                self._make_durable(event)
         except OSError as error:
             raise AuditError(f"The audit trail cannot be written: {error}.") from error
 
@@ -91,7 +94,7 @@ class AuditTrail:
         if not self._is_told(event):
             return
         try:
-            self._write(event, 0)
+            self._write(event)
             self._is_failing = False
         except OSError as error:
             # Once: this may be said of every request.
@@ -102,6 +105,8 @@ class AuditTrail:
     def reopen(self) -> None:
         """Go on in a new file of the same name, after the old one was moved away (logrotate). Where that
         cannot be opened, go on in the old one."""
+        if self._path is None:
+            return
         try:
             with self._lock:
                 self._exchange()
@@ -110,8 +115,7 @@ class AuditTrail:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._path is not None:
-            os.close(self._descriptor)
+        os.close(self._descriptor)
 
     def _is_told(self, event: Event) -> bool:
         if event.is_change:
@@ -127,18 +131,18 @@ class AuditTrail:
             # Where it was closed, its number may be that of the list by now.
             if sys.stdout is None:
                 raise OSError("there is no standard output")
-            return sys.stdout.fileno()
-        # O_NONBLOCK: a named pipe that nobody reads is an error, not a start that hangs.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(self._path, flags, 0o600)
+            return without_waiting(sys.stdout.fileno())
+        # Read, too: the end of it tells whether the last line is whole. A named pipe that nobody reads is an
+        # error, and not a start that hangs.
+        flags = os.O_WRONLY if self._path.is_fifo() else os.O_RDWR | os.O_CREAT
+        descriptor = os.open(self._path, flags | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         sync_directory(self._path.parent)
         return descriptor
 
-    def _is_file(self) -> bool:
-        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
-
     def _is_deleted(self) -> bool:
-        return self._path is not None and self._is_file() and os.fstat(self._descriptor).st_nlink == 0
+        return (
+            self._path is not None and is_file(self._descriptor) and os.fstat(self._descriptor).st_nlink == 0
+        )
 
     def _exchange(self) -> None:
         if self._path is not None:
@@ -147,14 +151,46 @@ class AuditTrail:
             os.dup2(new, self._descriptor, inheritable=False)
             os.close(new)
 
-    def _write(self, event: Event, patience: float) -> None:
-        # Whatever is no file may have a reader who has stopped: writing would then wait for ever.
-        if not self._is_file() and not _is_writable(self._descriptor, patience):
-            raise BlockingIOError("nobody reads it")
+    def _await_reader(self) -> None:
+        # Without the lock, for which others wait.
+        if not is_file(self._descriptor):
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLOUT)
+            poll.poll(WRITE_TIMEOUT * 1000)
+
+    def _write(self, event: Event) -> None:
         line = b"\n" * self._is_torn + self._line(event)
-        self._is_torn = os.write(self._descriptor, line) < len(line)
+        try:
+            self._is_torn = write(self._descriptor, line) < len(line)
+        except BlockingIOError:
+            raise OSError("nobody reads it") from None
         if self._is_torn:
             raise OSError("no space for the whole line")
+
+    def _ends_within_a_line(self) -> bool:
+        # Another process, or this one before it was restarted, may have found no space for the rest.
+        if self._is_whole():
+            return False
+        time.sleep(_MOMENT)
+        return not self._is_whole()
+
+    def _is_whole(self) -> bool:
+        end = os.fstat(self._descriptor).st_size if is_file(self._descriptor) else 0
+        try:
+            return os.pread(self._descriptor, 1, end - 1) == b"\n" if end else not self._is_torn
+        except OSError:  # standard output need not be readable
+            return not self._is_torn
+
+    def _make_durable(self, event: Event) -> None:
+        if not is_file(self._descriptor):
+            return
+        try:
+            _sync(self._descriptor)
+        except OSError:
+            # The line may be there all the same, and the change will not be made.
+            with suppress(OSError):
+                self._write(replace(event, outcome=AuditError.code))
+            raise
 
     def _line(self, event: Event) -> bytes:
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
@@ -186,9 +222,3 @@ def _defused(value: str, name: str, longest_sub: int) -> str:
     if name == "sub":
         return value[:longest_sub]
     return re.sub("[^ -~]", "?", value[:_MAX_VALUE])
-
-
-def _is_writable(descriptor: int, patience: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return bool(poll.poll(patience * 1000))

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -40,11 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refused(error, as_json=options.json)
     except KeyboardInterrupt:
         return 130
-    if options.json:
-        print(json.dumps(result.said))
-    else:
-        print(_table(result.said) if result.alone is None else result.alone)
+    try:
+        print(_answer(result, as_json=options.json), flush=True)
+    except OSError as error:
+        print(f"signer: the answer cannot be written: {error.strerror}.", file=sys.stderr)
+        # What is left of it would be tried once more at the end, and complained of.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 3
     return result.exit_code
+
+
+def _answer(result: Result, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(result.said)
+    return _table(result.said) if result.alone is None else result.alone
 
 
 def _refused(error: SignerError, *, as_json: bool) -> int:
@@ -204,7 +215,7 @@ def _add_revoke(command: Any) -> None:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError("write JSON, such as '{\"a\": 1}'") from None
 
 

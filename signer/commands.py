@@ -17,19 +17,19 @@ import msgspec
 from msgspec.structs import replace
 
 from .assembly import assemble, keys_of
-from .audit import STDOUT, AuditTrail
+from .audit import STDOUT
 from .claims import Claims
 from .credentials import issue_credential
 from .errors import ClockError, ConfigurationError, SystemUnavailable
 from .events import Origin, origin
 from .keys import KeyRing, generate_key
-from .requests import IssueRequest, converted
+from .requests import IssueRequest, check_public, converted
 from .settings import AUDIT_OFF, Settings
 from .signer import PURGE_PAUSE, Signer
 
 #: Seconds between two words about a purge that takes long.
 _PROGRESS: Final = 1.0
-#: Characters of standard input: more than a token has.
+#: Bytes of standard input: more than a token has.
 _MAX_INPUT: Final = 8192
 
 
@@ -89,6 +89,7 @@ def validate(options: argparse.Namespace) -> Result:
 
 def consume(options: argparse.Namespace) -> Result:
     """The claims of the token on standard input, used once more, and how many uses are left."""
+    check_public(options.purpose)
     token = _token()
     with _signer() as signer:
         use = signer.consume(
@@ -110,7 +111,9 @@ def inspect(options: argparse.Namespace) -> Result:
 
 def revoke(options: argparse.Namespace) -> Result:
     """Refuse a token, or many."""
-    named = {name: value for name in ("jti", "sub", "sid", "client_id") if (value := getattr(options, name))}
+    every = {name: getattr(options, name) for name in ("jti", "sub", "sid", "client_id")}
+    # An empty one is an error, and not a token on standard input: a variable of the shell's was not set.
+    named = {name: value for name, value in every.items() if value is not None}
     token = None if named else _token()
     with _signer() as signer:
         match named:
@@ -166,18 +169,21 @@ def _check_trail(audit_log: str) -> None:
     # Whoever asks may be root, whose file the service could not write: none is made.
     if audit_log in (STDOUT, AUDIT_OFF):
         return
-    if Path(audit_log).exists():
-        AuditTrail(audit_log).close()
-    elif not os.access(Path(audit_log).absolute().parent, os.W_OK | os.X_OK):
-        raise ConfigurationError("AUDIT_LOG: there is no such folder, or no file can be made in it.")
+    path = Path(audit_log).absolute()
+    may_write = (
+        os.access(path, os.W_OK) if os.path.lexists(path) else os.access(path.parent, os.W_OK | os.X_OK)
+    )
+    if not may_write or path.is_dir():
+        raise ConfigurationError(
+            "AUDIT_LOG: the file cannot be written, or no file can be made in its folder."
+        )
 
 
 def _shown(settings: Settings) -> dict[str, Any]:
-    ring = keys_of(settings)
-    origin_of_key = "generated, for development only" if settings.is_development else "set"
+    ring = settings.keys
     shown: dict[str, Any] = {
-        "SECRET_KEY": f"{origin_of_key}, key id {ring.current.id}",
-        "SECRET_KEY_FALLBACKS": _fallbacks(ring),
+        "SECRET_KEY": f"set, key id {ring.current.id}" if ring else "not set: development service",
+        "SECRET_KEY_FALLBACKS": _fallbacks(ring) if ring else "none",
     }
     for name in settings.__struct_fields__:
         if name != "keys":
@@ -199,7 +205,10 @@ def _plain(value: Any) -> Any:
 
 
 def _without_password(url: str) -> str:
-    password = urlsplit(url).password
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return "…"
     return url.replace(f":{password}@", ":…@") if password else url
 
 
@@ -233,9 +242,16 @@ def _user() -> str:
 
 
 def _token() -> str:
+    if sys.stdin is None:
+        return ""
     if sys.stdin.isatty():
-        return getpass.getpass("Token: ").strip()
-    return sys.stdin.read(_MAX_INPUT).strip()
+        try:
+            return getpass.getpass("Token: ").strip()
+        except EOFError:
+            return ""
+    # One more tells that there is more: what follows must not be cut off.
+    raw = sys.stdin.buffer.read(_MAX_INPUT + 1)
+    return raw.decode(errors="replace").strip() if len(raw) <= _MAX_INPUT else ""
 
 
 def _bind(options: argparse.Namespace) -> str | None:

@@ -4,6 +4,7 @@ A change is told twice: before it is made, so that a hook can refuse it, and whe
 Everything else is told once, at its end.
 """
 
+import logging
 from collections.abc import Iterable
 from contextvars import ContextVar
 from types import TracebackType
@@ -14,6 +15,8 @@ from msgspec.structs import replace
 
 from .claims import Claims
 from .errors import SignerError, TokenError
+
+logger = logging.getLogger(__name__)
 
 #: The outcome of what went well; every other one is the `code` of an error.
 OK: Final = "ok"
@@ -61,7 +64,7 @@ class Hook(Protocol):
         ...
 
     def after(self, event: Event) -> None:
-        """It has come to this. Raises nothing: what is done is done."""
+        """It has come to this. What it raises is logged, and changes nothing: what is done is done."""
         ...
 
 
@@ -116,7 +119,10 @@ class Operation:
                 event, outcome=outcome, reason=cause.code if isinstance(cause, TokenError) else None
             )
         for hook in self._hooks:
-            hook.after(event)
+            try:
+                hook.after(event)
+            except Exception:  # what is done is done, and the next hook is to hear of it
+                logger.exception("A hook failed")
 
     def about(self, claims: Claims) -> Claims:
         """Note the token it is about, and return its claims."""

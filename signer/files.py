@@ -1,6 +1,8 @@
-"""What the list and the audit trail need of a file system."""
+"""What the list, the audit trail and the log need of a file system."""
 
 import os
+import socket
+import stat
 from pathlib import Path
 
 
@@ -15,3 +17,33 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_file(descriptor: int) -> bool:
+    """Whether it is a regular file, which alone never waits for a reader."""
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+def without_waiting(descriptor: int) -> int:
+    """Another descriptor for the same pipe or terminal, on which write() raises BlockingIOError where nobody
+    reads; a plain copy of one for anything else. The flag stands in an open file of our own, since others
+    write to this one, too."""
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
+        try:
+            return os.open(f"/dev/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            pass  # another user's: then it may wait
+    return os.dup(descriptor)
+
+
+def write(descriptor: int, data: bytes) -> int:
+    """os.write, which does not wait for the reader of a socket either.
+
+    Raises:
+        OSError: BlockingIOError where nobody reads.
+    """
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return os.write(descriptor, data)
+    with socket.socket(fileno=os.dup(descriptor)) as connection:
+        return connection.send(data, socket.MSG_DONTWAIT)

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from msgspec import Struct
 
+from .audit import STDOUT
 from .credentials import check_scopes
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
 from .keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
@@ -14,7 +15,8 @@ from .requests import LONGEST_TTL
 from .signer import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
 from .stores.opening import MEMORY_URL
 
-_HOST: Final = "[0-9A-Za-z.:_-]+"
+#: Labels of a name have 63 characters at most (RFC 1035, section 2.3.4).
+_HOST: Final = r"(?!.*\.\.)(?!.*[0-9A-Za-z_-]{64})[0-9A-Za-z.:_-]{1,253}"
 #: RFC 6265, section 4.1.1.
 _COOKIE: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
 #: RFC 8414, section 2: no query, no fragment; and no slash at the end, so that paths can be joined to it.
@@ -25,6 +27,7 @@ _LINES: Final = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,4000}"
 _ORIGIN: Final = r"https?://([0-9a-z.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 #: As in the notation of the library `limits`, which counts; see web/limits.py.
 _RATE: Final = r"[1-9][0-9]{0,8} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?"
+#: Instead of a file's name; audit.STDOUT is another.
 AUDIT_OFF: Final = "off"
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -101,13 +104,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             app_description=_text(environ, "APP_DESCRIPTION", default.app_description, _LINES, "text"),
             log_level=_choice(environ, "LOG_LEVEL", default.log_level, LOG_LEVELS),
             log_format=_choice(environ, "LOG_FORMAT", default.log_format, LOG_FORMATS),
-            audit_log=_text(
-                environ,
-                "AUDIT_LOG",
-                default.audit_log,
-                _LINE,
-                "stdout, off, or a file such as /var/log/signer/audit.log",
-            ),
+            audit_log=_audit_log(environ, default.audit_log),
             audit_validations=_choice(environ, "AUDIT_VALIDATIONS", "false", ("true", "false")) == "true",
             rate_limit=_text(
                 environ,
@@ -174,6 +171,12 @@ def _text(environ: Mapping[str, str], name: str, default: str, pattern: str, wan
     if name in environ and not re.fullmatch(pattern, text):
         raise ConfigurationError(f"{name} must be {wanted}.")
     return text
+
+
+def _audit_log(environ: Mapping[str, str], default: str) -> str:
+    wanted = "stdout, off, or a file such as /var/log/signer/audit.log"
+    text = _text(environ, "AUDIT_LOG", default, _LINE, wanted).strip()
+    return text.lower() if text.lower() in (STDOUT, AUDIT_OFF) else text
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -365,10 +365,10 @@ class Signer:
             claims = told.about(self._codec.decode(token, expected))
             guess = converted(code, Code, "code")
             self._admission.admit(claims)
+            told.begin()
             attempts_left = count_attempt(store, claims, self._admission.now())
             if not compare_digest(self._code(claims), guess):
                 raise CodeWrong(attempts_left)
-            told.begin()
             if store.use(names.row(claims), claims.exp, 1) is None:
                 raise TokenUsed
             return replace(claims, purpose=purpose)

@@ -354,3 +354,78 @@ def test_a_disk_that_fills_up_in_a_line_costs_that_line(path: Path) -> None:
             torn.append(line)
     assert whole == acknowledged
     assert len(torn) == 1
+
+
+def test_a_line_after_a_torn_one_of_another_process_is_whole(
+    path: Path, opened: Callable[..., AuditTrail]
+) -> None:
+    """Another worker, the command line, or this service before its restart ran out of space within a line."""
+    path.write_bytes(b'{"event":"issue","outco')
+    trail = opened()
+    trail.before(Event(name="issue", sub="1"))
+    with path.open("ab") as other:
+        other.write(b'{"event":"revo')
+    trail.before(Event(name="issue", sub="2"))
+    first, one, second, two = path.read_text().splitlines()
+    assert (json.loads(one)["sub"], json.loads(two)["sub"]) == ("1", "2")
+    assert not first.endswith("}")
+    assert not second.endswith("}")
+
+
+def test_a_disk_that_fails_gets_a_second_line(
+    path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first may be there all the same, and says that a change was made which was not."""
+
+    def failing(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    signer = Signer(KEY, store, clock=clock, hooks=[opened()])
+    token = signer.issue()
+    monkeypatch.setattr("signer.audit._sync", failing)
+    with pytest.raises(AuditError):
+        signer.revoke(token)
+    assert [line["outcome"] for line in lines(path)] == ["ok", "ok", "audit_unavailable"]
+    assert signer.validate(token)
+
+
+WRITERS = """
+import os, sys
+sys.stdout = os.fdopen(int(sys.argv[1]), "w")
+from signer.audit import AuditTrail
+from signer.errors import AuditError
+from signer.events import Event
+import signer.audit
+signer.audit.WRITE_TIMEOUT = 0.01
+trail = AuditTrail("stdout", validations=True)
+for number in range(400):
+    trail.after(Event(name="validate", sub="\U0001f511" * 255))
+    try:
+        trail.before(Event(name="issue", sub="\U0001f511" * 255))
+    except AuditError:
+        pass
+print("ended", file=sys.stderr)
+"""
+
+
+def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
+    """Each finds one free page, and one of them takes it: the other must not sleep in its write."""
+    reader, writer = os.pipe()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITERS, str(writer)], env=environment(), pass_fds=[writer],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        for _ in range(200):
+            os.read(reader, 4096)
+        for process in processes:
+            assert process.communicate(timeout=30)[1].endswith("ended\n")
+    finally:
+        os.close(reader)
+        os.close(writer)
+        for process in processes:
+            process.kill()
+            process.wait()

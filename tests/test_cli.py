@@ -1,6 +1,7 @@
 """The command line."""
 
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -323,3 +324,88 @@ def test_a_claim_cannot_write_to_the_terminal(listed: Path) -> None:
     assert shown.returncode == 0
     assert "\x1b" not in shown.stdout
     assert "\x9b" not in shown.stdout
+
+
+def test_an_empty_name_revokes_nothing(listed: Path, open_list: Callable[[str], Store]) -> None:
+    """A variable of the shell's that is not set; the token on standard input is not taken instead."""
+    token = run(listed, "issue").stdout
+    for name in ("jti", "sub", "sid", "client-id"):
+        assert run(listed, "revoke", f"--{name}", "", stdin=token).returncode == 2
+    assert run(listed, "validate", stdin=token).returncode == 0
+
+
+def test_standard_input_of_every_kind_is_a_refused_token(listed: Path) -> None:
+    """Closed, empty, binary, huge, or a token with more behind it: exit code 1, and one line."""
+    token = run(listed, "issue").stdout.strip()
+    for raw in (
+        b"",
+        b"\xff\xfe\x00",
+        b"x" * 10**6,
+        token.encode() + b" " * 9000 + b"x",
+        token.encode() + b"\nx",
+    ):
+        made = subprocess.run(
+            [sys.executable, "-m", "signer", "validate"], input=raw, cwd=listed, env=environment(**SETTINGS),
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert (made.returncode, made.stderr.count(b"\n")) == (1, 1), made.stderr
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", sys.executable, "-m", "signer", "validate"], cwd=listed,
+        env=environment(**SETTINGS), capture_output=True, check=False,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stderr.count(b"\n")) == (1, 1), closed.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_told(listed: Path) -> None:
+    """A token that nobody got is not a success."""
+    full = subprocess.run(
+        ["sh", "-c", '"$@" > /dev/full', "sh", sys.executable, "-m", "signer", "issue"], cwd=listed,
+        env=environment(**SETTINGS), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert full.returncode == 3
+    assert full.stderr.startswith("signer: the answer cannot be written: No space left on device.\n")
+
+
+def test_a_client_credential_is_not_used_up(listed: Path) -> None:
+    """As over HTTP: the service's own purposes are not consumed."""
+    credential = run(listed, "client", "x", "--scope", "read", "--ttl", "1d").stdout
+    made = run(listed, "consume", "--purpose", "signer:client", stdin=credential)
+    assert (made.returncode, "the service's own" in made.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"DATABASE_URL": "redis://user:p%40ss@example.org/0"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "redis://[::1"}, "DATABASE_URL"),
+        ({"AUDIT_LOG": "/proc/1/no/such"}, "AUDIT_LOG"),
+        ({"AUDIT_LOG": "."}, "AUDIT_LOG"),
+    ],
+)
+def test_check_of_what_cannot_be_is_one_line(listed: Path, settings: dict[str, str], word: str) -> None:
+    """Without the password, and without a traceback."""
+    made = run(listed, "check", **settings)
+    assert (made.returncode, made.stdout) == (2, "")
+    assert made.stderr.startswith(f"signer: {word}")
+    assert "p%40ss" not in made.stderr
+
+
+def test_check_makes_nothing(tmp_path: Path) -> None:
+    """In an empty folder, without settings: no list, no key, no trail."""
+    made = cli(tmp_path, "check", AUDIT_LOG="audit.log")
+    assert made.returncode == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_user_without_a_name_is_a_number(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container nobody lists them."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.chdir(listed)
+    monkeypatch.setenv("SECRET_KEY", KEY)
+    monkeypatch.setenv("AUDIT_LOG", "audit.log")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert main(["issue"]) == 0
+    assert f'"actor":"signer:cli:{os.getuid()}"' in (listed / "audit.log").read_text()

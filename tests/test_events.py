@@ -31,6 +31,13 @@ class Recorder:
         return [(when, event.name, event.outcome) for when, event in self.told]
 
 
+class Failing(Recorder):
+    """A hook with a bug."""
+
+    def after(self, event: Event) -> None:
+        raise ZeroDivisionError
+
+
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
@@ -164,13 +171,14 @@ def test_theft_is_an_event_of_its_own(signer: Signer, recorder: Recorder, clock:
 
 
 def test_a_code_is_told_with_its_guesses(signer: Signer, recorder: Recorder) -> None:
-    """A wrong one is told after, a right one before it uses the challenge up."""
+    """Each before it is counted; a wrong one after that, too."""
     token, code, _ = signer.issue_code(sub="42", purpose="login")
     recorder.told.clear()
     with pytest.raises(TokenError):
         signer.verify_code(token, f"{(int(code) + 1) % 1_000_000:06d}", purpose="login")
     signer.verify_code(token, code, purpose="login")
     assert recorder.names == [
+        ("before", "verify_code", "ok"),
         ("after", "verify_code", "code_wrong"),
         ("before", "verify_code", "ok"),
         ("after", "verify_code", "ok"),
@@ -206,8 +214,23 @@ def test_hooks_are_told_in_order_and_a_bug_has_a_name(store: Store, clock: Clock
     signer = Signer(KEY, store, clock=clock, hooks=[recorder, recorder])
     signer.issue()
     assert [when for when, _ in recorder.told] == ["before", "before", "after", "after"]
+    assert Signer(KEY, store, clock=clock, hooks=[Failing(), recorder]).issue()
+    assert recorder.told[-1][0] == "after"
     recorder.told.clear()
     with pytest.raises(ZeroDivisionError), signer.hooks.operation("validate"):
         1 / 0  # noqa: B018 - it raises
     assert recorder.names == [("after", "validate", "internal_error")] * 2
     assert CHANGES < NAMES
+
+
+def test_a_guess_that_a_hook_refuses_is_not_counted(store: Store, clock: Clock) -> None:
+    """Or retries while the trail is down would lock a subject out, and the answers tell which code is right."""
+    recorder = Recorder("verify_code")
+    signer = Signer(KEY, store, clock=clock, hooks=[recorder])
+    token, code, _ = signer.issue_code(sub="42")
+    wrong = f"{(int(code) + 1) % 1_000_000:06d}"
+    for guess in (code, wrong) * 20:
+        with pytest.raises(AuditError):
+            signer.verify_code(token, guess)
+    recorder.refuses = ""
+    assert signer.verify_code(token, code).sub == "42"

@@ -129,12 +129,46 @@ def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path
         assert service.call("GET", "/readyz").status == 200
 
 
+def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, it hears nothing; and hangups that queue up before do not keep the supervisor from ending."""
+    for pid in re.findall(r"Started server process \[(\d+)\]", workers.log):
+        os.kill(int(pid), signal.SIGSTOP)
+    for _ in range(8):
+        os.kill(workers.process.pid, signal.SIGHUP)
+    begun = time.monotonic()
+    workers.process.send_signal(signal.SIGTERM)
+    workers.process.wait(40)
+    assert time.monotonic() - begun < 30
+    assert "hangs: killed" in workers.log
+
+
+def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
+    """A terminal that closes tells everybody, those that are starting, too."""
+    with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
+        for _ in range(20):
+            os.killpg(service.process.pid, signal.SIGHUP)
+            time.sleep(0.05)
+        wait_for(lambda: started(service) == 2)
+        assert service.process.poll() is None
+        assert service.call("GET", "/readyz").status == 200
+        assert "died" not in service.log
+
+
+def test_a_signal_for_workers_ends_no_service_without_any(tmp_path: Path) -> None:
+    """SIGUSR2 to a single process."""
+    with Service(tmp_path, {"SECRET_KEY": KEY}) as service:
+        wait_for(lambda: started(service) == 1)
+        os.kill(service.process.pid, signal.SIGUSR2)
+        time.sleep(0.3)
+        assert service.call("GET", "/healthz").status == 200
+
+
 def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tmp_path: Path) -> None:
     """The list is gone when they are to be replaced: those that run go on to refuse, and nothing is lost."""
     for file in tmp_path.glob("tokens.db*"):
         file.rename(file.with_name("kept-" + file.name))
     os.kill(workers.process.pid, signal.SIGUSR2)
-    wait_for(lambda: "aborting the restart" in workers.log)
+    wait_for(lambda: "the old ones stay" in workers.log)
     assert workers.call("GET", "/app/valid/x").status in (200, 503)
     for file in tmp_path.glob("kept-tokens.db*"):
         file.rename(file.with_name(file.name.removeprefix("kept-")))

@@ -81,6 +81,8 @@ def test_every_setting_is_read() -> None:
         ("TOKEN_LEEWAY_SECONDS", "301"),
         ("HOST", ""),
         ("HOST", "a b"),
+        ("HOST", ".."),
+        ("HOST", "a" * 64),
         ("HOST", "\udcff"),
         ("PORT", "65536"),
         ("WEB_CONCURRENCY", "0"),
@@ -127,6 +129,12 @@ def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
     assert OTHER not in str(caught.value)
     assert "\n" not in str(caught.value)
     assert re.search("must be|such as|Make one with|is none of|takes|at least|holds", str(caught.value))
+
+
+def test_words_for_the_trail_are_no_files() -> None:
+    """However they are written."""
+    for text in ("STDOUT", "stdout ", "Off"):
+        assert Settings.from_env({"AUDIT_LOG": text}).audit_log == text.strip().lower()
 
 
 def test_a_short_cap_shortens_the_usual_life() -> None:

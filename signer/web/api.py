@@ -137,6 +137,7 @@ class API:
         claims = self._signer.inspect(request.token).unverified_claims
         if not caller.holds(scope_words(claims.scope)):
             raise ScopeInsufficient("The client credential lacks a scope that the token has.")
+        await self._limits.count(ISSUE)
         if caller.client_id is None and not caller.is_developer:
             raise CredentialMissing  # a token of nobody's client may be anybody's
         issued = await self._writer.run(

@@ -112,8 +112,10 @@ def _lifespan(
             _warn()
         # Servers in threads get no signals.
         if threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _on_hangup, assembly)
-            _end_with_parent()
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, _on_hangup, loop, assembly)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            _end_with_parent(loop)
         yield
         await writer.close()
         await limits.close()
@@ -122,11 +124,10 @@ def _lifespan(
     return lifespan
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(loop: asyncio.AbstractEventLoop) -> None:
     # A worker whose supervisor was killed would hold the port, and keep the next service from starting.
     parent = multiprocessing.parent_process()
     if parent is not None:
-        loop = asyncio.get_running_loop()
         loop.add_reader(parent.sentinel, _on_orphaned, loop, parent.sentinel)
 
 
@@ -135,10 +136,10 @@ def _on_orphaned(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _on_hangup(assembly: Assembly) -> None:
+def _on_hangup(loop: asyncio.AbstractEventLoop, assembly: Assembly) -> None:
     # Also without a trail: unheeded, the signal would end the process.
     if assembly.trail:
-        assembly.trail.reopen()
+        loop.run_in_executor(None, assembly.trail.reopen)
 
 
 class _Text(StringConvertor):

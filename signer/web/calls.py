@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from msgspec import field
@@ -12,6 +12,7 @@ from ..events import Origin, origin
 
 #: Well-formed, so that it may stand in a header and a log. Neither a token nor an exported key is: no ".".
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_NAT64: Final = IPv6Network("64:ff9b::/96")
 #: Where answers leave the code of their error for the log.
 CODE: Final = "signer.code"
 
@@ -40,10 +41,11 @@ def network(address: str | None) -> str:
     chooses itself in IPv6 (RFC 4291, section 2.5.1)."""
     if address is None or ":" not in address:
         return address or ""
-    ip = ip_address(address)
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is None:
-        return str(IPv6Address(int(ip) >> 64 << 64))
-    return address
+    ip = IPv6Address(address)
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    # Behind NAT64 (RFC 6052) these bits are the whole world's.
+    return address if ip in _NAT64 else str(IPv6Address(int(ip) >> 64 << 64))
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from ..errors import ConfigurationError, RateLimited, StoreError
+from ..stores.opening import MEMORY_URL
 from .calls import current, network
 
 #: What is counted, each for itself.
@@ -31,7 +32,7 @@ class Limits:
         ConfigurationError: the library, or its driver, is not installed.
     """
 
-    def __init__(self, rate: str, storage_url: str = "memory://") -> None:
+    def __init__(self, rate: str, storage_url: str = MEMORY_URL) -> None:
         self._is_on = bool(rate)
         if not rate:
             return
@@ -41,12 +42,20 @@ class Limits:
             from limits.errors import ConfigurationError as Missing
             from limits.errors import StorageError
             from limits.storage import storage_from_string
+
+            from .counters import Counters
         except ImportError:
             raise ConfigurationError("RATE_LIMIT needs: pip install 'signer[limits]'") from None
-        options = {"socket_timeout": _TIMEOUT} if storage_url != "memory://" else {}
         try:
-            storage = storage_from_string(
-                "async+" + storage_url, implementation="redispy", wrap_exceptions=True, **options
+            storage = (
+                Counters()
+                if storage_url == MEMORY_URL
+                else storage_from_string(
+                    "async+" + storage_url,
+                    implementation="redispy",
+                    wrap_exceptions=True,
+                    socket_timeout=_TIMEOUT,
+                )
             )
         except Missing as error:
             raise ConfigurationError(f"RATE_LIMIT: {error}") from None
@@ -66,7 +75,8 @@ class Limits:
             return
         call = current()
         # A client's failed credentials may be somebody else's attempts: they count for the address.
-        who = call.actor if call.actor and what != FAILED else network(call.address)
+        is_known = call.actor is not None and what != FAILED
+        who = f"client:{call.actor}" if is_known else f"network:{network(call.address)}"
         try:
             refused = [
                 item for item in self._items if not await self._limiter.hit(item, what, who, cost=cost)

@@ -4,8 +4,11 @@ import json
 import logging
 import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from ..files import without_waiting, write
 
 #: What a terminal obeys or a reader takes for a line's end.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -14,13 +17,24 @@ _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def configure_logging(level: str, form: str) -> None:
     """Log from `level` on, as "text" or "json"; without uvicorn's access log, whoever started the server,
     since that has paths in it, and so tokens."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler() if sys.stderr else logging.NullHandler()
     handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # uvicorn's own command has given it handlers of its own by now.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
+
+
+class _Handler(logging.Handler):
+    # A line is lost where nobody reads: an event loop that waited for it would serve nobody.
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptor = without_waiting(sys.stderr.fileno())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            write(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,11 +1,16 @@
 """Metrics for Prometheus, of this process or of all workers of the service.
 
 Several workers write theirs into files in one folder, which whoever starts them makes and names in
-PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each worker can then answer for all.
+PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each worker can then answer for all. The files
+belong to slots: a worker takes one that is free and goes on counting where the last one there ended, so that
+they do not become more with every worker that dies.
 """
 
+import fcntl
+import os
 import platform
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +21,7 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
+    values,
 )
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
@@ -24,7 +30,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..errors import AuditError, ClockError, StoreError, SystemUnavailable
+from ..errors import AuditError, ClockError, ConfigurationError, StoreError, SystemUnavailable
 from ..events import BUG, OK, Event
 from ..keys import KeyRing
 from ..stores import Store
@@ -49,7 +55,12 @@ class Metrics:
         self._folder = folder
         self._registry = registry = CollectorRegistry()
         if folder is None:
+            # Whatever the environment said when prometheus_client was imported.
+            values.ValueClass = values.MutexValue
             ProcessCollector(registry=registry)
+        else:
+            slot = _free_slot(folder)
+            values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         self._requests = Counter(
             "signer_http_requests",
             "Requests by route template, method and status; 499 and 0 are callers that left.",
@@ -122,9 +133,7 @@ class Metrics:
 
     def collector(self) -> Collector:
         """All that was counted, by whichever worker."""
-        if self._folder is None:
-            return _Registered(self._registry)
-        return MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+        return _Registered(self._registry) if self._folder is None else _Shared(self._folder)
 
 
 class Page:
@@ -175,11 +184,6 @@ class _State(Collector):
         )
 
 
-def forget(pid: int, folder: Path) -> None:
-    """Drop the gauges of a worker that has died; what it counted stays counted."""
-    mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-
-
 class _Registered(Collector):
     """Another registry's metrics."""
 
@@ -189,3 +193,40 @@ class _Registered(Collector):
     def collect(self) -> Iterable[Metric]:
         """All of them."""
         return self._registry.collect()
+
+
+class _Shared(Collector):
+    """What all workers counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """All of it, but for gauges of workers that are no more."""
+        for lock in self._folder.glob("*.lock"):
+            descriptor = _taken(lock)
+            if descriptor is not None:
+                mark_process_dead(lock.stem, str(self._folder))  # type: ignore[no-untyped-call]
+                os.close(descriptor)
+        collector = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+        return collector.collect()  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _free_slot(folder: Path) -> int:
+    try:
+        slot = next(slot for slot in count() if _taken(folder / f"{slot}.lock") is not None)
+        mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise ConfigurationError(f"{FOLDER_VARIABLE} names a folder that cannot be used: {error}.") from None
+    return slot
+
+
+def _taken(lock: Path) -> int | None:
+    # The lock goes with the process, however it ends; the descriptor stays open until then.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -106,7 +106,7 @@ class CORS:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_shared = scope["type"] == "http" and _path(scope).startswith(_SHARED)
+        is_shared = scope["type"] == "http" and _is_shared(_path(scope))
         await (self._shared if is_shared else self.app)(scope, receive, send)
 
 
@@ -131,6 +131,11 @@ class DevelopmentGuard:
             await refusal(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+def _is_shared(path: str) -> bool:
+    # Somebody before us may read "/app/../auth" as another path.
+    return path.startswith(_SHARED) and ".." not in path and "//" not in path
 
 
 def _path(scope: Scope) -> str:

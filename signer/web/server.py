@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
@@ -53,6 +54,10 @@ def serve() -> None:
     Raises:
         SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
     """
+    # Until there is somebody to hear it: it would end the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    # What workers share is named below, and one alone shares nothing.
+    os.environ.pop(FOLDER_VARIABLE, None)
     try:
         settings = Settings.from_env(os.environ)
         # The list is made here, before there are workers: one that restarts must find it, not make another.
@@ -61,8 +66,6 @@ def serve() -> None:
         say(error)
         raise SystemExit(exit_code(error)) from None
     configure_logging(settings.log_level, settings.log_format)
-    # Before there is a trail to open anew, it would end the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = uvicorn.Config(
         "signer.web.server:load",
         factory=True,
@@ -82,6 +85,8 @@ def serve() -> None:
     if settings.web_concurrency > 1:
         _serve_with_workers(config, passed or [config.bind_socket()])
     else:
+        # It has no workers to replace.
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         server = uvicorn.Server(config)
         server.run(sockets=passed)
         if not server.started:
@@ -94,12 +99,12 @@ def _serve_with_workers(config: uvicorn.Config, sockets: list[socket.socket]) ->
     with tempfile.TemporaryDirectory(prefix="signer-metrics-", dir=parent) as folder:
         # Before there are workers: prometheus_client reads it when it is imported.
         os.environ[FOLDER_VARIABLE] = folder
-        Supervisor(config, sockets, Path(folder)).run()
+        Supervisor(config, sockets).run()
 
 
 def _passed() -> list[socket.socket] | None:
     """The sockets that the service manager listens on for us, which stay open while we restart."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+    count = os.environ.get("LISTEN_FDS", "")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not re.fullmatch("[1-9]", count):
         return None
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    return [socket.socket(fileno=_FIRST_PASSED + number) for number in range(count)] or None
+    return [socket.socket(fileno=_FIRST_PASSED + number) for number in range(int(count))]

@@ -1,15 +1,19 @@
-"""Several workers: uvicorn's supervisor, with the signals and the bookkeeping that the service needs."""
+"""Several workers: uvicorn's supervisor, with the signals that the service needs."""
 
+import logging
 import os
 import signal
+import time
 from contextlib import suppress
-from pathlib import Path
-from socket import socket
+from typing import Final
 
-from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
-from .metrics import forget
+logger = logging.getLogger(__name__)
+
+#: Seconds in which a worker that was told to end is expected to have done so; then it is killed.
+END_TIMEOUT: Final = 15.0
 
 
 class Supervisor(Multiprocess):
@@ -18,42 +22,36 @@ class Supervisor(Multiprocess):
     SIGHUP goes on to each of them, which opens its audit trail anew; SIGUSR2 replaces them one by one, each
     new one answering before an old one ends. TTIN and TTOU add and remove one, as uvicorn has it.
 
-    Args:
-        folder: where the workers' metrics are.
+    SIGHUP must be blocked, and stays so: a worker inherits that, and one that is told before it listens
+    hears of it when it does.
     """
 
-    def __init__(self, config: Config, sockets: list[socket], folder: Path) -> None:
-        super().__init__(config, sockets)
-        self._folder = folder
-        self._known: set[int] = set()
-        #: Who has not been told yet that the audit trail was moved.
-        self._to_tell: set[int] = set()
-
-    def handle_hup(self) -> None:
-        """Pass it on, to each as soon as it listens."""
-        self._to_tell = self._running()
+    def handle_signals(self) -> None:
+        """Do as told since the last time."""
+        if signal.SIGHUP in signal.sigpending():
+            signal.sigwait({signal.SIGHUP})
+            for process in self.processes:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid or 0, signal.SIGHUP)
+        super().handle_signals()
 
     def handle_usr2(self) -> None:
         """Replace the workers one by one."""
         self.restart_all()
 
-    def handle_signals(self) -> None:
-        """Take note of who runs before anybody is replaced."""
-        self._known |= self._running()
-        super().handle_signals()
-        for process in self.processes:
-            # One that is starting may have opened the old file already.
-            if process.pid in self._to_tell and process.is_ready(timeout=1):
-                self._to_tell.discard(process.pid)
-                with suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGHUP)
-
-    def keep_subprocess_alive(self) -> None:
-        """Replace whoever died, and drop gauges of those who are gone."""
-        super().keep_subprocess_alive()
-        for pid in self._known - self._running():
-            forget(pid, self._folder)
-        self._known = self._running()
+    def restart_all(self) -> None:
+        """The same. uvicorn's own waits without end for a worker that hangs."""
+        for index, old in enumerate(self.processes):
+            new = Process(self.config, self.sockets)
+            new.start()
+            if not new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit):
+                new.kill()
+                new.join()
+                logger.error("New worker [%s] does not answer: the old ones stay", new.pid)
+                return
+            self.processes[index] = new
+            old.terminate()
+            _await_end(old, time.monotonic() + END_TIMEOUT)
 
     def terminate_all(self) -> None:
         """End the workers. Nobody accepts connections from here on: let none wait for it."""
@@ -61,5 +59,16 @@ class Supervisor(Multiprocess):
             listener.close()
         super().terminate_all()
 
-    def _running(self) -> set[int]:
-        return {process.pid for process in self.processes if process.pid}
+    def join_all(self) -> None:
+        """Return when they have ended, one way or the other."""
+        latest = time.monotonic() + END_TIMEOUT
+        for process in self.processes:
+            _await_end(process, latest)
+
+
+def _await_end(worker: Process, latest: float) -> None:
+    worker.process.join(max(0.0, latest - time.monotonic()))
+    if worker.process.is_alive():
+        logger.error("Worker [%s] hangs: killed", worker.pid)
+        worker.process.kill()
+    worker.join()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,8 @@ def test_a_reader_that_has_stopped_does_not_stop_the_service(tmp_path: Path) -> 
                 pool.submit(service.call, "POST", "/app/token"),
             ]
             while not all(change.done() for change in changes):
+                # Told to reopen it meanwhile, it does not wait for those who wait.
+                os.kill(service.process.pid, signal.SIGHUP)
                 asked = time.monotonic()
                 assert service.says_valid(token)
                 assert time.monotonic() - asked < 1

@@ -15,6 +15,7 @@ from service import KEY, Reply, Service, cli, environment, free_port
 from signer.errors import ConfigurationError, RateLimited, StoreError
 from signer.events import origin
 from signer.web.calls import Call, current, network
+from signer.web.counters import Counters
 from signer.web.limits import ISSUE, Limits
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -164,7 +165,8 @@ def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
 def test_a_network_is_what_one_caller_has() -> None:
     """The whole address of IPv4, also where it is written as one of IPv6; 64 bits of IPv6."""
     assert network("192.0.2.1") == "192.0.2.1"
-    assert network("::ffff:192.0.2.1") == "::ffff:192.0.2.1"
+    assert network("::ffff:192.0.2.1") == "192.0.2.1"
+    assert network("64:ff9b::192.0.2.1") == "64:ff9b::192.0.2.1"
     assert network("2001:db8::1:2:3:4") == "2001:db8::"
     assert network(None) == ""
     assert current() == Call()
@@ -208,3 +210,45 @@ def test_an_engine_without_a_driver_is_an_error() -> None:
     """With the setting's name."""
     with pytest.raises(ConfigurationError, match="RATE_LIMIT"):
         Limits("1/minute", "nonsense://")
+
+
+def test_a_client_named_like_an_address_is_not_that_address(limited: Service) -> None:
+    """Strangers' calls are not counted as its own."""
+    for _ in range(6):
+        forwarded(limited, "192.0.2.77", "x")
+    mine = credential(limited.directory, "192.0.2.77")
+    assert forwarded(limited, "192.0.2.77", mine).status == 200
+
+
+def test_rotating_is_counted_as_issuing(limited: Service) -> None:
+    """It makes tokens, too."""
+    mine = credential(limited.directory, "rotating")
+    token = limited.call("POST", "/app/token", {"scope": "read"}, credential=mine).json["token"]
+    statuses = []
+    for _ in range(5):
+        reply = limited.call("POST", "/app/rotate", {"token": token}, credential=mine)
+        statuses.append(reply.status)
+    assert statuses == [200] * 4 + [429]
+
+
+def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many addresses strangers have; who came first is forgotten, and who is over is no trouble."""
+    monkeypatch.setattr("signer.web.counters.MAX_WINDOWS", 100)
+
+    async def run() -> None:
+        counters = Counters()
+        for number in range(1000):
+            assert await counters.incr(str(number), 60) == 1
+            assert len(counters._windows) <= 100
+        assert await counters.get("999") == 1
+        assert await counters.get("0") == 0
+        await counters.clear("999")
+        assert await counters.get("999") == 0
+        assert await counters.incr("short", 0.01, amount=5) == 5
+        await asyncio.sleep(0.02)
+        assert await counters.incr("short", 60) == 1
+        assert await counters.get_expiry("short") > time.time() + 59
+        assert await counters.check()
+        assert await counters.reset() > 0
+
+    asyncio.run(run())

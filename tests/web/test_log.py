@@ -2,17 +2,19 @@
 
 import json
 import logging
+import os
 import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from service import ROOT, Service
+from service import ROOT, Service, environment, free_port
 
 from signer.web.log import JSONFormatter, TextFormatter
 
@@ -185,3 +187,29 @@ def test_what_a_terminal_would_obey_is_spelt_out() -> None:
         record.exc_info = sys.exc_info()
     assert "\nZeroDivisionError: " in TextFormatter().format(record)
     assert "ZeroDivisionError" in json.loads(JSONFormatter().format(record))["exception"]
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Standard error into a pipe whose reader has stopped: lines are lost, and answers are not."""
+    directory = tmp_path_factory.mktemp("unread")
+    reader, writer = os.pipe()
+    port = free_port()
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py")], cwd=directory, stdout=writer, stderr=writer,
+        env=environment(SECRET_KEY="k" * 40, PORT=str(port), ANONYMOUS_SCOPES="token:issue"),
+    ) as process:  # fmt: skip
+        os.close(writer)
+        service = Service(directory, port=port)
+        service.process = process  # as if it had been started there
+        service.log_path = directory / "none"
+        service._wait()
+        for _ in range(1000):
+            assert not service.says_valid("x")
+        assert service.call("POST", "/app/token").status == 503  # the trail is in there, too
+        while len(os.read(reader, 65536)) == 65536:
+            pass
+        token = service.issue()
+        assert service.says_valid(token)
+        process.terminate()
+        process.wait(20)
+    os.close(reader)

@@ -219,14 +219,10 @@ def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
 
 def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
     """Nothing is left behind by a service that was ended in order."""
-    (folder,) = [
-        line.partition("=")[2]
-        for line in Path(f"/proc/{pids(workers)[0]}/environ").read_text().split("\0")
-        if line.startswith("PROMETHEUS_MULTIPROC_DIR=")
-    ]
-    assert list(Path(folder).iterdir())
+    folder = folder_of(workers)
+    assert list(folder.iterdir())
     workers.stop()
-    assert not Path(folder).exists()
+    assert not folder.exists()
 
 
 def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
@@ -241,3 +237,54 @@ def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
     service.settings = {"SECRET_KEY": KEY, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics")}
     with service:
         assert service.call("GET", "/metrics").status == 200
+
+
+def folder_of(service: Service) -> Path:
+    (folder,) = [
+        line.partition("=")[2]
+        for line in Path(f"/proc/{pids(service)[-1]}/environ").read_text().split("\0")
+        if line.startswith("PROMETHEUS_MULTIPROC_DIR=")
+    ]
+    return Path(folder)
+
+
+def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) -> None:
+    """A worker goes on counting where the last one ended; they lie in memory, which a crash loop would fill."""
+    token = workers.issue()
+    for _ in range(20):
+        workers.says_valid(token)
+    files = len(list(folder_of(workers).iterdir()))
+    for round_ in range(1, 5):
+        for pid in pids(workers)[-2:]:
+            os.kill(pid, signal.SIGKILL)
+        while workers.log.count("Application startup complete") < 2 + 2 * round_:
+            time.sleep(0.05)
+        assert workers.says_valid(token)
+    assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 24
+    # One more set of files at the most, for a worker that began before another one's end was noticed.
+    assert len(list(folder_of(workers).iterdir())) <= files + 4
+
+
+def test_a_single_process_shares_nothing_with_what_the_environment_names(tmp_path: Path) -> None:
+    """The folder may be another service's, or of yesterday."""
+    settings = {
+        "SECRET_KEY": KEY,
+        "ANONYMOUS_SCOPES": "metrics:read",
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none"),
+    }
+    with Service(tmp_path, settings) as service:
+        assert total(service, "signer_build_info") == 1
+        assert total(service, "process_start_time_seconds") > 0
+
+
+def test_a_folder_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    """Under uvicorn's own command, which takes the folder from the environment."""
+    settings = {"SECRET_KEY": KEY, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "none")}
+    app = ("-m", "uvicorn", "app:app", "--app-dir", str(Path(__file__).parents[2]), "--port", "{port}")
+    service = Service(tmp_path, settings, app)
+    with pytest.raises(AssertionError, match="did not start"):
+        service.__enter__()
+    assert service.log.splitlines()[-1].startswith(
+        "signer: PROMETHEUS_MULTIPROC_DIR names a folder that cannot be used"
+    )
+    assert "Traceback" not in service.log
