@@ -27,7 +27,7 @@ _EARLIEST: Final = 1_577_836_800
 _LATEST: Final = MAX_TIME - LONGEST_TTL
 _BEHIND: Final = (
     "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
-    " Set the clocks right; if this one is right, see the README: When a clock was wrong."
+    " Set the clocks right; if this one is right, see the README, Incidents: A clock was wrong."
 )
 
 

@@ -110,6 +110,7 @@ class AuditTrail:
         try:
             with self._lock:
                 self._exchange()
+            logger.info("Opened the audit trail anew: %s", self._path)
         except OSError as error:
             logger.error("The audit trail goes on in the old file: %s.", error)  # noqa: TRY400
 

@@ -108,8 +108,15 @@ def _parser() -> argparse.ArgumentParser:
         "purge",
         commands.purge,
         "delete the rows of tokens that have expired",
-        "0 * * * * signer purge   (the service may run meanwhile)",
+        "signer purge   (hourly, from cron, with the service's settings; it may run meanwhile)",
     )
+    added = command(
+        "backup",
+        commands.backup,
+        "copy the list into a new file, while the service runs",
+        'signer backup "/backup/tokens-$(date +%F).db"',
+    )
+    added.add_argument("file", metavar="FILE", help="must not be there yet")
     command(
         "serve",
         commands.serve,
@@ -119,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "check",
         commands.check,
-        "print the settings in force, without secrets, and try list, clock and audit trail",
-        "signer check && systemctl restart signer",
+        "print the settings in force, without secrets, and try list and clock",
+        "signer check   (as the service's user and with its settings, once its list is there)",
     )
     return parser
 

@@ -26,6 +26,7 @@ from .keys import KeyRing, generate_key
 from .requests import IssueRequest, check_public, converted
 from .settings import AUDIT_OFF, Settings
 from .signer import PURGE_PAUSE, Signer
+from .stores.opening import sqlite_path
 
 #: Seconds between two words about a purge that takes long.
 _PROGRESS: Final = 1.0
@@ -143,6 +144,19 @@ def purge(options: argparse.Namespace) -> Result:
     return Result({"purged": purged})
 
 
+def backup(options: argparse.Namespace) -> Result:
+    """A copy of the list in a new file, while it is in use."""
+    path = sqlite_path(_settings().database_url)
+    if not path:
+        raise ConfigurationError(
+            "DATABASE_URL names no SQLite file: back its engine up with the engine's own tools."
+        )
+    from .stores.sqlite import back_up
+
+    back_up(path, options.file)
+    return Result({"backup": options.file})
+
+
 def serve(options: argparse.Namespace) -> Result:
     """Serve over HTTP until a signal ends it."""
     from .web import serve as serve_http
@@ -153,8 +167,11 @@ def serve(options: argparse.Namespace) -> Result:
 
 def check(options: argparse.Namespace) -> Result:
     """The settings in force, and whether list, clock and audit trail work."""
+    from .web.limits import Limits
+
     settings = _settings()
     said = _shown(settings)
+    Limits(settings.rate_limit)
     _check_trail(settings.audit_log)
     try:
         with closing(assemble(replace(settings, audit_log=AUDIT_OFF), create=False)) as assembly:
@@ -215,7 +232,7 @@ def _without_password(url: str) -> str:
 def _settings() -> Settings:
     settings = Settings.from_env(os.environ)
     if settings.is_development:
-        print("signer: SECRET_KEY is not set: this is for the development service here.", file=sys.stderr)
+        print("signer: SECRET_KEY is not set: these are the development service's settings.", file=sys.stderr)
     return settings
 
 

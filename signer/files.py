@@ -12,7 +12,16 @@ def sync_directory(directory: Path) -> None:
     Raises:
         OSError.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
+    sync_file(directory)
+
+
+def sync_file(path: Path) -> None:
+    """Return when what it holds would survive a power cut.
+
+    Raises:
+        OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from service import KEY, Service, cli, environment
+from service import KEY, ROOT, Service, cli, environment
 
 from signer import Claims, KeyRing, Signer, Store, __version__, open_store
 from signer.cli import main
@@ -299,8 +299,8 @@ def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None
         assert word in help_
     commands = re.findall(r"^    ([a-z-]+)", help_, re.MULTILINE)
     assert set(commands) == {
-        "keygen", "purpose-key", "client", "issue", "validate", "consume", "inspect", "revoke", "purge", "serve",
-        "check",
+        "keygen", "purpose-key", "client", "issue", "validate", "consume", "inspect", "revoke", "purge", "backup",
+        "serve", "check",
     }  # fmt: skip
     for command in commands:
         assert f"signer {command}" in run(tmp_path, command, "--help").stdout.partition("\n\n")[2], command
@@ -409,3 +409,39 @@ def test_a_user_without_a_name_is_a_number(listed: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("pwd.getpwuid", nobody)
     assert main(["issue"]) == 0
     assert f'"actor":"signer:cli:{os.getuid()}"' in (listed / "audit.log").read_text()
+
+
+def test_a_backup_is_a_list_of_its_own(listed: Path, open_list: Callable[[str], Store]) -> None:
+    """For its owner alone; made while the list is in use, never over another file, never of nothing."""
+    signer = Signer(KEY, open_list(f"sqlite:///{listed}/tokens.db"))
+    token = signer.issue()
+    signer.revoke(token)
+    made = run(listed, "backup", "copy.db")
+    assert (made.returncode, made.stdout) == (0, "backup  copy.db\n")
+    assert (listed / "copy.db").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(TokenRevoked):
+        Signer(KEY, open_list(f"sqlite:///{listed}/copy.db?mode=rw")).validate(token)
+    before = (listed / "copy.db").read_bytes()
+    again = run(listed, "backup", "copy.db")
+    assert (again.returncode, "File exists" in again.stderr) == (3, True)
+    assert (listed / "copy.db").read_bytes() == before
+    lost = run(listed, "backup", "other.db", DATABASE_URL="sqlite:///lost.db")
+    assert lost.returncode == 3
+    assert not [name for name in ("other.db", "lost.db") if (listed / name).exists()]
+    assert run(listed, "backup", "x.db", DATABASE_URL="memory://").returncode == 2
+
+
+def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> None:
+    """Once, and not each worker again and again."""
+    (tmp_path / "limits.py").write_text("raise ImportError\n")
+    for arguments, workers in ((("check",), "1"), (("serve",), "1"), (("serve",), "2")):
+        settings = {**SETTINGS, "RATE_LIMIT": "1/minute", "WEB_CONCURRENCY": workers}
+        made = subprocess.run(
+            [sys.executable, "-m", "signer", *arguments], cwd=tmp_path,
+            env=environment(**settings) | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert (made.returncode, made.stderr) == (
+            2,
+            "signer: RATE_LIMIT needs: pip install 'signer[limits]'\n",
+        )

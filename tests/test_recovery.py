@@ -40,9 +40,12 @@ def revoke(running: Service, **what: Any) -> None:
 
 def back_up(directory: Path) -> None:
     """The README's own line."""
-    (line,) = [line for line in README.splitlines() if "VACUUM INTO" in line]
+    (line,) = [line for line in README.splitlines() if line.startswith("$ python -m signer backup")]
     command = line.removeprefix("$ ").replace("python", sys.executable, 1)
-    subprocess.run(["bash", "-c", command], cwd=directory, env=environment(), check=True)
+    settings = environment(SECRET_KEY=KEY)
+    subprocess.run(
+        ["bash", "-c", command], cwd=directory, env=settings, check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def restore(directory: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ..errors import StoreError
-from ..files import sync_directory
+from ..files import sync_directory, sync_file
 from .base import MAX_GROUPS, PURGE_STEP, Entry
 
 logger = logging.getLogger(__name__)
@@ -254,6 +254,26 @@ class SQLiteStore:
                 f"The list {self._path} was overwritten with an older one while running: put the newer one"
                 " back, or restart to accept it."
             )
+
+
+def back_up(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write the list at `path`, as it stands at this moment, to a new file `target`. It may be in use.
+
+    Raises:
+        StoreError: there is no list, it cannot be read, or the file is there already or cannot be made.
+    """
+    made = False
+    try:
+        with closing(_connect(Path(path), 5.0)) as connection:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            made = True
+            connection.execute("VACUUM INTO ?", (os.fspath(target),))
+        sync_file(Path(target))
+        sync_directory(Path(target).absolute().parent)
+    except (sqlite3.Error, OSError) as error:
+        if made:
+            Path(target).unlink()
+        raise StoreError(f"The list {path} cannot be backed up to {target}: {error}.") from error
 
 
 def _connect(path: Path, timeout: float) -> sqlite3.Connection:

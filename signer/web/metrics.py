@@ -105,7 +105,8 @@ class Metrics:
         self._errors.labels(BUG)
         self._events.labels("purge", OK, "")
         for kid in keys.by_id:
-            self._events.labels("theft", OK, kid)
+            for name in ("theft", "validate", "authenticate", "consume", "rotate", "verify_code"):
+                self._events.labels(name, OK, kid)
 
     def before(self, event: Event) -> None:
         """Nothing: what has not happened is not counted."""

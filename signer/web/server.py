@@ -18,6 +18,7 @@ from ..errors import SignerError
 from ..exits import exit_code, say
 from ..settings import Settings
 from .app import create_app
+from .limits import Limits
 from .log import configure_logging
 from .metrics import FOLDER_VARIABLE
 from .protocol import CappedProtocol
@@ -60,12 +61,14 @@ def serve() -> None:
     os.environ.pop(FOLDER_VARIABLE, None)
     try:
         settings = Settings.from_env(os.environ)
+        configure_logging(settings.log_level, settings.log_format)
+        # What would keep workers from starting, again and again, keeps us from it once.
+        Limits(settings.rate_limit)
         # The list is made here, before there are workers: one that restarts must find it, not make another.
         assemble(settings).close()
     except SignerError as error:
         say(error)
         raise SystemExit(exit_code(error)) from None
-    configure_logging(settings.log_level, settings.log_format)
     config = uvicorn.Config(
         "signer.web.server:load",
         factory=True,
