@@ -771,6 +771,17 @@ def test_systemd_starts_it_again_after_a_crash(machine: Machine, running: Servic
 
 
 @needs_boot
+def test_systemd_then_holds_on_to_its_list(machine: Machine, running: Service) -> None:
+    """The commands after the installation: it is up, its log is there, and a lost list is an error from now on."""
+    section = text("DEPLOYMENT.md").partition("\n## systemd\n")[2]
+    (block,) = [found for found in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) if "mode=rw" in found]
+    said = machine.says(block.replace(":8000", f":{PORT}"))
+    assert '"status":"ok"' in said
+    assert machine.says("grep ^DATABASE_URL /etc/signer/signer.env").endswith("?mode=rw")
+    assert running.call("GET", "/readyz").status == 200
+
+
+@needs_boot
 def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, running: Service) -> None:
     """It ends with the code that the unit names, and is not started over and over; the journal says which setting."""
     env = "/etc/signer/signer.env"
@@ -837,14 +848,14 @@ def test_systemd_and_logrotate_change_the_file_of_the_trail(
 def test_the_page_speaks_of_every_file() -> None:
     """Its table links to each file there is, and to none that there is not."""
     linked = set(re.findall(r"\]\(([^)]+)\)", text("DEPLOYMENT.md")))
-    assert linked == FILES | {"README.md"}
+    assert linked == FILES | {"README.md", "nginx-signer.conf"}
     assert all((HERE / name).is_file() for name in linked)
 
 
 def test_the_commands_of_the_page_are_in_the_syntax_of_sh(tmp_path: Path) -> None:
     """Each block can be pasted."""
     blocks = re.findall(r"```sh\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         assert ran(["sh", "-n", "-c", block], tmp_path).stderr == ""
         for name in re.findall(r"tests/deploy/([\w.-]+)", block):
