@@ -171,7 +171,7 @@ def check(options: argparse.Namespace) -> Result:
 
     settings = _settings()
     said = _shown(settings)
-    Limits(settings.rate_limit)
+    Limits(settings.rate_limit, settings.rate_limit_storage)
     _check_trail(settings.audit_log)
     try:
         with closing(assemble(replace(settings, audit_log=AUDIT_OFF), create=False)) as assembly:
@@ -205,8 +205,9 @@ def _shown(settings: Settings) -> dict[str, Any]:
     for name in settings.__struct_fields__:
         if name != "keys":
             shown[name.upper()] = _plain(getattr(settings, name))
-    # It may hold a password.
-    shown["DATABASE_URL"] = _without_password(settings.database_url)
+    # They may hold a password.
+    for name in ("database_url", "rate_limit_storage"):
+        shown[name.upper()] = _without_password(getattr(settings, name))
     return shown
 
 

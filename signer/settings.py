@@ -27,6 +27,7 @@ _LINES: Final = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,4000}"
 _ORIGIN: Final = r"https?://([0-9a-z.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 #: As in the notation of the library `limits`, which counts; see web/limits.py.
 _RATE: Final = r"[1-9][0-9]{0,8} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?"
+_REDIS: Final = r"rediss?://[\x21-\x7e]{1,300}"
 #: Instead of a file's name; audit.STDOUT is another.
 AUDIT_OFF: Final = "off"
 LOG_FORMATS: Final = ("text", "json")
@@ -62,6 +63,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     audit_validations: bool = False
     #: Such as "100/minute"; "" for no limit.
     rate_limit: str = ""
+    #: Where several workers or machines count together; "" for each by itself.
+    rate_limit_storage: str = ""
     #: Addresses and networks whose forwarding headers are believed.
     trusted_proxies: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
@@ -112,6 +115,13 @@ class Settings(Struct, frozen=True, kw_only=True):
                 default.rate_limit,
                 f"{_RATE}( ?[;,] ?{_RATE})*",
                 "numbers of calls in a time, such as 100/minute or 10/second;1000/hour",
+            ),
+            rate_limit_storage=_text(
+                environ,
+                "RATE_LIMIT_STORAGE",
+                default.rate_limit_storage,
+                _REDIS,
+                "the URL of a Redis server, such as redis://127.0.0.1:6379/0",
             ),
             trusted_proxies=_list(
                 environ, "TRUSTED_PROXIES", _network, "addresses or networks, such as 10.0.0.7,192.168.0.0/16"

@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     """
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
-    limits = Limits(settings.rate_limit)
+    limits = Limits(settings.rate_limit, settings.rate_limit_storage)
     metrics = Metrics(metrics_folder)
     assembly = assemble(
         settings,

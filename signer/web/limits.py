@@ -1,15 +1,14 @@
 """How often one caller may do what costs others something: RATE_LIMIT, counted by the library `limits`.
 
-Each worker counts for itself, so that N workers let up to N times as much pass; with a list on Redis all
-machines count together.
+Each worker counts for itself, so that N workers let up to N times as much pass; on one Redis server all
+workers and machines count together.
 """
 
 import math
 import time
-from typing import Final
+from typing import Any, Final
 
 from ..errors import ConfigurationError, RateLimited, StoreError
-from ..stores.opening import MEMORY_URL
 from .calls import current, network
 
 #: What is counted, each for itself.
@@ -26,13 +25,14 @@ class Limits:
 
     Args:
         rate: in the notation of the library, such as "100/minute"; "" for no limit.
-        storage_url: of the engine that counts: "redis://…" for one that many machines share.
+        storage_url: of the engine that counts: "redis://…" for one that many machines share; "" for this
+            process alone.
 
     Raises:
         ConfigurationError: the library, or its driver, is not installed.
     """
 
-    def __init__(self, rate: str, storage_url: str = MEMORY_URL) -> None:
+    def __init__(self, rate: str, storage_url: str = "") -> None:
         self._is_on = bool(rate)
         if not rate:
             return
@@ -46,19 +46,19 @@ class Limits:
             from .counters import Counters
         except ImportError:
             raise ConfigurationError("RATE_LIMIT needs: pip install 'signer[limits]'") from None
+        shared = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
         try:
-            storage = (
-                Counters()
-                if storage_url == MEMORY_URL
-                else storage_from_string(
-                    "async+" + storage_url,
-                    implementation="redispy",
-                    wrap_exceptions=True,
-                    socket_timeout=_TIMEOUT,
+            storage: Any = Counters()
+            if storage_url:
+                storage = storage_from_string(
+                    "async+" + storage_url, implementation="redispy", wrap_exceptions=True, **shared
                 )
-            )
-        except Missing as error:
-            raise ConfigurationError(f"RATE_LIMIT: {error}") from None
+        except (Missing, ValueError):
+            # Whose messages hold the URL, and it may hold a password.
+            raise ConfigurationError(
+                "RATE_LIMIT_STORAGE must be the URL of a Redis server, such as redis://127.0.0.1:6379/0; and"
+                " it needs: pip install redis"
+            ) from None
         self._error = StorageError
         self._limiter = FixedWindowRateLimiter(storage)
         self._items = parse_many(rate)

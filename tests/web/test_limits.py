@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -208,8 +209,10 @@ def test_on_redis_all_machines_count_together(redis: str) -> None:
 
 def test_an_engine_without_a_driver_is_an_error() -> None:
     """With the setting's name."""
-    with pytest.raises(ConfigurationError, match="RATE_LIMIT"):
-        Limits("1/minute", "nonsense://")
+    for url in ("nonsense://", "redis://:secret@[::1", "redis://:secret@h:99999/0"):
+        with pytest.raises(ConfigurationError, match="RATE_LIMIT_STORAGE") as caught:
+            Limits("1/minute", url)
+        assert "secret" not in str(caught.value)
 
 
 def test_a_client_named_like_an_address_is_not_that_address(limited: Service) -> None:
@@ -252,3 +255,25 @@ def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> N
         assert await counters.reset() > 0
 
     asyncio.run(run())
+
+
+def test_workers_count_together_on_redis(tmp_path: Path, redis: str) -> None:
+    """To the call, whichever answers; and without the server nothing is issued, and all is validated."""
+    settings = {
+        "SECRET_KEY": KEY, "RATE_LIMIT": "10/minute", "RATE_LIMIT_STORAGE": f"{redis}/0", "WEB_CONCURRENCY": "3",
+    }  # fmt: skip
+    with (
+        Service(tmp_path, settings, credential=credential(tmp_path)) as service,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        statuses = list(pool.map(lambda _: service.call("POST", "/app/token").status, range(40)))
+        assert sorted(statuses) == [200] * 10 + [429] * 30
+    settings["RATE_LIMIT_STORAGE"] = f"redis://:secret@127.0.0.1:{free_port()}"
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
+        reply = service.call("POST", "/app/token")
+        assert (reply.status, reply.json["code"]) == (503, "store_unavailable")
+        assert not service.says_valid("x")
+        assert "secret" not in service.log
+    shown = cli(tmp_path, "check", **settings).stdout
+    assert "secret" not in shown
+    assert "RATE_LIMIT_STORAGE" in shown
