@@ -146,11 +146,10 @@ class AuditTrail:
         )
 
     def _exchange(self) -> None:
-        if self._path is not None:
-            new = self._opened()
-            # In place: whoever writes at this moment does so into the one file or the other.
-            os.dup2(new, self._descriptor, inheritable=False)
-            os.close(new)
+        new = self._opened()
+        # In place: whoever writes at this moment does so into the one file or the other.
+        os.dup2(new, self._descriptor, inheritable=False)
+        os.close(new)
 
     def _await_reader(self) -> None:
         # Without the lock, for which others wait.

@@ -205,9 +205,8 @@ def _shown(settings: Settings) -> dict[str, Any]:
     for name in settings.__struct_fields__:
         if name != "keys":
             shown[name.upper()] = _plain(getattr(settings, name))
-    # They may hold a password.
     for name in ("database_url", "rate_limit_storage"):
-        shown[name.upper()] = _without_password(getattr(settings, name))
+        shown[name.upper()] = _without_secrets(getattr(settings, name))
     return shown
 
 
@@ -222,12 +221,15 @@ def _plain(value: Any) -> Any:
     return ",".join(value) if isinstance(value, tuple) else value
 
 
-def _without_password(url: str) -> str:
+def _without_secrets(url: str) -> str:
+    if sqlite_path(url) or not url:
+        return url
+    # A server's may hold a password, before its address or among its options: the address is what is shown.
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
     except ValueError:
         return "…"
-    return url.replace(f":{password}@", ":…@") if password else url
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _settings() -> Settings:

@@ -445,3 +445,20 @@ def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> 
             2,
             "signer: RATE_LIMIT needs: pip install 'signer[limits]'\n",
         )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hidden@127.0.0.1:6379/0",
+        "redis://:hidden@127.0.0.1:6379/0",
+        "redis://127.0.0.1:6379/0?password=hidden",
+        "redis://hidden@127.0.0.1:6379/0?x=a@b:hidden",
+    ],
+)
+def test_check_shows_a_server_and_none_of_its_secrets(listed: Path, url: str) -> None:
+    """Wherever in the URL they stand."""
+    made = run(listed, "check", RATE_LIMIT_STORAGE=url)
+    assert made.returncode == 0
+    assert "hidden" not in made.stdout + made.stderr
+    assert re.search(r"^RATE_LIMIT_STORAGE +redis://127\.0\.0\.1:6379/0$", made.stdout, re.MULTILINE)
