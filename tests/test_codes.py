@@ -111,6 +111,15 @@ class TestVerify:
         clock.now += 3600
         assert signer.verify_code(token, code)
 
+    def test_a_purge_by_a_clock_ahead_does_not_use_up_the_hour(self, signer: Signer, clock: Clock) -> None:
+        """A guess in the last second of an hour found its count purged, and was one too many."""
+        clock.now = (clock.now // 3600 + 1) * 3600 - 1
+        clock.now += 310 + 30
+        signer.purge()
+        clock.now -= 310 + 30
+        token, code, _ = signer.issue_code(sub="42")
+        assert signer.verify_code(token, code)
+
     def test_guesses_at_a_dead_challenge_are_not_its_subjects(self, signer: Signer) -> None:
         """Or whoever holds one could lock its subject out."""
         token, code, _ = signer.issue_code(sub="42")
