@@ -32,7 +32,7 @@ Generation = Annotated[int, Meta(ge=0, le=2**53)]
 Uses = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
-class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What a token says. Times are whole seconds since 1970, UTC.
 
     A member this version does not know is refused: it may be a restriction that a later one made.

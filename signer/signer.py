@@ -397,7 +397,7 @@ class Signer:
         """
         with self._hooks.operation("revoke") as told:
             store = self._required_store()
-            claims = told.about(self._codec.decode_any(token))
+            claims = told.about(self._codec.decode(token))
             _check_owner(claims, client_id)
             told.begin()
             # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
@@ -516,7 +516,7 @@ class Signer:
             As validate.
         """
         if purpose is None:
-            claims = within.about(self._codec.decode_any(token))
+            claims = within.about(self._codec.decode(token))
         else:
             claims = within.about(self._codec.decode(token, purpose))
         check_proof(claims)
