@@ -76,25 +76,27 @@ class Admission:
             raise ClockError(_BEHIND)
 
     def admit(
-        self,
-        claims: Claims,
-        *,
-        scope: str | None = None,
-        bind: str | None = None,
-        max_age: int | None = None,
+        self, claims: Claims, scope: str | None = None, bind: str | None = None, max_age: int | None = None
     ) -> None:
         """Return only if the token is good now; see Signer.validate for arguments and errors."""
-        now = self.now()
+        now = self._clock()
+        if not _EARLIEST < now < _LATEST:
+            raise ClockError
         # Before the time: an expired token tells of a theft, but to those alone who could have used it.
-        self._check_binding(claims, bind)
+        if claims.bnd is not None or bind is not None:
+            self._check_binding(claims, bind)
         # The cap holds here too, so that no token outlives the row that revoked its subject.
         oldest = self._max_ttl
         if max_age is not None:
             oldest = min(converted(max_age, Seconds, "max_age"), oldest)
-        check_time(claims, now, self._leeway, oldest)
+        end = check_time(claims, now, self._leeway, oldest)
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
-        self._check_list(claims, now)
+        if self._store is None:
+            if claims.max_uses is not None:
+                raise StoreRequired
+        elif not self._store.is_clear(claims, end):
+            self._check_list(self._store, claims, now)
 
     def is_rotated(self, claims: Claims) -> bool:
         """Whether the token, expired or not, was traded for its successor before the grace window, and has
@@ -109,20 +111,14 @@ class Admission:
         return self._is_rotated(entry, self.now()) and not _is_revoked(claims, entry)
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
-        if claims.bnd is None and bind is None:
-            return
         if claims.bnd is None or bind is None:
             raise TokenBindingWrong
         expected = self.binding(claims, converted(bind, Binding, "bind"))
         if not compare_digest(expected.encode(), claims.bnd.encode()):
             raise TokenBindingWrong
 
-    def _check_list(self, claims: Claims, now: float) -> None:
-        if self._store is None:
-            if claims.max_uses is not None:
-                raise StoreRequired
-            return
-        entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
+    def _check_list(self, store: Store, claims: Claims, now: float) -> None:
+        entry = store.lookup(names.row(claims), claims.exp, names.groups(claims))
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
         if _is_revoked(claims, entry):

@@ -97,8 +97,8 @@ def started(claims: Claims) -> int:
     return claims.iat if claims.auth_time is None else claims.auth_time
 
 
-def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> None:
-    """The time rule: `iat - leeway <= now < min(exp, started + max_age)`; all in seconds.
+def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> int:
+    """The time rule: `iat - leeway <= now < min(exp, started + max_age)`; all in seconds. Returns that end.
 
     Leeway forgives a clock that runs behind the issuer's; it never prolongs a life. A token that was rotated
     is as old as the first of its chain, or rotating would make an old login a fresh one (OpenID Connect Core,
@@ -107,10 +107,14 @@ def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> None:
     Raises:
         TokenNotYetValid, TokenExpired.
     """
+    oldest = (claims.iat if claims.auth_time is None else claims.auth_time) + max_age
+    end = oldest if oldest < claims.exp else claims.exp  # noqa: FURB136 - on every token's way
+    # Written so that a `now` of NaN fails.
     if not claims.iat - leeway <= now:
         raise TokenNotYetValid
-    if not now < min(claims.exp, started(claims) + max_age):
+    if not now < end:
         raise TokenExpired
+    return end
 
 
 def check_audience(claims: Claims, aud: str | None) -> None:

@@ -18,9 +18,9 @@ spelt out here; tests/test_codec.py holds both against each other.
 import hashlib
 import re
 from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
 from functools import lru_cache
 from hmac import compare_digest
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -37,6 +37,7 @@ from .errors import (
     TokenSignatureInvalid,
 )
 from .keys import Key, KeyRing, PurposeKey
+from .requests import Purpose, converted
 
 PREFIX: Final = "sgt_"
 MAX_TOKEN_LENGTH: Final = 4096
@@ -47,6 +48,7 @@ MAX_SIGNERS: Final = 1024
 _HEAD: Final = len(PREFIX) + 7
 _SIGNED: Final = -44
 _SIGNATURE: Final = -43
+_PARTS: Final = 4
 _BLOCK: Final = 64
 _SHAPE: Final = re.compile(PREFIX + r"[\w-]{6}\.[\w-]+\.[\w-]{1,7}\.[\w-]{43}", re.ASCII)
 Mac = Callable[[bytes], bytes]
@@ -99,20 +101,18 @@ class Codec:
 
     def __init__(self, keys: KeyRing) -> None:
         self.keys: Final = keys
-        # Bounded: strangers choose the purposes that are tried.
-        self._mac = lru_cache(MAX_SIGNERS)(self._keyed)
+        #: By `sgt_KEYID.` and purpose.
+        self._macs: dict[tuple[str, str], Mac] = {}
 
     def encode(self, claims: Claims, iat: int) -> str:
-        """The signed token. `iat` in seconds becomes its timestamp, and `claims.iat` and `.kid`, unset before,
-        say so from now on.
+        """The signed token. `iat`, in seconds, becomes its timestamp; `claims.iat` and `.kid` are set.
 
         Raises:
             RequestInvalid: the token would be longer than 4096 characters, or a value is of a type of the
                 caller's own.
         """
         kid = self.keys.current.id
-        mac = self._mac(f"{PREFIX}{kid}.", claims.purpose)
-        assert mac
+        mac = self._macs.get((_head(kid), claims.purpose)) or self._learnt(_head(kid), claims.purpose)
         try:
             signed = b"%b.%b" % (_text(_encode_claims(claims)), _timestamp(iat))
         except TypeError as error:
@@ -131,28 +131,36 @@ class Codec:
         return token
 
     def decode(self, token: str, purpose: str | None = None) -> Claims:
-        """The claims of a token signed for `purpose`, or, for a caller that cannot know it (None), for the one
-        it names. Says nothing of time or list.
+        """The claims of a token signed for `purpose`, or, for a caller that cannot know it (None), for the
+        one it names. Says nothing of time or list.
 
         Raises:
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, TokenPurposeWrong.
+            RequestInvalid: no token has such a purpose.
         """
-        # All in one place: every call more would take a fortieth of the whole.
+        # In one piece: a call more would take a fortieth of the whole.
         if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise TokenMalformed
         text = token.encode()
         parts = text.translate(_STANDARD).split(b".")
-        if len(parts) != 4:  # noqa: PLR2004
+        if len(parts) != _PARTS:
             raise TokenMalformed
-        _, payload, timestamp, signature = parts
+        head, payload, timestamp, signature = parts
         claims = _claims(payload, timestamp)
-        mac = self._mac(token[:_HEAD], claims.purpose if purpose is None else purpose)
+        asked = claims.purpose if purpose is None else purpose
+        try:
+            mac = self._macs[token[:_HEAD], asked]
+        except (KeyError, TypeError):  # TypeError: a purpose that is no text
+            if purpose is not None:
+                converted(purpose, Purpose, "purpose")
+            mac = self._learnt(token[:_HEAD], asked)
         # Encoded against encoded: decoding would let four spellings of the last character pass.
-        if mac is None or not compare_digest(
-            b2a_base64(mac(text[_HEAD:_SIGNED]), newline=False), signature + b"="
-        ):
-            raise _refusal(token, mac, purpose in (None, claims.purpose))
-        if claims.purpose != purpose and purpose is not None:
+        if not compare_digest(b2a_base64(mac(text[_HEAD:_SIGNED])), signature + b"=\n"):
+            # Where it might fit, it has these lengths and characters.
+            if len(head) != _HEAD - 1 or len(signature) != -_SIGNED - 1 or b"!" in head + signature:
+                raise TokenMalformed
+            raise self._refusal(token[:_HEAD], claims, asked)
+        if claims.purpose != asked:
             raise TokenPurposeWrong
         force_setattr(claims, "kid", token[len(PREFIX) : _HEAD - 1])
         return claims
@@ -174,10 +182,32 @@ class Codec:
         """The key that signed the token, or is about to."""
         return self.keys.by_id[claims.kid] if claims.kid else self.keys.current
 
-    def _keyed(self, head: str, purpose: str) -> Mac | None:
-        # None where no key has the id.
+    def _learnt(self, head: str, purpose: str) -> Mac:
         key = self.keys.by_id.get(head[len(PREFIX) : -1])
-        return _algorithm.keyed(key.purpose_key(purpose)) if key and head[: len(PREFIX)] == PREFIX else None
+        if key is None or head != _head(key.id):
+            return _no_mac
+        # Bounded: strangers choose the purposes that are tried.
+        if len(self._macs) >= MAX_SIGNERS:
+            self._macs.clear()
+        mac = self._macs[head, purpose] = _algorithm.keyed(key.purpose_key(purpose))
+        return mac
+
+    def _refusal(self, head: str, claims: Claims, purpose: str) -> TokenError:
+        """Why a token is refused whose signature does not fit."""
+        if not head.startswith(PREFIX):
+            return TokenMalformed()
+        if head[len(PREFIX) : -1] not in self.keys.by_id:
+            return TokenKeyUnknown()
+        return TokenSignatureInvalid() if claims.purpose == purpose else TokenPurposeWrong()
+
+
+def _head(kid: str) -> str:
+    return f"{PREFIX}{kid}."
+
+
+def _no_mac(value: bytes) -> bytes:
+    """That of a key that is not there: fits nothing."""
+    return b""
 
 
 def _claims(payload: bytes, timestamp: bytes) -> Claims:
@@ -199,15 +229,6 @@ def _claims(payload: bytes, timestamp: bytes) -> Claims:
     # The object is ours alone until it is returned; replacing it would take as long as decoding it.
     force_setattr(claims, "iat", iat)
     return claims
-
-
-def _refusal(token: str, mac: Mac | None, is_purpose_right: bool) -> TokenError:
-    """Why a token is refused whose signature does not fit."""
-    if not _SHAPE.fullmatch(token):
-        return TokenMalformed()
-    if mac is None:
-        return TokenKeyUnknown()
-    return TokenSignatureInvalid() if is_purpose_right else TokenPurposeWrong()
 
 
 def _text(value: bytes) -> bytes:

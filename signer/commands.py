@@ -151,7 +151,7 @@ def backup(options: argparse.Namespace) -> Result:
         raise ConfigurationError(
             "DATABASE_URL names no SQLite file: back its engine up with the engine's own tools."
         )
-    from .stores.sqlite import back_up
+    from .stores.sqlite_file import back_up
 
     back_up(path, options.file)
     return Result({"backup": options.file})

@@ -79,8 +79,9 @@ class SignerError(Exception):
     #: What the message says when the place that raises has nothing to add.
     hint: ClassVar[str] = ""
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(message or self.hint)
+    # Not set when it is made: most are caught and forgotten, as fast as strangers send tokens.
+    def __str__(self) -> str:
+        return super().__str__() or self.hint
 
 
 class TokenError(SignerError):

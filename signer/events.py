@@ -88,6 +88,10 @@ class Hooks:
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._hooks)
+
     def operation(self, name: str) -> "Operation":
         """One call, to be used in a `with` statement."""
         return Operation(self._hooks, name)

@@ -72,3 +72,15 @@ def groups(claims: Claims) -> list[str]:
     """All of a token's groups. One without `sid` is revoked by its id as the session it may have begun."""
     own = [] if claims.sid is None else [by_jti(claims.jti)]
     return [*own, *chain_groups(claims)]
+
+
+def id_of_row(name: str) -> str:
+    """The `jti` that a token's row is named by."""
+    return name.rpartition("/")[2]
+
+
+def id_of_group(name: str) -> str:
+    """The one id that a group is named by: a `jti`, `sub`, `sid` or `client_id` of the tokens in it."""
+    kind, _, value = name.partition(":")
+    # Subjects may hold anything.
+    return value if kind == "sub" else value.rpartition("/")[2]

@@ -29,6 +29,7 @@ from .errors import (
     RequestInvalid,
     ScopeInsufficient,
     StoreRequired,
+    TokenAudienceWrong,
     TokenExpired,
     TokenNotRotatable,
     TokenRotated,
@@ -109,6 +110,7 @@ class Signer:
         hooks: Iterable[Hook] = (),
     ) -> None:
         self._hooks = Hooks(hooks)
+        self._is_watched = bool(self._hooks)
         self._codec = Codec(keys if isinstance(keys, KeyRing) else KeyRing(keys))
         self._store = store
         self._max_ttl: int = converted(max_ttl, Ttl, "max_ttl")
@@ -211,10 +213,12 @@ class Signer:
             StoreRequired: a token with `max_uses`, and no list to count them.
             RequestInvalid: an argument of the caller's cannot be, such as a `max_age` of NaN.
         """
+        if purpose is None:
+            _named(purpose)
+        if not self._is_watched:
+            return self.check(None, token, purpose, scope, aud, bind, max_age)
         with self._hooks.operation("validate") as told:
-            return self.check(
-                told, token, purpose=_named(purpose), scope=scope, aud=aud, bind=bind, max_age=max_age
-            )
+            return self.check(told, token, purpose, scope, aud, bind, max_age)
 
     def introspect(
         self,
@@ -233,7 +237,7 @@ class Signer:
             As validate.
         """
         with self._hooks.operation("validate") as told:
-            return self.check(told, token, purpose=None, scope=scope, aud=aud, bind=bind, max_age=max_age)
+            return self.check(told, token, None, scope, aud, bind, max_age)
 
     def consume(
         self,
@@ -253,9 +257,7 @@ class Signer:
         """
         with self._hooks.operation("consume") as told:
             store = self._required_store()
-            claims = self.check(
-                told, token, purpose=_named(purpose), scope=scope, aud=aud, bind=bind, max_age=max_age
-            )
+            claims = self.check(told, token, _named(purpose), scope, aud, bind, max_age)
             limit = claims.max_uses or 1
             told.begin()
             uses = store.use(names.row(claims), claims.exp, limit)
@@ -500,9 +502,8 @@ class Signer:
 
     def check(
         self,
-        within: Operation,
+        within: Operation | None,
         token: str,
-        *,
         purpose: str | None,
         scope: str | None = None,
         aud: str | None = None,
@@ -515,14 +516,14 @@ class Signer:
         Raises:
             As validate.
         """
-        if purpose is None:
-            claims = within.about(self._codec.decode(token))
-        else:
-            claims = within.about(self._codec.decode(token, purpose))
-        check_proof(claims)
-        if purpose is not None or aud is not None:
-            check_audience(claims, aud)
-        self._admission.admit(claims, scope=scope, bind=bind, max_age=max_age)
+        claims = self._codec.decode(token, purpose)
+        if within is not None:
+            within.about(claims)
+        if claims.purpose.startswith(CODE_PREFIX):
+            check_proof(claims)
+        if claims.aud != aud and (purpose is not None or aud is not None):
+            raise TokenAudienceWrong
+        self._admission.admit(claims, scope, bind, max_age)
         return claims
 
     def _admit_or_end(self, claims: Claims, bind: str | None) -> None:

@@ -13,7 +13,7 @@ from signer import errors
 PACKAGE = ROOT / "signer"
 #: Each module may import those before it, and no other of ours.
 ORDER = [
-    "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.memory", "stores.sqlite",
+    "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.mirror", "stores.sqlite_file", "stores.sqlite",
     "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
     "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.metrics", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
     "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.protocol", "web.app", "web.supervisor", "web.server", "web",
@@ -21,7 +21,7 @@ ORDER = [
 ]  # fmt: skip
 ONLY_IN = {
     "itsdangerous": {"codec"},
-    "sqlite3": {"stores.sqlite"},
+    "sqlite3": {"stores.sqlite", "stores.sqlite_file"},
     "starlette": {name for name in ORDER if name.startswith("web.")} | {"starlette"},
     "uvicorn": {"web.protocol", "web.app", "web.supervisor", "web.server"},
     "prometheus_client": {"web.metrics"},

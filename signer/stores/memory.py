@@ -3,9 +3,18 @@
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+from weakref import WeakSet
 
+from ..claims import Claims
 from ..errors import StoreError
 from .base import PURGE_STEP, Entry
+from .index import Index
+
+#: A horizon that no token lies beyond: all are looked up, and that fails.
+_NEVER: Final = 1 << 62
+_of_this_process: Final = WeakSet["MemoryStore"]()
 
 
 class MemoryStore:
@@ -15,10 +24,12 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._tokens: dict[tuple[int, str], Entry] = {}
         self._groups: dict[str, tuple[int, int]] = {}
+        self._index = Index()
         self._generation = 0
         self._horizon = 0
         self._closed = False
         self._pid = os.getpid()
+        _of_this_process.add(self)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         self._check_open()
@@ -27,11 +38,15 @@ class MemoryStore:
             generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
             return entry._replace(generation=generation, horizon=self._horizon)
 
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        return self._index.is_clear(claims, end)
+
     def revoke(self, jti: str, exp: int) -> None:
         self._check_open()
         with self._lock:
             entry = self._tokens.get((exp, jti), Entry())
             self._tokens[exp, jti] = entry._replace(revoked=True)
+            self._index.add(jti)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         self._check_open()
@@ -40,6 +55,7 @@ class MemoryStore:
             if entry.revoked or entry.rotated_at or entry.uses >= limit or exp < self._horizon:
                 return None
             self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
+            self._index.add(jti)
             return entry.uses + 1
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
@@ -50,6 +66,7 @@ class MemoryStore:
                 return None
             rotated_at = entry.rotated_at or now
             self._tokens[exp, jti] = entry._replace(rotated_at=rotated_at)
+            self._index.add(jti)
             return rotated_at
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
@@ -59,12 +76,13 @@ class MemoryStore:
             expires_at = max(self._generation // 1000, self._horizon) + lifetime
             _, previous = self._groups.get(group, (0, 0))
             self._groups[group] = (self._generation, max(expires_at, previous))
+            self._index.add(group, self._generation)
             return self._generation
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         self._check_open()
         with self._lock:
-            self._horizon = max(self._horizon, before)
+            self._horizon = self._index.horizon = max(self._horizon, before)
             tokens = [key for key in self._tokens if key[0] < before][:limit]
             for key in tokens:
                 del self._tokens[key]
@@ -72,7 +90,13 @@ class MemoryStore:
             groups = groups[: limit - len(tokens)]
             for group in groups:
                 del self._groups[group]
-            return len(tokens) + len(groups)
+            deleted = len(tokens) + len(groups)
+            if deleted < limit:
+                self._index = self._indexed()
+            return deleted
+
+    def together(self) -> AbstractContextManager[bool]:
+        return nullcontext(False)
 
     def count(self) -> int:
         self._check_open()
@@ -83,10 +107,28 @@ class MemoryStore:
 
     def close(self) -> None:
         self._closed = True
+        self._index = Index(horizon=_NEVER)
+
+    def _indexed(self) -> Index:
+        index = Index(self._horizon)
+        for _, jti in self._tokens:
+            index.add(jti)
+        for group, (generation, _) in self._groups.items():
+            index.add(group, generation)
+        return index
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("The list in memory was closed.")
-        # Before any lock: another thread may have held it at the fork. And a copy would not hear of changes.
+        # Before any lock: another thread may have held it at the fork.
         if self._pid != os.getpid():
             raise StoreError("A list in memory is one process's own: it cannot be carried across fork().")
+
+
+def _leave_behind() -> None:
+    # A copy would not hear of changes. Here, since to ask for the process at each look would take as long as it.
+    for store in list(_of_this_process):
+        store._index = Index(horizon=_NEVER)
+
+
+os.register_at_fork(after_in_child=_leave_behind)

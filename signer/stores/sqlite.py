@@ -6,58 +6,44 @@ power cut. The file is opened by its inode and watched: SQLite itself would go o
 that was deleted or replaced underneath it, and every revocation in it would be undone
 (sqlite.org/howtocorrupt.html, sections 1.5 and 2.4). An older copy written over the same file is noticed
 only where it takes the count of changes back with it: while the newest pages lie in the -wal, it is not.
+
+Most tokens are in no list, which an index in memory knows. It is trusted as long as nobody has rung the bell
+beside the file since it was made, and for TRUST seconds at the most: then the files are looked at again.
 """
 
 import logging
 import os
-import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
 
+from ..claims import Claims
 from ..errors import StoreError
-from ..files import sync_directory, sync_file
 from .base import MAX_GROUPS, PURGE_STEP, Entry
+from .bell import Bell
+from .bell import make as make_bell
+from .index import Index
+from .mirror import Mirror, Named
+from .sqlite_file import SUFFIXES, connect
+from .sqlite_file import create as create_list
 
 logger = logging.getLogger(__name__)
 
-#: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
-_APPLICATION_ID: Final = 0x7367746C
-_VERSION: Final = 3
-#: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
-_SUFFIXES: Final = ("", "-wal", "-shm")
-_SCHEMA: Final = f"""
-CREATE TABLE tokens (
-    expires_at INTEGER NOT NULL,
-    jti TEXT NOT NULL,
-    revoked INTEGER NOT NULL,
-    uses INTEGER NOT NULL,
-    rotated_at INTEGER NOT NULL,
-    PRIMARY KEY (expires_at, jti)
-) WITHOUT ROWID;
-CREATE TABLE groups (
-    name TEXT PRIMARY KEY,
-    generation INTEGER NOT NULL,
-    expires_at INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX groups_by_expiry ON groups (expires_at);
-CREATE TABLE marks (
-    generation INTEGER NOT NULL,
-    horizon INTEGER NOT NULL,
-    changes INTEGER NOT NULL
-);
-INSERT INTO marks VALUES (0, 0, 0);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-"""  # noqa: S608 - two integers of ours
-#: One statement sees one snapshot: token, groups and marks as they stood together.
+#: Seconds in which files that were deleted or exchanged, or changed by other programs, are noticed.
+TRUST: Final = 0.1
+_BELL: Final = "-bell"
+#: How many of the newest changes the log tells; who is further behind reads the list anew.
+LOG_SIZE: Final = 1 << 16
+#: Lines of the log that are written, or forgotten, at once; older versions of SQLite take 999 values.
+_LOT: Final = 256
+#: One statement sees one snapshot: token, groups and state as they stood together.
 _LOOKUP: Final = """
 SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?, ?)), horizon,
-changes FROM marks LEFT JOIN tokens ON expires_at = ? AND jti = ?
+changes FROM state LEFT JOIN tokens ON expires_at = ? AND jti = ?
 """
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
@@ -69,13 +55,18 @@ _PURGE_GROUPS: Final = """
 DELETE FROM groups WHERE name IN
     (SELECT name FROM groups WHERE expires_at < ? ORDER BY expires_at LIMIT ?)
 """
+_TOKENS_AFTER: Final = """
+SELECT expires_at, jti FROM tokens WHERE (expires_at, jti) > (?, ?) ORDER BY expires_at, jti LIMIT ?
+"""
+_GROUPS_AFTER: Final = "SELECT name, generation FROM groups WHERE name > ? ORDER BY name LIMIT ?"
+_LOG_AFTER: Final = "SELECT number, name, generation FROM log WHERE number > ? ORDER BY number LIMIT ?"
 
 
 class SQLiteStore:
     """A Store in the SQLite file at `path`.
 
     Args:
-        path: the file. Beside it stand SQLite's own `-wal` and `-shm`, which belong to it.
+        path: the file. Beside it stand SQLite's own `-wal` and `-shm` and the `-bell`, which belong to it.
         create: make the file where there is none; False where a missing file means a lost list.
         timeout: seconds a call waits for another process's write.
 
@@ -87,46 +78,67 @@ class SQLiteStore:
         self._timeout = timeout
         self._read_lock = threading.Lock()
         self._write_lock = threading.Lock()
+        #: The thread whose changes are under way.
+        self._owner: int | None = None
+        self._changed: list[tuple[str, int]] = []
+        self._is_broken = False
         # How many changes the list had when last read and written: fewer means an older file lies here now.
         self._seen = self._made = 0
+        self._mirror = Mirror()
+        self._trusted = _Trusted(0, 0.0, self._mirror.index)
         self._path = Path(path)
         with self._translated(), ExitStack() as opened:
-            # Absolute, or a later chdir would make another file ours; SQLite follows links, so must we.
-            self._path = Path(path).resolve()
-            str(self._path).encode()  # raises for a name that SQLite could not open, before there is a file
-            self._files = tuple(f"{self._path}{suffix}" for suffix in _SUFFIXES)
-            if create:
-                _create(self._path)
-            elif not self._path.exists():
-                raise StoreError(
-                    f"There is no list {self._path}: put it back. If there never was one, start once with one"
-                    " process and without ?mode=rw in DATABASE_URL."
-                )
-            self._pid = os.getpid()
-            self._reader = opened.enter_context(closing(_connect(self._path, timeout)))
-            self._writer = opened.enter_context(closing(_connect(self._path, timeout)))
-            self._reader.execute("PRAGMA query_only = ON")
-            # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
-            self._reader.execute("PRAGMA busy_timeout = 250")
-            self._identity = self._identify()
+            self._open(opened, create=create)
             self.ping()
             opened.pop_all()
         logger.info("Opened the list %s", self._path)
 
+    def _open(self, opened: ExitStack, *, create: bool) -> None:
+        # Absolute, or a later chdir would make another file ours; SQLite follows links, so must we.
+        self._path = self._path.resolve()
+        str(self._path).encode()  # raises for a name that SQLite could not open, before there is a file
+        self._files = tuple(f"{self._path}{suffix}" for suffix in (*SUFFIXES, _BELL))
+        is_new = create and create_list(self._path)
+        if not self._path.exists():
+            raise StoreError(
+                f"There is no list {self._path}: put it back. If there never was one, start once with one"
+                " process and without ?mode=rw in DATABASE_URL."
+            )
+        self._pid = os.getpid()
+        self._reader = opened.enter_context(closing(connect(self._path, self._timeout)))
+        self._writer = opened.enter_context(closing(connect(self._path, self._timeout)))
+        self._reader.execute("PRAGMA query_only = ON")
+        # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
+        self._reader.execute("PRAGMA busy_timeout = 250")
+        if make_bell(Path(self._files[-1])) and not is_new:
+            time.sleep(TRUST)  # others may still listen to one that was deleted
+        self._bell = opened.enter_context(closing(Bell(Path(self._files[-1]))))
+        self._identity = self._identify()
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         names = (*groups, *[None] * (MAX_GROUPS - len(groups)))
+        # Whoever makes changes together must see those before.
+        if self._owner == threading.get_ident():
+            with self._translated():
+                return _entry(self._writer.execute(_LOOKUP, (*names, exp, jti)).fetchone())
         with self._reading() as reader:
             row = reader.execute(_LOOKUP, (*names, exp, jti)).fetchone()
-            revoked, uses, rotated_at, generation, horizon, changes = row
-            self._check_changes(changes, self._seen)
-            self._seen = changes
-            return Entry(
-                bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon)
-            )
+            self._check_changes(row[-1], self._seen)
+            self._seen = row[-1]
+            return _entry(row)
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        # Taken at once: another thread may exchange it at any moment.
+        trusted = self._trusted
+        if time.monotonic() < trusted.until and self._bell.number[0] == trusted.number:
+            return trusted.ids.is_clear(claims, end)
+        ids = self._mirrored()
+        return ids is not None and ids.is_clear(claims, end)
 
     def revoke(self, jti: str, exp: int) -> None:
         with self._writing() as writer:
             writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0, 0))
+            self._changed.append((jti, 0))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:
@@ -136,6 +148,7 @@ class SQLiteStore:
             if revoked or rotated_at or uses >= limit or exp < horizon:
                 return None
             writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1, 0))
+            self._changed.append((jti, 0))
             return uses + 1
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
@@ -146,33 +159,57 @@ class SQLiteStore:
                 return None
             if not rotated_at:
                 writer.execute(_INSERT + "rotated_at = excluded.rotated_at", (exp, jti, 0, 0, now))
+                self._changed.append((jti, 0))
             return int(rotated_at or now)
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         with self._writing() as writer:
-            writer.execute("UPDATE marks SET generation = max(?, generation + 1)", (now_ms,))
-            generation, horizon = writer.execute("SELECT generation, horizon FROM marks").fetchone()
+            writer.execute("UPDATE state SET generation = max(?, generation + 1)", (now_ms,))
+            generation, horizon = writer.execute("SELECT generation, horizon FROM state").fetchone()
             expires_at = max(generation // 1000, horizon) + lifetime
             writer.execute(
                 "INSERT INTO groups VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " generation = excluded.generation, expires_at = max(expires_at, excluded.expires_at)",
                 (group, generation, expires_at),
             )
+            self._changed.append((group, generation))
             return int(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         with self._writing() as writer:
             # In the same transaction: no row goes before the horizon tells that it may be gone.
-            writer.execute("UPDATE marks SET horizon = max(horizon, ?)", (before,))
+            writer.execute("UPDATE state SET horizon = max(horizon, ?), changes = changes + 1", (before,))
             bound = writer.execute(_PURGE_BOUND, (before, limit)).fetchone() or (before, "")
             deleted = writer.execute(_PURGE_TOKENS, bound).rowcount
             deleted += writer.execute(_PURGE_GROUPS, (before, limit - deleted)).rowcount
             return deleted
 
+    @contextmanager
+    def together(self) -> Iterator[bool]:
+        self._check_process()
+        with self._write_lock:
+            known = self._begin()
+            try:
+                yield True
+                changes = self._commit()
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+            finally:
+                self._owner, self._is_broken = None, False
+                self._changed.clear()
+            with self._translated():
+                # A file deleted during the commit took the change with it: that is no success.
+                self._check_identity()
+                self._made = changes
+                if changes != known:
+                    self._bell.ring()
+
     def count(self) -> int:
         self.lookup("", 0, ())  # an open list, in this process
         # A connection of its own: it goes through the whole file, and look-ups must not wait for it.
-        with self._translated(), closing(_connect(self._path, self._timeout)) as connection:
+        with self._translated(), closing(connect(self._path, self._timeout)) as connection:
             self._check_identity()
             (rows,) = connection.execute(
                 "SELECT (SELECT count(*) FROM tokens) + (SELECT count(*) FROM groups)"
@@ -182,20 +219,41 @@ class SQLiteStore:
     def ping(self) -> None:
         self.lookup("", 0, ())  # an open list, in this process
         # A connection of its own: the check reads the whole file, and look-ups must not wait for it.
-        with self._translated(), closing(_connect(self._path, self._timeout)) as connection:
+        with self._translated(), closing(connect(self._path, self._timeout)) as connection:
             self._check_identity()
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise StoreError(f"The list {self._path} is damaged: restore it from a backup.")
             # A change in earnest: a full disk lets one begin, and a list of root's lets one read.
-            if connection.execute("UPDATE marks SET changes = changes + 1").rowcount != 1:
-                raise StoreError(f"The list {self._path} lost its marks: restore it from a backup.")
+            if connection.execute("UPDATE state SET changes = changes + 1").rowcount != 1:
+                raise StoreError(f"The list {self._path} lost its state: restore it from a backup.")
         self.lookup("", 0, ())
 
     def close(self) -> None:
         with self._read_lock, self._write_lock:
+            self._trusted = _Trusted(0, 0.0, Index())
             self._reader.close()
             self._writer.close()
+            self._bell.close()
+
+    def _mirrored(self) -> Index | None:
+        """The index, if it can be trusted now; it may need several calls to become so."""
+        if self._mirror.is_resting:
+            return None
+        with self._reading() as reader:
+            number = self._bell.number[0]  # before the list is read: whoever rings from now on is heard
+            until = time.monotonic() + TRUST
+            reader.execute("BEGIN")
+            try:
+                snapshot = _Snapshot.of(reader)
+                self._check_changes(snapshot.changes, self._seen)
+                self._seen = snapshot.changes
+                if not self._mirror.step(snapshot):
+                    return None
+            finally:
+                reader.execute("COMMIT")
+            self._trusted = _Trusted(number, until, self._mirror.index)
+            return self._mirror.index
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -206,23 +264,51 @@ class SQLiteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._check_process()
-        with self._write_lock, self._translated():
+        if self._owner != threading.get_ident():
+            with self.together(), self._translated():
+                yield self._writer
+            return
+        try:
+            with self._translated():
+                yield self._writer
+        except BaseException:
+            self._is_broken = True  # half of it may be made
+            raise
+
+    def _begin(self) -> int:
+        with self._translated():
             self._check_identity()
             self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                (changes,) = self._writer.execute("SELECT changes FROM marks").fetchone()
-                self._check_changes(changes, self._made)
-                self._writer.execute("UPDATE marks SET changes = changes + 1")
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise
-            # A file deleted during the commit took the change with it: that is no success.
-            self._check_identity()
-            self._made = changes + 1
+            changes = self._count_changes()
+            self._check_changes(changes, self._made)
+            self._owner = threading.get_ident()
+            return changes
+
+    def _commit(self) -> int:
+        if self._is_broken:
+            raise StoreError("One of several changes made together has failed; none of them was made.")
+        with self._translated():
+            changes = self._log()
+            self._writer.execute("COMMIT")
+            return changes
+
+    def _log(self) -> int:
+        known = self._count_changes()
+        rows = [(known + number, *change) for number, change in enumerate(self._changed, 1)]
+        for start in range(0, len(rows), _LOT):
+            lot = rows[start : start + _LOT]
+            values = ", ".join(["(?, ?, ?)"] * len(lot))
+            self._writer.execute(f"INSERT INTO log VALUES {values}", [value for row in lot for value in row])  # noqa: S608
+        changes = known + len(rows)
+        if rows:
+            self._writer.execute("UPDATE state SET changes = ?", (changes,))
+        if known // _LOT != changes // _LOT:
+            self._writer.execute("DELETE FROM log WHERE number <= ?", (changes - LOG_SIZE,))
+        return changes
+
+    def _count_changes(self) -> int:
+        (changes,) = self._writer.execute("SELECT changes FROM state").fetchone()
+        return int(changes)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -256,73 +342,46 @@ class SQLiteStore:
             )
 
 
-def back_up(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the list at `path`, as it stands at this moment, to a new file `target`. It may be in use.
-
-    Raises:
-        StoreError: there is no list, it cannot be read, or the file is there already or cannot be made.
-    """
-    made = False
-    try:
-        with closing(_connect(Path(path), 5.0)) as connection:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            made = True
-            connection.execute("VACUUM INTO ?", (os.fspath(target),))
-        sync_file(Path(target))
-        sync_directory(Path(target).absolute().parent)
-    except (sqlite3.Error, OSError) as error:
-        if made:
-            Path(target).unlink()
-        raise StoreError(f"The list {path} cannot be backed up to {target}: {error}.") from error
+def _entry(row: tuple[Any, ...]) -> Entry:
+    revoked, uses, rotated_at, generation, horizon, _ = row
+    return Entry(bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon))
 
 
-def _connect(path: Path, timeout: float) -> sqlite3.Connection:
-    # mode=rw, never rwc: a missing file must not become an empty list, on which nothing is revoked.
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=rw",
-        uri=True,
-        timeout=timeout,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if (application_id, version) != (_APPLICATION_ID, _VERSION):
-            raise StoreError(
-                f"The file {path} is not a list this version can read (application id {application_id:#x},"
-                f" version {version}): name another file in DATABASE_URL, or restore the list."
-            )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+class _Trusted(NamedTuple):
+    """An index that tells all there was when `number` was rung; to be looked into until then, in seconds of
+    time.monotonic."""
+
+    number: int
+    until: float
+    ids: Index
 
 
-def _create(path: Path) -> None:
-    # Made whole under another name, then linked: of several starters one wins, and none sees half a list.
-    if path.exists():
-        return
-    # In this order: another starter's side files come after its list, and then there is nothing to make.
-    if any(Path(f"{path}{suffix}").exists() for suffix in _SUFFIXES) and not path.exists():
-        raise StoreError(
-            f"The list {path} is gone and its -wal or -shm is still there: put it back. To begin an empty"
-            " one, on which nothing is revoked, remove those two."
-        )
-    if not path.parent.is_dir():
-        raise StoreError(f"There is no folder {path.parent} for the list: make it first.")
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        with suppress(FileExistsError):
-            os.link(draft, path)
-            logger.warning("Made a new, empty list: %s", path)
-        sync_directory(path.parent)
-    finally:
-        for suffix in _SUFFIXES:
-            Path(f"{draft}{suffix}").unlink(missing_ok=True)
+class _Snapshot(NamedTuple):
+    """A mirror.Source: what one transaction reads."""
+
+    reader: sqlite3.Connection
+    changes: int
+    horizon: int
+
+    @classmethod
+    def of(cls, reader: sqlite3.Connection) -> "_Snapshot":
+        """What this connection reads, which has begun a transaction."""
+        changes, horizon = reader.execute("SELECT changes, horizon FROM state").fetchone()
+        return cls(reader, int(changes), int(horizon))
+
+    def rows(self, after: Any, limit: int) -> list[Named]:
+        """Tokens by expiry, then groups by name: (0, expires_at, jti) and (1, 0, name)."""
+        kind, expires_at, name = after or (0, -1, "")
+        found = []
+        if kind == 0:
+            rows = self.reader.execute(_TOKENS_AFTER, (expires_at, name, limit))
+            found = [Named((0, *row), row[1], 0) for row in rows]
+            name = ""
+        groups = self.reader.execute(_GROUPS_AFTER, (name, limit - len(found)))
+        return [*found, *(Named((1, 0, row[0]), *row) for row in groups)]
+
+    def log(self, after: int, limit: int) -> list[Named] | None:
+        """By number."""
+        if after < self.changes - LOG_SIZE:
+            return None
+        return [Named(*row) for row in self.reader.execute(_LOG_AFTER, (after, limit))]

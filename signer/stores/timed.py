@@ -1,9 +1,11 @@
 """A list whose calls are timed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
+from ..claims import Claims
 from .base import PURGE_STEP, Entry, Store
 
 P = ParamSpec("P")
@@ -25,6 +27,9 @@ class TimedStore:
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.lookup, jti, exp, groups)
 
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        return self._store.is_clear(claims, end)  # not timed, which would take longer
+
     def revoke(self, jti: str, exp: int) -> None:
         self._timed(self._store.revoke, jti, exp)
 
@@ -39,6 +44,9 @@ class TimedStore:
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         return self._timed(self._store.purge, before, limit)
+
+    def together(self) -> AbstractContextManager[bool]:
+        return self._store.together()
 
     def count(self) -> int:
         return self._timed(self._store.count)

@@ -106,7 +106,7 @@ class Guard:
 
     def _credential(self, credential: str, told: Operation) -> Claims:
         try:
-            claims = self._signer.check(told, credential, purpose=CLIENT_PURPOSE)
+            claims = self._signer.check(told, credential, CLIENT_PURPOSE)
         except TokenError as error:
             raise CredentialInvalid from error
         # Known by the one name and revoked by the other: they must be the same.

@@ -7,17 +7,18 @@ token gets a fresh `jti` from `secrets.token_urlsafe(16)`, as Signer's do: the c
 
 import hashlib
 import json
+import logging
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from itsdangerous import URLSafeTimedSerializer
 
 from signer import Signer, Store, open_store
+
+logger = logging.getLogger(__name__)
 
 KEY: Final = "a-benchmark-key-of-more-than-thirty-two-bytes"
 SUB: Final = "user-4711"
@@ -70,7 +71,7 @@ def of_signer(name: str = SIGNER, store: Store | None = None) -> Peer:
 def installed() -> Iterator[Peer]:
     """Signer on its list in memory, and every peer that is installed; of the others a line says so."""
     yield of_signer(store=open_store("memory://"))
-    yield _stock()
+    yield stock()
     others = {
         PYJWT: _pyjwt,
         "joserfc HS256": _joserfc,
@@ -82,10 +83,11 @@ def installed() -> Iterator[Peer]:
         try:
             yield make(name)
         except ImportError:
-            print(f"{name} is left out: not installed (pip install '.[benchmarks]')", file=sys.stderr)
+            logger.warning("%s is left out: not installed (pip install '.[benchmarks]')", name)
 
 
-def _stock() -> Peer:
+def stock() -> Peer:
+    """The serializer that Signer's tokens are compatible with."""
     serializer = URLSafeTimedSerializer(
         KEY, salt="benchmark", signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"}
     )
@@ -135,8 +137,9 @@ def _fernet(name: str) -> Peer:
 def _jwtoxide(name: str) -> Peer:
     import jwtoxide
 
-    signing = jwtoxide.EncodingKey.from_secret(KEY.encode())
-    verifying = jwtoxide.DecodingKey.from_secret(KEY.encode())
+    signing: Any = jwtoxide.EncodingKey.from_secret(KEY.encode())
+    # Its annotations want an EncodingKey here.
+    verifying: Any = jwtoxide.DecodingKey.from_secret(KEY.encode())
     options = jwtoxide.ValidationOptions(
         aud=None, iss=None, required_spec_claims={"exp"}, algorithms=["HS256"]
     )
@@ -150,5 +153,10 @@ def _jwtoxide(name: str) -> Peer:
 def _oxyjwt(name: str) -> Peer:
     import oxyjwt
 
-    decode = partial(oxyjwt.decode, key=KEY, algorithms=["HS256"])
-    return Peer(name, lambda: oxyjwt.encode(jwt_payload(), KEY, algorithm="HS256"), decode)
+    signing = oxyjwt.EncodingKey.from_secret(KEY)
+    verifying = oxyjwt.DecodingKey.from_secret(KEY)
+    return Peer(
+        name,
+        lambda: oxyjwt.encode(jwt_payload(), signing, algorithm="HS256"),
+        lambda token: oxyjwt.decode(token, verifying, algorithms=["HS256"]),
+    )

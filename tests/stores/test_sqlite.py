@@ -75,7 +75,7 @@ def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
         (sqlite._PURGE_GROUPS, 2),
     ):
         plan = [row[3] for row in store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * values)]
-        assert not [step for step in plan if "SCAN" in step and "marks" not in step], plan
+        assert not [step for step in plan if "SCAN" in step and "state" not in step], plan
 
 
 def test_a_look_up_does_not_wait_long_for_a_lock_out(store: SQLiteStore) -> None:
@@ -96,7 +96,7 @@ def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: 
         path.unlink()
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-bell"])
 def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> None:
     """SQLite alone would go on with the deleted file, and a new worker with another one: without the -shm,
     both wrote to one WAL past each other, and acknowledged revocations were lost."""
@@ -144,7 +144,7 @@ def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) 
 
 
 @pytest.mark.parametrize(
-    "damage", ["DROP TABLE tokens", "DROP TABLE marks", "DELETE FROM marks", "UPDATE marks SET horizon = 'x'"]
+    "damage", ["DROP TABLE tokens", "DROP TABLE state", "DELETE FROM state", "UPDATE state SET horizon = 'x'"]
 )
 def test_a_list_with_parts_missing_refuses(store: SQLiteStore, path: Path, damage: str) -> None:
     """Changed by hand, say."""
@@ -221,7 +221,7 @@ def test_another_database_is_not_touched(path: Path) -> None:
         SQLiteStore(path)
 
 
-@pytest.mark.parametrize("version", [1, 2, 4])
+@pytest.mark.parametrize("version", [1, 2, 5])
 def test_a_list_of_another_version_is_refused(store: SQLiteStore, path: Path, version: int) -> None:
     """It may hold rows that this version would not heed, or lack what this one writes."""
     store._writer.execute(f"PRAGMA user_version = {version}")

@@ -1,0 +1,42 @@
+"""The ids of all that a list holds, in memory: most tokens are in no list, and this is enough to know it."""
+
+from ..claims import Claims
+from ..names import id_of_group, id_of_row
+
+
+class Index:
+    """What the list may hold something against. It may name more than the list holds, and never less."""
+
+    __slots__ = ("_groups", "_rows", "horizon")
+
+    def __init__(self, horizon: int = 0) -> None:
+        self._rows: set[str] = set()
+        self._groups: dict[str, int] = {}
+        #: As in base.Entry.
+        self.horizon = horizon
+
+    def __len__(self) -> int:
+        return len(self._rows) + len(self._groups)
+
+    def add(self, name: str, generation: int = 0) -> None:
+        """Note the row `name`, or, with a generation, the group."""
+        if not generation:
+            self._rows.add(id_of_row(name))
+        else:
+            group = id_of_group(name)
+            self._groups[group] = max(generation, self._groups.get(group, 0))
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        """See base.Store.is_clear."""
+        if end < self.horizon or claims.jti in self._rows:
+            return False
+        if not self._groups:
+            return True
+        known, gen = self._groups.get, claims.gen
+        # Whatever kind of group has the id: to be taken for another costs a look-up, and no more.
+        return (
+            known(claims.jti, 0) <= gen
+            and known(claims.sub or "", 0) <= gen
+            and known(claims.client_id or "", 0) <= gen
+            and known(claims.sid or "", 0) <= gen
+        )

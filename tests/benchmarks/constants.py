@@ -1,0 +1,78 @@
+"""What the service is compared with: servers that answer always the same. `python -m benchmarks.constants`
+serves the first one, as the service is served."""
+
+import os
+import sys
+from typing import Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from uvicorn.supervisors import Multiprocess
+
+#: As long as one of the service's.
+_TOKEN: Final = f"sgt_{'x' * 240}"
+_BODY: Final = b'{"status_code":200,"status":true}'
+
+
+async def _valid(request: Request) -> JSONResponse:
+    return JSONResponse({"status_code": 200, "status": True})
+
+
+async def _token(request: Request) -> JSONResponse:
+    return JSONResponse({"status_code": 200, "token": _TOKEN, "jti": "x" * 22, "exp": 1_900_000_000})
+
+
+#: Two of the service's routes that answer always the same, and look at nothing.
+starlette_app: Final = Starlette(
+    routes=[
+        Route("/app/valid/{token}", _valid),
+        Route("/app/token", _token, methods=["POST"]),
+    ]
+)
+
+
+async def bare_app(scope: Any, receive: Any, send: Any) -> None:
+    """The same without a framework: an ASGI application that answers anything with one body."""
+    if scope["type"] == "http":
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_BODY)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": _BODY})
+
+
+def service_config(app: str, port: int, workers: int) -> uvicorn.Config:
+    """How signer.web.server.serve has uvicorn serve the service, for another application, "module:name". It
+    is said again only here, and must be what is said there."""
+    return uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        workers=workers,
+        http="signer.web.protocol:CappedProtocol",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def main() -> None:
+    """Serve Starlette's constant at PORT with WEB_CONCURRENCY workers until a signal ends it."""
+    workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
+    config = service_config("benchmarks.constants:starlette_app", int(os.environ["PORT"]), workers)
+    if workers > 1:
+        Multiprocess(config, [config.bind_socket()]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        sys.exit(uvicorn.config.STARTUP_FAILURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Memory of a worker: with an empty list, and with a million revoked tokens on it."""
+
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.lists import fill_with_live
+from benchmarks.measuring import Results, once
+from benchmarks.servers import service
+from benchmarks.throughput import requests
+
+#: Seconds of validations before it is looked at, and of rest after them: a list may be read meanwhile.
+LOAD = 2
+REST = 3
+
+
+def measure(folder: Path, rows: int) -> Results:
+    """Megabytes of the service's only process, with an empty list and with one of so many rows."""
+    full = folder / "full"
+    full.mkdir(parents=True)
+    fill_with_live(full / "tokens.db", rows)
+    load = requests(folder)
+    found: Results = {"memory: rows": once("rows", rows)}
+    for name, directory in (("idle", folder / "idle"), ("full", full)):
+        with service(directory) as server:
+            load.on(server.port, LOAD)
+            time.sleep(REST)
+            resident, proportional = of(server.process.pid)
+        found[f"memory: {name}, RSS"] = once("MB", resident)
+        found[f"memory: {name}, PSS"] = once("MB", proportional)
+    return found
+
+
+def of(pid: int) -> tuple[float, float]:
+    """Megabytes that are resident for a process (RSS), and its share of them where pages are shared (PSS);
+    outside of Linux, where nobody tells the second, the first instead."""
+    with suppress(FileNotFoundError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        sizes = {line.split(":")[0]: line.split()[1] for line in lines[1:]}
+        return int(sizes["Rss"]) * 1024 / 1e6, int(sizes["Pss"]) * 1024 / 1e6
+    told = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    return (int(told.stdout) * 1024 / 1e6,) * 2

@@ -1,0 +1,131 @@
+"""A purge of a million expired rows while the service validates and uses tokens."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from benchmarks.crowds import percentile
+from benchmarks.lists import fill_with_expired
+from benchmarks.load import Load
+from benchmarks.measuring import Results, Sample, once
+from benchmarks.peers import KEY, SUB
+from benchmarks.servers import Server, exchange, service
+from benchmarks.throughput import requests
+
+from signer import Signer
+
+#: Seconds of load that one latency is told of; wrk knows no shorter time.
+WINDOW = 1
+#: Seconds until what is read into memory at the start is there.
+REST = 3
+#: Windows before the purge begins, and at the most while it goes on.
+BEFORE = 4
+DURING = 60
+#: Milliseconds that each of the 32 connections waits between two validations: a load that the service keeps
+#: up with, on which a hold-up shows. Where it has all it can take, each waits for all others anyway.
+PAUSE = 10
+_LIST = "tokens.db"
+
+
+class _Repeating(threading.Thread):
+    """Calls `act` again and again until it is told to stop, `pause` seconds after each call; keeps what it
+    returned."""
+
+    def __init__(self, act: Callable[[], float], pause: float) -> None:
+        super().__init__(daemon=True)
+        self.results: list[float] = []
+        self._act = act
+        self._pause = pause
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        while not self._over.wait(self._pause):
+            self.results.append(self._act())
+
+    def stop(self) -> list[float]:
+        """The results, when the call under way is done."""
+        self._over.set()
+        self.join(60)
+        return self.results
+
+
+def measure(folder: Path, rows: int, credential: str) -> Results:
+    """Everything this module measures, with a list of so many expired rows; the service runs in `folder`."""
+    folder.mkdir()
+    fill_with_expired(folder / _LIST, rows)
+    load = replace(requests(folder), pause=PAUSE)
+    with service(folder) as server:
+        load.on(server.port, WINDOW)
+        _writing(server, credential).stop()
+        time.sleep(REST)
+        writer = _writing(server, credential)
+        calm = [load.on(server.port, WINDOW).p99 for _ in range(BEFORE)]
+        calm_writes = writer.stop()
+        writer = _writing(server, credential)
+        sizes = _Repeating(lambda: _size(folder / f"{_LIST}-wal"), 0.002)
+        sizes.start()
+        disturbed, seconds = _purged(server, load, rows, credential)
+        writes = writer.stop()
+        return {
+            "purge: rows": once("rows", rows),
+            "purge: time": once("s", seconds),
+            "purge: validation p99 before": Sample("ms", tuple(calm)),
+            "purge: validation p99 during": Sample("ms", tuple(disturbed)),
+            "purge: slowest writer before": once("ms", max(calm_writes)),
+            "purge: slowest writer during": once("ms", max(writes)),
+            "purge: writer p99 during": once("ms", percentile(tuple(writes), 99)),
+            "purge: writer median before": once("ms", median(calm_writes)),
+            "purge: writer median during": once("ms", median(writes)),
+            "purge: WAL at the most": once("MB", max(sizes.stop()) / 1e6),
+        }
+
+
+def _purged(server: Server, load: Load, rows: int, credential: str) -> tuple[list[float], float]:
+    """Latencies of validations while the rows are purged, and how many seconds that took."""
+    answers: list[tuple[int, bytes]] = []
+    ended: list[float] = []
+
+    def purge() -> None:
+        answers.append(server.call("DELETE", "/app/clear/all/tokens", credential=credential))
+        ended.append(time.perf_counter())
+
+    purging = threading.Thread(target=purge)
+    started = time.perf_counter()
+    purging.start()
+    found: list[float] = []
+    while purging.is_alive() and len(found) < DURING:
+        found.append(load.on(server.port, WINDOW).p99)
+    purging.join(300)
+    status, answer = answers[0]
+    if status != 200 or json.loads(answer)["purged"] < rows:
+        raise RuntimeError(f"Not purged: {status} {answer.decode()}")
+    return found, ended[0] - started
+
+
+def _writing(server: Server, credential: str) -> _Repeating:
+    """A client that uses up a token of its own every few milliseconds, and notes how long that takes."""
+    signer = Signer(KEY)
+    connection = server.client()
+
+    def use() -> float:
+        token = signer.issue(sub=SUB)
+        started = time.perf_counter()
+        status, answer = exchange(connection, "POST", "/app/consume", {"token": token}, credential)
+        if status != 200:
+            raise RuntimeError(f"Not used: {status} {answer.decode()}")
+        return (time.perf_counter() - started) * 1000
+
+    writer = _Repeating(use, 0.005)
+    writer.start()
+    return writer
+
+
+def _size(path: Path) -> float:
+    try:
+        return float(path.stat().st_size)
+    except FileNotFoundError:
+        return 0.0
