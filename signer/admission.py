@@ -142,10 +142,10 @@ class Admission:
         Raises:
             SystemUnavailable: the list cannot tell it.
         """
-        shared = names.shared_groups(claims)  # those of its own, new id are in no list
-        if self._store is None or not shared:
+        if self._store is None or self._store.is_clear(claims, claims.exp):
             return claims
-        entry = self._store.lookup(names.row(claims), claims.exp, shared)
+        # Without those of its own, new id: they are in no list.
+        entry = self._store.lookup(names.row(claims), claims.exp, names.shared_groups(claims))
         self.check_horizon(claims.exp, entry.horizon)
         return replace(claims, gen=entry.generation)
 

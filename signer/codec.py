@@ -36,7 +36,7 @@ from .errors import (
     TokenPurposeWrong,
     TokenSignatureInvalid,
 )
-from .keys import Key, KeyRing, PurposeKey
+from .keys import Key, KeyRing, PurposeKey, base64url
 from .requests import Purpose, converted
 
 PREFIX: Final = "sgt_"
@@ -52,8 +52,7 @@ _PARTS: Final = 4
 _BLOCK: Final = 64
 _SHAPE: Final = re.compile(PREFIX + r"[\w-]{6}\.[\w-]+\.[\w-]{1,7}\.[\w-]{43}", re.ASCII)
 Mac = Callable[[bytes], bytes]
-_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
-#: The other way; all that may not stand in a token becomes "!", which no decoder takes.
+#: Standard base64 for what a token is written in; all that may not stand in a token becomes "!", which no decoder takes.
 _STANDARD: Final = bytes(
     byte if chr(byte) in ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" else b"!+/"[index]
     for byte in range(256)
@@ -112,13 +111,13 @@ class Codec:
                 caller's own.
         """
         kid = self.keys.current.id
-        mac = self._macs.get((_head(kid), claims.purpose)) or self._learnt(_head(kid), claims.purpose)
+        head = _head(kid)
+        mac = self._macs.get((head, claims.purpose)) or self._learnt(head, claims.purpose)
         try:
-            signed = b"%b.%b" % (_text(_encode_claims(claims)), _timestamp(iat))
+            signed = f"{base64url(_encode_claims(claims))}.{_timestamp(iat)}"
         except TypeError as error:
             raise RequestInvalid(f"{error}: pass plain str, int, float, list and dict.") from None
-        signature = _text(mac(signed))
-        token = f"{PREFIX}{kid}.{signed.decode()}.{signature.decode()}"
+        token = f"{head}{signed}.{base64url(mac(signed.encode()))}"
         if len(token) > MAX_TOKEN_LENGTH:
             field = "data" if claims.data is not None else ""
             raise RequestInvalid(
@@ -126,6 +125,7 @@ class Codec:
                 f" Say less{f' in {field}' if field else ''}: carry an id, and keep the rest under it.",
                 field,
             )
+        # The object is ours alone until it is returned.
         force_setattr(claims, "iat", iat)
         force_setattr(claims, "kid", kid)
         return token
@@ -231,23 +231,19 @@ def _claims(payload: bytes, timestamp: bytes) -> Claims:
     return claims
 
 
-def _text(value: bytes) -> bytes:
-    return b2a_base64(value, newline=False).translate(_URL_SAFE, b"=")
-
-
 @lru_cache(4096)
-def _timestamp(iat: int) -> bytes:
-    return _text(iat.to_bytes((iat.bit_length() + 7) // 8))
+def _timestamp(iat: int) -> str:
+    return base64url(iat.to_bytes((iat.bit_length() + 7) // 8))
 
 
 @lru_cache(4096)
 def _seconds(timestamp: bytes) -> int:
-    """A timestamp in standard base64 as seconds; kept, since a life of an hour has 3,600 of them.
+    """A timestamp in standard base64 as seconds. Kept, since a life of an hour has 3,600 of them.
 
     Raises:
         ValueError: it has another spelling, or there is no such time.
     """
     seconds = int.from_bytes(a2b_base64(timestamp + b"=="))
-    if seconds > MAX_TIME or _timestamp(seconds).translate(_STANDARD) != timestamp:
+    if seconds > MAX_TIME or _timestamp(seconds).encode().translate(_STANDARD) != timestamp:
         raise ValueError
     return seconds

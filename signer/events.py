@@ -94,7 +94,7 @@ class Hooks:
 
     def operation(self, name: str) -> "Operation":
         """One call, to be used in a `with` statement."""
-        return Operation(self._hooks, name)
+        return Operation(self._hooks, name) if self._hooks else _UNHEARD
 
 
 class Operation:
@@ -112,8 +112,6 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._hooks:
-            return
         event = self._event
         # GeneratorExit: whoever purges had enough.
         if error is not None and not isinstance(error, GeneratorExit):
@@ -130,16 +128,15 @@ class Operation:
 
     def about(self, claims: Claims) -> Claims:
         """Note the token it is about, and return its claims."""
-        if self._hooks:
-            self._event = Event(
-                name=self._event.name,
-                jti=claims.jti,
-                sub=claims.sub,
-                purpose=claims.purpose,
-                client_id=claims.client_id,
-                sid=claims.sid,
-                kid=claims.kid,
-            )
+        self._event = Event(
+            name=self._event.name,
+            jti=claims.jti,
+            sub=claims.sub,
+            purpose=claims.purpose,
+            client_id=claims.client_id,
+            sid=claims.sid,
+            kid=claims.kid,
+        )
         return claims
 
     def note(self, **about: str | int) -> None:
@@ -154,3 +151,24 @@ class Operation:
         """
         for hook in self._hooks:
             hook.before(self._event)
+
+
+class _Unheard(Operation):
+    """A call that nobody is told of."""
+
+    __slots__ = ()
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def about(self, claims: Claims) -> Claims:
+        return claims
+
+    def note(self, **about: str | int) -> None:
+        pass
+
+    def begin(self) -> None:
+        pass
+
+
+_UNHEARD: Final = _Unheard((), "")

@@ -5,7 +5,8 @@ import hmac
 import re
 import secrets
 from abc import ABC, abstractmethod
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -15,6 +16,7 @@ from .errors import KeyInvalid, TokenPurposeWrong
 MIN_KEY_BYTES: Final = 32
 #: How the exported key of one purpose begins.
 EXPORT_PREFIX: Final = "sgk_"
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 HOW_TO_MAKE_A_KEY: Final = "Make one with: python -m signer keygen"
 #: Makes the key once and keeps it.
 PRODUCTION_LINE: Final = (
@@ -160,4 +162,4 @@ def _key(secret: Secret) -> Key | PurposeKey:
 
 def base64url(value: bytes) -> str:
     """RFC 4648, section 5, without padding."""
-    return urlsafe_b64encode(value).rstrip(b"=").decode()
+    return b2a_base64(value, newline=False).translate(_URL_SAFE, b"=").decode()

@@ -4,16 +4,20 @@ One description serves the library's arguments, the HTTP bodies and the API docu
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from .claims import DEFAULT_PURPOSE, RESERVED_PREFIX, Uses
 from .errors import RequestInvalid
 
 #: Deeper JSON is refused: stock itsdangerous decodes recursively and would fail on it.
 MAX_DATA_DEPTH: Final = 32
+#: Characters of a subject or an audience.
+_SHORT: Final = 255
 #: Seconds a code is good for unless another time is asked for.
 CODE_TTL: Final = 10 * 60
 #: Ten years, in seconds: the most that may be configured.
@@ -36,10 +40,10 @@ _PURPOSE = _whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*")
 Purpose = Annotated[str, Meta(pattern=_PURPOSE, max_length=64)]
 #: Leaves room for claims.CODE_PREFIX.
 CodePurpose = Annotated[str, Meta(pattern=_PURPOSE, max_length=48)]
-Subject = Annotated[str, Meta(pattern=_whole(f"[^{_UNPRINTABLE}]+"), max_length=255)]
+Subject = Annotated[str, Meta(pattern=_whole(f"[^{_UNPRINTABLE}]+"), max_length=_SHORT)]
 #: Space-separated words of RFC 6749, section 3.3.
 Scope = Annotated[str, Meta(pattern=_whole(f"{_SCOPE_WORD}( {_SCOPE_WORD})*"), max_length=1024)]
-Audience = Annotated[str, Meta(pattern=_whole(r"[\x21-\x7e]+"), max_length=255)]
+Audience = Annotated[str, Meta(pattern=_whole(r"[\x21-\x7e]+"), max_length=_SHORT)]
 #: Clients disagree on percent-encoding, so ids stay in the characters no encoding touches.
 Name = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9._~-]+"), max_length=64)]
 #: RFC 4226's shortest.
@@ -90,6 +94,41 @@ class CodeRequest(Request, frozen=True, kw_only=True):
     purpose: CodePurpose = DEFAULT_PURPOSE
     ttl: Ttl | None = None
     data: Any = None
+
+
+def issue_request(
+    *,
+    purpose: str,
+    sub: str | None,
+    ttl: int | None,
+    scope: str | None,
+    data: Any,
+    **others: str | int | None,
+) -> IssueRequest:
+    """The request that arguments make which are named as its members.
+
+    Raises:
+        RequestInvalid: naming the one that cannot be.
+    """
+    # What is common is seen to be right at a glance; to hold all against patterns takes a third of an issue.
+    is_plain = (
+        type(purpose) is str
+        and (scope is None or type(scope) is str)
+        and (sub is None or (type(sub) is str and 0 < len(sub) <= _SHORT and sub.isprintable()))
+        and (ttl is None or (type(ttl) is int and 0 < ttl <= LONGEST_TTL))
+    )
+    if is_plain and not others:
+        return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
+    asked = {"purpose": purpose, "sub": sub, "ttl": ttl, "scope": scope, "data": data, **others}
+    request: IssueRequest = converted(asked, IssueRequest)
+    return request
+
+
+@lru_cache(1024)
+def _repeated(purpose: str, scope: str | None) -> IssueRequest:
+    # Of these programs have a handful.
+    request: IssueRequest = converted({"purpose": purpose, "scope": scope}, IssueRequest)
+    return request
 
 
 def check_public(purpose: str) -> None:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from hmac import compare_digest
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from .errors import (
     TokenUsed,
 )
 from .events import Hook, Hooks, Operation
-from .keys import Key, KeyRing
+from .keys import Key, KeyRing, base64url
 from .requests import (
     CODE_TTL,
     Code,
@@ -52,6 +53,7 @@ from .requests import (
     check_data,
     check_public,
     converted,
+    issue_request,
 )
 from .rotation import may_have_kin, successor
 from .stores.base import PURGE_STEP, Store
@@ -146,18 +148,10 @@ class Signer:
             StoreRequired: `max_uses` without a list.
             SystemUnavailable: list or clock cannot answer.
         """
-        request = {
-            "purpose": purpose,
-            "sub": sub,
-            "ttl": ttl,
-            "scope": scope,
-            "aud": aud,
-            "sid": sid,
-            "data": data,
-            "max_uses": max_uses,
-            "bind": bind,
-        }
-        return self.grant(converted(request, IssueRequest), client_id).token
+        rare = {"aud": aud, "sid": sid, "max_uses": max_uses, "bind": bind}
+        others = {name: value for name, value in rare.items() if value is not None}
+        request = issue_request(purpose=purpose, sub=sub, ttl=ttl, scope=scope, data=data, **others)
+        return self.grant(request, client_id).token
 
     def grant(self, request: IssueRequest, client_id: str | None = None) -> Issued:
         """The same for a request that was decoded, and so checked, already; with the new token's claims.
@@ -166,18 +160,19 @@ class Signer:
             As issue.
         """
         with self._hooks.operation("issue") as told:
-            check_data(request.data)
+            if request.data is not None:
+                check_data(request.data)
             if request.max_uses is not None:
                 self._required_store()
             iat = int(self._admission.now())
             claims = Claims(
-                jti=secrets.token_urlsafe(16),
+                jti=base64url(secrets.token_bytes(16)),
                 exp=iat + self._life(request.ttl),
                 purpose=request.purpose,
                 sub=request.sub,
                 scope=request.scope,
                 aud=request.aud,
-                client_id=converted(client_id, Name | None, "client_id"),
+                client_id=None if client_id is None else _client(client_id),
                 sid=request.sid,
                 data=request.data,
                 max_uses=request.max_uses,
@@ -557,8 +552,7 @@ class Signer:
     def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
         if bind is not None:
             claims = replace(claims, bnd=self._admission.binding(claims, bind))
-        token = self._codec.encode(claims, iat)
-        return Issued(token, replace(claims, iat=iat, kid=self._codec.keys.current.id))
+        return Issued(self._codec.encode(claims, iat), claims)
 
     def _code(self, claims: Claims) -> str:
         return self._codec.key(claims).code(claims.jti, claims.purpose)
@@ -583,6 +577,12 @@ class Signer:
 def _check_owner(claims: Claims, client_id: str | None) -> None:
     if client_id is not None and claims.client_id != client_id:
         raise ScopeInsufficient("This is another client's token.")
+
+
+@lru_cache
+def _client(client_id: str) -> str:
+    name: str = converted(client_id, Name, "client_id")
+    return name
 
 
 def _named(purpose: str) -> str:

@@ -126,7 +126,7 @@ def plot(file: Path, found: Results) -> None:
 
 def _library(found: Results) -> list[tuple[str, float]]:
     return [
-        (f"{verb}  {name}", sample.median)
+        (f"{verb}: {name}", sample.median)
         for verb in ("issue", "verify")
         for name, sample in sorted(
             (
@@ -141,9 +141,9 @@ def _library(found: Results) -> list[tuple[str, float]]:
 
 
 def _http(found: Results) -> list[tuple[str, float]]:
-    paths = "GET /app/valid: ", "POST /app/token: ", "POST /app/consume: "
+    paths = "GET /app/valid: ", "POST /app/token: ", "POST /app/consume: ", "one durable commit"
     return [
-        (name.replace(": ", "  "), sample.median)
+        (name.replace("original", "original's stand-in"), sample.median)
         for path in paths
         for name, sample in found.items()
         if name.startswith(path)
