@@ -17,8 +17,9 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -65,6 +66,10 @@ class AuditTrail:
         self._clock = clock
         # One durable line at a time, and none while the file is exchanged under its descriptor.
         self._lock = threading.Lock()
+        #: The thread whose lines become durable together, and those of them that are not yet.
+        self._grouping = threading.Lock()
+        self._owner: int | None = None
+        self._unsynced: list[tuple[Context, Event]] = []
         self._is_torn = False
         self._is_failing = False
         try:
@@ -85,9 +90,31 @@ class AuditTrail:
                     self._exchange()
                 self._is_torn = self._ends_within_a_line()
                 self._write(event)
-                self._make_durable(event)
+                if self._owner == threading.get_ident():
+                    self._unsynced.append((copy_context(), event))
+                else:
+                    self._sync([(copy_context(), event)])
         except OSError as error:
             raise AuditError(f"The audit trail cannot be written: {error}.") from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """The lines of changes that this thread begins within it are durable at its end; others wait.
+
+        Raises:
+            AuditError: they are not.
+        """
+        with self._grouping:
+            self._owner = threading.get_ident()
+            try:
+                yield
+                with self._lock:
+                    self._sync(self._unsynced)
+            except OSError as error:
+                raise AuditError(f"The audit trail cannot be written: {error}.") from error
+            finally:
+                self._owner = None
+                self._unsynced.clear()
 
     def after(self, event: Event) -> None:
         """Write a line where the change failed, a caller was refused, or validations are asked for."""
@@ -146,6 +173,7 @@ class AuditTrail:
         )
 
     def _exchange(self) -> None:
+        self._sync(self._unsynced)  # in the file that they are in
         new = self._opened()
         # In place: whoever writes at this moment does so into the one file or the other.
         os.dup2(new, self._descriptor, inheritable=False)
@@ -181,15 +209,16 @@ class AuditTrail:
         except OSError:  # standard output need not be readable
             return not self._is_torn
 
-    def _make_durable(self, event: Event) -> None:
-        if not is_file(self._descriptor):
+    def _sync(self, written: list[tuple[Context, Event]]) -> None:
+        if not written or not is_file(self._descriptor):
             return
         try:
             _sync(self._descriptor)
         except OSError:
-            # The line may be there all the same, and the change will not be made.
-            with suppress(OSError):
-                self._write(replace(event, outcome=AuditError.code))
+            # The lines may be there all the same, and the changes will not be made.
+            for context, event in written:
+                with suppress(OSError):
+                    context.run(self._write, replace(event, outcome=AuditError.code))
             raise
 
     def _line(self, event: Event) -> bytes:

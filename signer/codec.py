@@ -52,11 +52,11 @@ _PARTS: Final = 4
 _BLOCK: Final = 64
 _SHAPE: Final = re.compile(PREFIX + r"[\w-]{6}\.[\w-]+\.[\w-]{1,7}\.[\w-]{43}", re.ASCII)
 Mac = Callable[[bytes], bytes]
-#: Standard base64 for what a token is written in; all that may not stand in a token becomes "!", which no decoder takes.
+_ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+#: To standard base64. All that may not stand in a token becomes "!", which no decoder takes.
 _STANDARD: Final = bytes(
-    byte if chr(byte) in ".ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" else b"!+/"[index]
+    {"-": ord("+"), "_": ord("/")}.get(chr(byte), byte if chr(byte) in _ALPHABET + "." else ord("!"))
     for byte in range(256)
-    for index in [(byte == ord("-")) + 2 * (byte == ord("_"))]
 )
 #: The end of a JSON string of base64, by its length modulo 4; no text has one more than a multiple of 4.
 _ENDS: Final = (b'"', b'!"', b'=="', b'="')

@@ -5,10 +5,12 @@ Everything else is told once, at its end.
 """
 
 import logging
-from collections.abc import Iterable
-from contextvars import ContextVar
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -68,6 +70,19 @@ class Hook(Protocol):
         ...
 
 
+@runtime_checkable
+class GroupingHook(Protocol):
+    """A hook that keeps what it is told, and can keep much at once."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What this thread tells it within is durable at its end, and may not be before.
+
+        Raises:
+            SystemUnavailable: at the end; it is not.
+        """
+        ...
+
+
 class Origin(Struct, kw_only=True):
     """Where a call comes from. Whoever serves calls sets it, for hooks to read; a Signer never does."""
 
@@ -87,6 +102,8 @@ class Hooks:
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
+        #: Of each thread: the ends that it will tell later, and the context of each.
+        self._later = threading.local()
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -94,7 +111,62 @@ class Hooks:
 
     def operation(self, name: str) -> "Operation":
         """One call, to be used in a `with` statement."""
-        return Operation(self._hooks, name) if self._hooks else _UNHEARD
+        return Operation(self, name) if self._hooks else _UNHEARD
+
+    def before(self, event: Event) -> None:
+        """Tell all of them that a change is about to be made.
+
+        Raises:
+            SystemUnavailable: one of them refuses it.
+        """
+        for hook in self._hooks:
+            hook.before(event)
+
+    def after(self, event: Event) -> None:
+        """Tell all of them how a call ended: now, or at the end of `ending_together`."""
+        later: list[tuple[Context, Event]] | None = getattr(self._later, "events", None)
+        if later is None:
+            self._tell(event)
+        else:
+            later.append((copy_context(), event))
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """The calls that this thread makes within it end with it: all changes have failed where it does."""
+        events: list[tuple[Context, Event]] = []
+        self._later.events = events
+        code = OK
+        try:
+            yield
+        except SignerError as error:
+            code = error.code
+            raise
+        finally:
+            del self._later.events
+            for context, event in events:
+                is_undone = event.is_change and event.outcome == OK
+                context.run(self._tell, replace(event, outcome=code) if is_undone else event)
+
+    @contextmanager
+    def durable_together(self) -> Iterator[None]:
+        """What hooks keep of the changes that this thread begins within it is durable at its end. That is for
+        hooks which have a `together` of their own, as AuditTrail has.
+
+        Raises:
+            SystemUnavailable: it is not; none of the changes must be made.
+        """
+        with ExitStack() as stack:
+            for hook in self._hooks:
+                if isinstance(hook, GroupingHook):
+                    stack.enter_context(hook.together())
+            yield
+
+    def _tell(self, event: Event) -> None:
+        for hook in self._hooks:
+            try:
+                hook.after(event)
+            except Exception:  # what is done is done, and the next hook is to hear of it
+                logger.exception("A hook failed")
 
 
 class Operation:
@@ -102,7 +174,7 @@ class Operation:
 
     __slots__ = ("_event", "_hooks")
 
-    def __init__(self, hooks: tuple[Hook, ...], name: str) -> None:
+    def __init__(self, hooks: Hooks, name: str) -> None:
         self._hooks = hooks
         self._event = Event(name=name)
 
@@ -120,11 +192,7 @@ class Operation:
             event = replace(
                 event, outcome=outcome, reason=cause.code if isinstance(cause, TokenError) else None
             )
-        for hook in self._hooks:
-            try:
-                hook.after(event)
-            except Exception:  # what is done is done, and the next hook is to hear of it
-                logger.exception("A hook failed")
+        self._hooks.after(event)
 
     def about(self, claims: Claims) -> Claims:
         """Note the token it is about, and return its claims."""
@@ -149,8 +217,7 @@ class Operation:
         Raises:
             SystemUnavailable: one of them refuses it.
         """
-        for hook in self._hooks:
-            hook.before(self._event)
+        self._hooks.before(self._event)
 
 
 class _Unheard(Operation):
@@ -171,4 +238,4 @@ class _Unheard(Operation):
         pass
 
 
-_UNHEARD: Final = _Unheard((), "")
+_UNHEARD: Final = _Unheard(Hooks(), "")

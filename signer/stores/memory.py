@@ -126,7 +126,7 @@ class MemoryStore:
 
 
 def _leave_behind() -> None:
-    # A copy would not hear of changes. Here, since to ask for the process at each look would take as long as it.
+    # A copy would not hear of changes; and to ask for the process at each look would take as long as that.
     for store in list(_of_this_process):
         store._index = Index(horizon=_NEVER)
 

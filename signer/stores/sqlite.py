@@ -187,24 +187,15 @@ class SQLiteStore:
     @contextmanager
     def together(self) -> Iterator[bool]:
         self._check_process()
+        if self._owner == threading.get_ident():
+            raise StoreError("This thread makes changes together already: end that first.")
         with self._write_lock:
-            known = self._begin()
+            self._owner = threading.get_ident()
             try:
                 yield True
-                changes = self._commit()
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise
+                self._commit()
             finally:
-                self._owner, self._is_broken = None, False
-                self._changed.clear()
-            with self._translated():
-                # A file deleted during the commit took the change with it: that is no success.
-                self._check_identity()
-                self._made = changes
-                if changes != known:
-                    self._bell.ring()
+                self._roll_back()
 
     def count(self) -> int:
         self.lookup("", 0, ())  # an open list, in this process
@@ -265,32 +256,49 @@ class SQLiteStore:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         if self._owner != threading.get_ident():
-            with self.together(), self._translated():
-                yield self._writer
+            with self.together(), self._writing() as writer:
+                yield writer
             return
+        if self._is_broken:
+            raise StoreError("A change before this one, of those that are made together, has failed.")
         try:
             with self._translated():
+                self._begin()
                 yield self._writer
         except BaseException:
             self._is_broken = True  # half of it may be made
             raise
 
-    def _begin(self) -> int:
-        with self._translated():
-            self._check_identity()
-            self._writer.execute("BEGIN IMMEDIATE")
-            changes = self._count_changes()
-            self._check_changes(changes, self._made)
-            self._owner = threading.get_ident()
-            return changes
+    def _begin(self) -> None:
+        if self._writer.in_transaction:
+            return
+        self._check_identity()
+        self._writer.execute("BEGIN IMMEDIATE")
+        changes = self._count_changes()
+        self._check_changes(changes, self._made)
+        self._made = changes
 
-    def _commit(self) -> int:
-        if self._is_broken:
-            raise StoreError("One of several changes made together has failed; none of them was made.")
+    def _commit(self) -> None:
         with self._translated():
+            if not self._writer.in_transaction:
+                return  # nothing was to be changed, or it could not even begin, as was said then
+            if self._is_broken:
+                raise StoreError("One of several changes made together has failed; none of them was made.")
             changes = self._log()
+            if changes == self._made:
+                return
             self._writer.execute("COMMIT")
-            return changes
+            # A file deleted during the commit took the change with it: that is no success.
+            self._check_identity()
+            self._made = changes
+            self._bell.ring()
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        self._owner, self._is_broken = None, False
+        self._changed.clear()
 
     def _log(self) -> int:
         known = self._count_changes()

@@ -65,7 +65,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     metrics.expect(signer.keys)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
     guard = Guard(signer, anonymous, limits)
-    writer = Writer(metrics.change_waits, issues_wait=assembly.trail is not None)
+    writer = Writer(signer, metrics.change_waits, issues_wait=assembly.trail is not None)
     # A worker that knows of no folder would tell its own part for the whole.
     page = None if is_worker and not metrics_folder else Page(metrics, assembly.store, signer.keys)
     api = API(signer, guard, writer, limits, page)

@@ -1,33 +1,74 @@
-"""Changes to the list, one after the other in a thread of their own: they wait for a disk."""
+"""Changes to the list, in a thread of their own: they wait for a disk. Those that come in the meantime are
+made together next, so that many take hardly longer than one."""
 
 import asyncio
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from typing import Final, ParamSpec, TypeVar
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
 
-from ..errors import StoreError
+from ..errors import SignerError, StoreError
+from ..signer import Signer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Seconds a change may wait for those before it; as long as one waits for another process.
 WRITE_TIMEOUT: Final = 5.0
+#: The most that are made together: a few milliseconds, in which no other process can change the list.
+MOST_TOGETHER: Final = 64
+
+
+class _Change:
+    __slots__ = ("context", "error", "future", "latest", "loop", "make", "result")
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+        # Of the call, so that hooks see where it comes from.
+        self.context: Context = copy_context()
+        self.latest = time.monotonic() + WRITE_TIMEOUT
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            if time.monotonic() > self.latest:
+                raise StoreError("Changes queue up for longer than a caller waits.")
+            self.result = self.context.run(self.make)
+        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it that it concerns
+            self.error = error
+
+    def tell(self) -> None:
+        if self.future.done():  # nobody waits any more
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
 
 
 class Writer:
     """Runs changes while the event loop goes on.
 
     Args:
-        waits: is told of one more change that waits (1), and of one less (-1).
+        signer: whose changes they are.
+        waits: is told of more changes that wait (1), and of fewer (-1 or less).
         issues_wait: issuing waits, too: for the disk, or the reader, of the audit trail.
     """
 
-    def __init__(self, waits: Callable[[int], None], *, issues_wait: bool) -> None:
+    def __init__(self, signer: Signer, waits: Callable[[int], None], *, issues_wait: bool) -> None:
+        self._signer = signer
         self._waits = waits
         self._issues_wait = issues_wait
-        self._thread = ThreadPoolExecutor(1, "signer-list")
+        self._changes: deque[_Change] = deque()
+        self._is_closed = False
+        self._arrived = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="signer-list", daemon=True)
 
     async def run(self, change: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `change` returns or raises.
@@ -35,27 +76,18 @@ class Writer:
         Raises:
             StoreError: it waited too long, or the service ends; it has not happened then.
         """
-        latest = time.monotonic() + WRITE_TIMEOUT
-
-        def run() -> R:
-            if time.monotonic() > latest:
-                raise StoreError("Changes queue up for longer than a caller waits.")
-            return change(*args, **kwargs)
-
-        try:
-            # With the call's context, so that hooks see where it comes from.
-            under_way = self._thread.submit(copy_context().run, run)
-        except RuntimeError:
-            raise StoreError("The service ends.") from None
+        made = _Change(partial(change, *args, **kwargs))
+        self._put(made)
         self._waits(1)
-        under_way.add_done_callback(lambda _: self._waits(-1))
         try:
-            return await asyncio.wrap_future(under_way)
+            result: R = await made.future
         except asyncio.CancelledError:
             # The server ends. What has begun is finished and told; what waits is taken back, and told.
-            if under_way.cancelled():
+            if self._is_taken_back(made):
                 raise StoreError("The service ends.") from None
-            return await asyncio.to_thread(under_way.result)
+            made.future = made.loop.create_future()
+            result = await made.future
+        return result
 
     async def issue(self, issue: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `issue` returns or raises; at once where it waits for nothing.
@@ -68,5 +100,53 @@ class Writer:
         return issue(*args, **kwargs)
 
     async def close(self) -> None:
-        """Finish the change under way; those that wait behind it have not happened."""
-        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
+        """Finish the changes under way; those that wait behind them have not happened."""
+        with self._arrived:
+            self._is_closed = True
+            waiting = list(self._changes)
+            self._changes.clear()
+            self._arrived.notify()
+        for change in waiting:
+            change.error = StoreError("The service ends.")
+        self._tell(waiting)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def _put(self, change: _Change) -> None:
+        with self._arrived:
+            if self._is_closed:
+                raise StoreError("The service ends.")
+            if self._thread.ident is None:
+                self._thread.start()
+            self._changes.append(change)
+            self._arrived.notify()
+
+    def _is_taken_back(self, change: _Change) -> bool:
+        with self._arrived:
+            if change not in self._changes:
+                return False
+            self._changes.remove(change)
+        self._waits(-1)
+        return True
+
+    def _work(self) -> None:
+        while changes := self._taken():
+            try:
+                with self._signer.together():
+                    for change in changes:
+                        change.run()
+            except SignerError as error:
+                for change in changes:
+                    change.error = error
+            changes[0].loop.call_soon_threadsafe(self._tell, changes)
+
+    def _taken(self) -> list[_Change]:
+        with self._arrived:
+            while not self._changes and not self._is_closed:
+                self._arrived.wait()
+            return [self._changes.popleft() for _ in range(min(len(self._changes), MOST_TOGETHER))]
+
+    def _tell(self, changes: list[_Change]) -> None:
+        self._waits(-len(changes))
+        for change in changes:
+            change.tell()

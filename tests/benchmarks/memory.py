@@ -1,7 +1,6 @@
 """Memory of a worker: with an empty list, and with a million revoked tokens on it."""
 
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,9 +9,8 @@ from benchmarks.measuring import Results, once
 from benchmarks.servers import service
 from benchmarks.throughput import requests
 
-#: Seconds of validations before it is looked at, and of rest after them: a list may be read meanwhile.
-LOAD = 2
-REST = 3
+#: Seconds of validations before it is looked at: a list may be read into memory meanwhile.
+LOAD = 5
 
 
 def measure(folder: Path, rows: int) -> Results:
@@ -25,7 +23,6 @@ def measure(folder: Path, rows: int) -> Results:
     for name, directory in (("idle", folder / "idle"), ("full", full)):
         with service(directory) as server:
             load.on(server.port, LOAD)
-            time.sleep(REST)
             resident, proportional = of(server.process.pid)
         found[f"memory: {name}, RSS"] = once("MB", resident)
         found[f"memory: {name}, PSS"] = once("MB", proportional)

@@ -20,8 +20,8 @@ from signer import Signer
 
 #: Seconds of load that one latency is told of; wrk knows no shorter time.
 WINDOW = 1
-#: Seconds until what is read into memory at the start is there.
-REST = 3
+#: Seconds of load before anything is noted: what is read into memory after the start is no matter here.
+WARM_UP = 5
 #: Windows before the purge begins, and at the most while it goes on.
 BEFORE = 4
 DURING = 60
@@ -59,9 +59,9 @@ def measure(folder: Path, rows: int, credential: str) -> Results:
     fill_with_expired(folder / _LIST, rows)
     load = replace(requests(folder), pause=PAUSE)
     with service(folder) as server:
-        load.on(server.port, WINDOW)
-        _writing(server, credential).stop()
-        time.sleep(REST)
+        writer = _writing(server, credential)
+        load.on(server.port, WARM_UP)
+        writer.stop()
         writer = _writing(server, credential)
         calm = [load.on(server.port, WINDOW).p99 for _ in range(BEFORE)]
         calm_writes = writer.stop()

@@ -1,5 +1,6 @@
 """The benchmarks still run. How fast anything is, no test says."""
 
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks import library
@@ -7,6 +8,8 @@ from benchmarks.measuring import once
 from benchmarks.peers import SIGNER, STOCK
 from benchmarks.report import printed
 from benchmarks.targets import table
+
+from signer import open_store
 
 
 def test_the_library_is_measured_beside_stock_itsdangerous(tmp_path: Path) -> None:
@@ -25,6 +28,8 @@ def test_a_lists_share_is_measured(tmp_path: Path) -> None:
     """With a list that was filled without the library, and holds what it says."""
     found = library.list_share(tmp_path, rounds=1, sizes=(0, 5), tokens=3)
     assert {"share of a list of 0", "share of a list of 5"} < set(found)
+    with closing(open_store(f"sqlite:///{tmp_path}/list-5.db")) as store:
+        assert store.count() == 5
 
 
 def test_what_was_not_measured_has_no_row() -> None:

@@ -7,6 +7,7 @@ import pytest
 from service import KEY, ROOT, Service, cli
 
 from signer import Signer
+from signer.stores.sqlite import TRUST
 
 SETTINGS = {"SECRET_KEY": KEY}
 
@@ -247,6 +248,7 @@ class TestStoreDown:
             token = service.issue()
             path = directory / "tokens.db"
             path.rename(directory / "away.db")
+            time.sleep(2 * TRUST)
             for method, route, body in (
                 ("GET", "/readyz", None),
                 ("POST", "/app/token", {"sub": "alice"}),
@@ -290,6 +292,7 @@ class TestStoreDown:
             token = service.issue()
             assert service.says_valid(token)
             (directory / "tokens.db").unlink()
+            time.sleep(2 * TRUST)
             reply = service.call("GET", f"/app/valid/{token}")
             assert (reply.status, reply.json["status"]) == (503, False)
 

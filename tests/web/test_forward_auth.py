@@ -183,6 +183,7 @@ def test_without_a_list_nobody_passes(tmp_path_factory: pytest.TempPathFactory) 
         token = Signer(KEY).issue()
         assert ask(service, token) == 200
         (directory / "tokens.db").unlink()
+        time.sleep(2 * TRUST)
         reply = service.call("GET", "/auth", headers={"Authorization": f"Bearer {token}"})
         assert (reply.status, reply.json["code"]) == (403, "store_unavailable")
         assert not [name for name in IDENTITY if name in reply.headers]

@@ -15,6 +15,7 @@ from service import KEY, Reply, Service, cli
 
 from signer import Signer, generate_key, open_store
 from signer.credentials import issue_credential
+from signer.stores.sqlite import TRUST
 
 TOKEN, INTROSPECT, REVOKE = ENDPOINTS = ("/oauth/token", "/oauth/introspect", "/oauth/revoke")
 METADATA = "/.well-known/oauth-authorization-server"
@@ -622,6 +623,7 @@ class TestListGone:
             path.rename(away)
             if loss == "replaced":
                 empty_list(directory / "other.db").rename(path)
+            time.sleep(2 * TRUST)
             for endpoint in ENDPOINTS:
                 for headers in (client.basic, client.bearer):
                     reply = post(service, endpoint, {**GRANT, "token": token}, headers)
