@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -92,9 +92,12 @@ def test_a_look_up_cannot_change_anything(store: SQLiteStore) -> None:
 
 def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: Path) -> None:
     """The change went with it."""
-    with pytest.raises(StoreError, match="cannot answer"), store._writing() as writer:
-        writer.execute("UPDATE state SET changes = changes + 1")
+    with ExitStack() as changes:
+        changes.enter_context(store.together())
+        store.revoke(OTHER, EXP)
         path.unlink()
+        with pytest.raises(StoreError, match="cannot answer"):
+            changes.close()
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-bell"])

@@ -1,5 +1,6 @@
 """What gateways ask; tests/deploy has the gateways themselves."""
 
+import time
 from collections.abc import Iterator
 from urllib.parse import unquote
 
@@ -8,6 +9,7 @@ from msgspec.structs import replace
 from service import KEY, Service, cli
 
 from signer import Signer
+from signer.stores.sqlite import TRUST
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE")
 IDENTITY = ("X-Token-Subject", "X-Token-Scope", "X-Token-Id", "X-Token-Client")
