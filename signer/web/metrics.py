@@ -1,32 +1,18 @@
-"""Metrics for Prometheus, of this process or of all workers of the service.
+"""Metrics for Prometheus, of this process or of all workers of the service, which share a folder for them."""
 
-Several workers write theirs into files in one folder, which whoever starts them makes and names in
-PROMETHEUS_MULTIPROC_DIR before prometheus_client is imported; each worker can then answer for all. The files
-belong to slots: a worker takes one that is free and goes on counting where the last one there ended, so that
-they do not become more with every worker that dies.
-"""
-
-import fcntl
-import os
 import platform
+import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    values,
-)
-from prometheus_client.core import GaugeMetricFamily
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 from .. import __version__
@@ -34,12 +20,72 @@ from ..errors import AuditError, ClockError, ConfigurationError, StoreError, Sys
 from ..events import BUG, OK, Event
 from ..keys import KeyRing
 from ..stores import Store
+from .cells import NOW, Cells, Name
 
-#: Names the folder that the workers share; prometheus_client reads it, too.
+#: Names the folder that the workers share, which whoever starts them makes.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: Seconds. A validation takes less than a millisecond, a change a few, and both end after ten seconds.
-_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_STORE_BUCKETS: Final = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0)
+
+
+class _Counter(Struct, frozen=True):
+    name: str
+    about: str
+    labels: tuple[str, ...] = ()
+
+    def family(self, numbers: dict[Name, float]) -> Metric:
+        family = CounterMetricFamily(self.name, self.about, labels=self.labels)
+        for name, number in numbers.items():
+            if name[0] == self.name:
+                family.add_metric(name[1:], number)
+        return family
+
+
+class _Histogram(Struct, frozen=True):
+    name: str
+    about: str
+    labels: tuple[str, ...]
+    #: Upper ends, in seconds.
+    buckets: tuple[float, ...]
+
+    def names(self, labels: Name) -> list[Name]:
+        """Of the sum, and of each bucket after it."""
+        return [(self.name, *labels, str(place)) for place in range(len(self.buckets) + 2)]
+
+    def family(self, numbers: dict[Name, float]) -> Metric:
+        family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
+        ends = [*map(str, self.buckets), "+Inf"]
+        for labels in {name[1:-1] for name in numbers if name[0] == self.name}:
+            total, *counts = (numbers.get(name, 0.0) for name in self.names(labels))
+            buckets = list(zip(ends, accumulate(counts), strict=True))
+            family.add_metric(labels, buckets, sum_value=total)
+        return family
+
+
+_REQUESTS: Final = _Counter(
+    "signer_http_requests",
+    "Requests by route template, method and status; 499 and 0 are callers that left.",
+    ("method", "route", "status"),
+)
+_DURATIONS: Final = _Histogram(
+    "signer_http_request_duration_seconds",
+    "Time from request to the last byte of the answer.",
+    ("method", "route"),
+    # A validation takes less than a millisecond, a change a few, and both end after ten seconds.
+    (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+_ERRORS: Final = _Counter("signer_errors", "Answers that are errors, by their code.", ("code",))
+_EVENTS: Final = _Counter(
+    "signer_events",
+    "What happened to tokens and callers, its outcome, and the id of the token's key where one fits.",
+    ("event", "outcome", "kid"),
+)
+_ROWS: Final = _Counter("signer_purged_rows", "Rows of expired tokens deleted.")
+_STORE: Final = _Histogram(
+    "signer_store_duration_seconds",
+    "Time the list took; a validation asks it only of tokens that its index in memory knows something of.",
+    ("operation",),
+    (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0),
+)
+_WAITING: Final[Name] = (NOW, "signer_changes_waiting")
 
 
 class Metrics:
@@ -47,94 +93,107 @@ class Metrics:
 
     Args:
         folder: where several workers share theirs; None for one process alone.
+
+    Raises:
+        ConfigurationError: the folder cannot be used.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        # A time of birth for every counter would be a sixth of the page, and workers have none.
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._folder = folder
-        self._registry = registry = CollectorRegistry()
-        if folder is None:
-            # Whatever the environment said when prometheus_client was imported.
-            values.ValueClass = values.MutexValue
-            ProcessCollector(registry=registry)
-        else:
-            slot = _free_slot(folder)
-            values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
-        self._requests = Counter(
-            "signer_http_requests",
-            "Requests by route template, method and status; 499 and 0 are callers that left.",
-            ["method", "route", "status"],
-            registry=registry,
-        )
-        self._durations = Histogram(
-            "signer_http_request_duration_seconds",
-            "Time from request to the last byte of the answer.",
-            ["method", "route"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        self._errors = Counter(
-            "signer_errors", "Answers that are errors, by their code.", ["code"], registry=registry
-        )
-        self._events = Counter(
-            "signer_events",
-            "What happened to tokens and callers, its outcome, and the id of the token's key where one fits.",
-            ["event", "outcome", "kid"],
-            registry=registry,
-        )
-        self._rows = Counter("signer_purged_rows", "Rows of expired tokens deleted.", registry=registry)
-        self._store = Histogram(
-            "signer_store_duration_seconds",
-            "Time the list took.",
-            ["operation"],
-            buckets=_STORE_BUCKETS,
-            registry=registry,
-        )
-        self._waiting = Gauge(
-            "signer_changes_waiting",
-            "Changes that wait for the list, the one under way included.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        try:
+            self._cells = Cells(folder)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"{FOLDER_VARIABLE} names a folder that cannot be used: {error}."
+            ) from None
+        self._is_shared = folder is not None
+        # Several threads count events and the list's time; the event loop alone counts requests.
+        self._lock = threading.Lock()
+        self._waiting = self._cells.place(_WAITING)
+        self._rows = self._cells.place((_ROWS.name,))
+        #: Of requests: the places of their count, their durations and their error.
+        self._places: dict[tuple[str, str, int, str], tuple[int, int, int]] = {}
+        self._event_places: dict[tuple[str, str, str | None], int] = {}
+        self._store_places: dict[str, int] = {}
 
     def expect(self, keys: KeyRing) -> None:
         """Begin at 0 what alerts wait for: Prometheus sees no increase in a counter that is born at 1."""
         for kind in (StoreError, ClockError, AuditError):
-            self._errors.labels(kind.code)
-        self._errors.labels(BUG)
-        self._events.labels("purge", OK, "")
+            self._cells.place((_ERRORS.name, kind.code))
+        self._cells.place((_ERRORS.name, BUG))
+        self._cells.place((_EVENTS.name, "purge", OK, ""))
         for kid in keys.by_id:
             for name in ("theft", "validate", "authenticate", "consume", "rotate", "verify_code"):
-                self._events.labels(name, OK, kid)
+                self._cells.place((_EVENTS.name, name, OK, kid))
 
     def before(self, event: Event) -> None:
         """Nothing: what has not happened is not counted."""
 
     def after(self, event: Event) -> None:
         """Count it."""
-        self._events.labels(event.name, event.outcome, event.kid or "").inc()
-        if event.rows:
-            self._rows.inc(event.rows)
+        key = (event.name, event.outcome, event.kid)
+        with self._lock:
+            place = self._event_places.get(key)
+            if place is None:
+                name = (_EVENTS.name, event.name, event.outcome, event.kid or "")
+                place = self._event_places[key] = self._cells.place(name)
+            self._cells.values[place] += 1
+            if event.rows:
+                self._cells.values[self._rows] += event.rows
 
     def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
         """Count a request that has been answered; `code` is that of its error, "" where it is none."""
-        self._requests.labels(method, route, status).inc()
-        self._durations.labels(method, route).observe(seconds)
+        key = (method, route, status, code)
+        count, durations, error = self._places.get(key) or self._placed(*key)
+        values = self._cells.values
+        values[count] += 1
+        values[durations] += seconds
+        values[durations + 1 + bisect_left(_DURATIONS.buckets, seconds)] += 1
         if code:
-            self._errors.labels(code).inc()
+            values[error] += 1
 
     def store(self, operation: str, seconds: float) -> None:
         """Count a call on the list."""
-        self._store.labels(operation).observe(seconds)
+        with self._lock:
+            place = self._store_places.get(operation)
+            if place is None:
+                place = self._store_places[operation] = self._cells.place(*_STORE.names((operation,)))
+            self._cells.values[place] += seconds
+            self._cells.values[place + 1 + bisect_left(_STORE.buckets, seconds)] += 1
 
     def change_waits(self, more: int) -> None:
-        """One more change waits (1), or one less (-1)."""
-        self._waiting.inc(more)
+        """So many more changes wait; less than 0: so many fewer."""
+        self._cells.values[self._waiting] += more
 
-    def collector(self) -> Collector:
+    def collectors(self) -> list[Collector]:
         """All that was counted, by whichever worker."""
-        return _Registered(self._registry) if self._folder is None else _Shared(self._folder)
+        return (
+            [_Counted(self._cells)]
+            if self._is_shared
+            else [_Counted(self._cells), ProcessCollector(registry=None)]
+        )
+
+    def _placed(self, method: str, route: str, status: int, code: str) -> tuple[int, int, int]:
+        with self._lock:
+            places = (
+                self._cells.place((_REQUESTS.name, method, route, str(status))),
+                self._cells.place(*_DURATIONS.names((method, route))),
+                self._cells.place((_ERRORS.name, code)) if code else 0,
+            )
+        self._places[method, route, status, code] = places
+        return places
+
+
+class _Counted(Collector):
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    def collect(self) -> Iterable[Metric]:
+        """All that is counted."""
+        numbers = self._cells.read()
+        for kind in (_REQUESTS, _DURATIONS, _ERRORS, _EVENTS, _ROWS, _STORE):
+            yield kind.family(numbers)
+        waiting = "Changes that wait for the list, those under way included."
+        yield GaugeMetricFamily(_WAITING[1], waiting, numbers.get(_WAITING, 0.0))
 
 
 class Page:
@@ -142,7 +201,8 @@ class Page:
 
     def __init__(self, metrics: Metrics, store: Store, keys: KeyRing) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(metrics.collector())
+        for collector in metrics.collectors():
+            self._registry.register(collector)
         self._registry.register(_State(store, keys))
 
     def __call__(self, accept: str) -> tuple[bytes, str]:
@@ -183,51 +243,3 @@ class _State(Collector):
             "Rows that expired before are purged, whoever did it; 0 where nobody ever did.",
             horizon,
         )
-
-
-class _Registered(Collector):
-    """Another registry's metrics."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterable[Metric]:
-        """All of them."""
-        return self._registry.collect()
-
-
-class _Shared(Collector):
-    """What all workers counted."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Metric]:
-        """All of it, but for gauges of workers that are no more."""
-        for lock in self._folder.glob("*.lock"):
-            descriptor = _taken(lock)
-            if descriptor is not None:
-                mark_process_dead(lock.stem, str(self._folder))  # type: ignore[no-untyped-call]
-                os.close(descriptor)
-        collector = MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
-        return collector.collect()  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _free_slot(folder: Path) -> int:
-    try:
-        slot = next(slot for slot in count() if _taken(folder / f"{slot}.lock") is not None)
-        mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise ConfigurationError(f"{FOLDER_VARIABLE} names a folder that cannot be used: {error}.") from None
-    return slot
-
-
-def _taken(lock: Path) -> int | None:
-    # The lock goes with the process, however it ends; the descriptor stays open until then.
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
