@@ -61,6 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     #: "stdout", "off", or a file.
     audit_log: str = "stdout"
     audit_validations: bool = False
+    #: Whether anything is counted for GET /metrics.
+    metrics: bool = True
     #: Such as "100/minute"; "" for no limit.
     rate_limit: str = ""
     #: Where several workers or machines count together; "" for each by itself.
@@ -109,6 +111,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             log_format=_choice(environ, "LOG_FORMAT", default.log_format, LOG_FORMATS),
             audit_log=_audit_log(environ, default.audit_log),
             audit_validations=_choice(environ, "AUDIT_VALIDATIONS", "false", ("true", "false")) == "true",
+            metrics=_choice(environ, "METRICS", "on", ("on", "off")) == "on",
             rate_limit=_text(
                 environ,
                 "RATE_LIMIT",

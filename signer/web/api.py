@@ -49,8 +49,8 @@ Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 
 _NO_METRICS: Final = (
-    "One worker of several has its own metrics only: start them with python app.py, or name an empty folder"
-    " for all in PROMETHEUS_MULTIPROC_DIR."
+    "METRICS is off, or this is one worker of several and has its own metrics only: start them with"
+    " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
 )
 
 

@@ -5,17 +5,17 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -24,14 +24,17 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
 from ..keys import PRODUCTION_LINE
-from ..settings import Settings
+from ..settings import LOG_LEVELS, Settings
+from ..stores import Store
 from ..stores.opening import MEMORY_URL
 from ..stores.timed import TimedStore
 from .api import API
 from .callers import DEVELOPER, Caller, Guard
+from .dispatch import Dispatch
 from .docs import docs_routes
 from .forward_auth import ForwardAuth
 from .limits import Limits
+from .log import RequestLines
 from .metrics import Metrics, Page
 from .middleware import CORS, DevelopmentGuard, RequestLog
 from .oauth import OAuth
@@ -54,49 +57,63 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
     limits = Limits(settings.rate_limit, settings.rate_limit_storage)
-    metrics = Metrics(metrics_folder)
+    metrics = Metrics(metrics_folder) if settings.metrics else None
     assembly = assemble(
         settings,
         create=not is_worker,
-        hooks=[metrics],
-        watched=partial(TimedStore, observe=metrics.store),
+        hooks=[metrics] if metrics else [],
+        watched=partial(TimedStore, observe=metrics.store) if metrics else _unwatched,
     )
     signer = assembly.signer
-    metrics.expect(signer.keys)
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
     guard = Guard(signer, anonymous, limits)
-    writer = Writer(signer, metrics.change_waits, issues_wait=assembly.trail is not None)
+    writer = Writer(
+        signer, metrics.change_waits if metrics else _unheeded, issues_wait=assembly.trail is not None
+    )
+    page = None
     # A worker that knows of no folder would tell its own part for the whole.
-    page = None if is_worker and not metrics_folder else Page(metrics, assembly.store, signer.keys)
+    if metrics and (metrics_folder or not is_worker):
+        metrics.expect(signer.keys)
+        page = Page(metrics, assembly.store, signer.keys)
     api = API(signer, guard, writer, limits, page)
     oauth = OAuth(signer, guard, writer, limits, settings.issuer)
     served = operations(api, oauth, ForwardAuth(signer, settings.auth_cookie))
     document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
+    routes = [operation.route for operation in served]
     app = Starlette(
-        routes=[
-            *(operation.route for operation in served),
-            Route("/openapi.json", document.endpoint),
-            *docs_routes(settings.app_title),
-        ],
-        middleware=[Middleware(DevelopmentGuard)] if settings.is_development else [],
-        exception_handlers={
-            SignerError: on_signer_error,
-            HTTPException: on_http_error,
-            ClientDisconnect: on_disconnect,
-            Exception: on_bug,
-        },
+        routes=[*routes, Route("/openapi.json", document.endpoint), *docs_routes(settings.app_title)],
+        exception_handlers=_HANDLERS,
         lifespan=_lifespan(settings, assembly, writer, limits),
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
-    return _surrounded(app, settings, metrics)
+    return _surrounded(Dispatch(app, routes, _HANDLERS), settings, metrics)
 
 
-def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics) -> ASGIApp:
+_HANDLERS: Final = {
+    SignerError: on_signer_error,
+    HTTPException: on_http_error,
+    ClientDisconnect: on_disconnect,
+    Exception: on_bug,
+}
+
+
+def _unwatched(store: Store) -> Store:
+    return store
+
+
+def _unheeded(more: int) -> None:
+    pass
+
+
+def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None) -> ASGIApp:
+    if settings.is_development:
+        app = DevelopmentGuard(app)
     if settings.cors_origins:
         app = CORS(app, settings.cors_origins)
     # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
-    app = RequestLog(app, metrics)
+    is_logged = LOG_LEVELS.index(settings.log_level) <= LOG_LEVELS.index("info") and sys.stderr
+    app = RequestLog(app, metrics, RequestLines(settings.log_format) if is_logged else None)
     if settings.trusted_proxies:
         # uvicorn and Starlette write the one interface in types of their own.
         app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxies)))

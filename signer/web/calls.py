@@ -2,7 +2,9 @@
 
 import re
 import secrets
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from itertools import count
 from typing import Final
 
 from msgspec import field
@@ -13,6 +15,9 @@ from ..events import Origin, origin
 #: Well-formed, so that it may stand in a header and a log. Neither a token nor an exported key is: no ".".
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
+#: Requests without an id are counted, after some digits that are this process's own.
+_FIRST_HALF: Final = secrets.token_hex(4)
+_count: Final = count(secrets.randbits(32))
 #: Where answers leave the code of their error for the log.
 CODE: Final = "signer.code"
 
@@ -52,12 +57,18 @@ def _request_id(scope: Scope) -> str:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return str(given[0].decode())
-    return secrets.token_hex(8)
+    return f"{_FIRST_HALF}{next(_count) & 0xFFFFFFFF:08x}"
 
 
 def _address(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return _well_formed(client[0]) if client else None
+
+
+@lru_cache(1024)
+def _well_formed(address: str) -> str | None:
     # A proxy that is believed may still pass on what somebody made up; a zone ("%eth0") may be any text.
     try:
-        return str(ip_address(scope["client"][0].partition("%")[0])) if scope.get("client") else None
+        return str(ip_address(address.partition("%")[0]))
     except ValueError:
         return None

@@ -1,8 +1,8 @@
-"""Numbers that one process counts up and others can read, also after it has died: an array of floats in a file
-that is mapped into memory, where counting takes a tenth of a microsecond.
+"""Numbers that one process counts up and others can read, also after it has died: an array of floats in a
+file that is mapped into memory, where counting takes a tenth of a microsecond.
 
-The files belong to slots: a worker takes one that is free and goes on counting where the last one there ended,
-so that they do not become more with every worker that dies.
+The files belong to slots: a worker takes one that is free and goes on counting where the last one there
+ended, so that they do not become more with every worker that dies.
 """
 
 import fcntl

@@ -1,6 +1,5 @@
 """What stands around every request. Pure ASGI: a BaseHTTPMiddleware would cost most of the throughput."""
 
-import logging
 import re
 import time
 from collections.abc import Collection
@@ -13,10 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..keys import PRODUCTION_LINE
 from .calls import CODE, Call, began
+from .log import RequestLines
 from .metrics import Metrics
 from .problems import problem
-
-logger = logging.getLogger(__name__)
 
 #: Any other method is logged as OTHER: it is the caller's text.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -33,11 +31,16 @@ _FORWARDING: Final = re.compile(
 
 class RequestLog:
     """One line a request, and its part in the metrics. The route's template stands there, never the path,
-    which may hold a token."""
+    which may hold a token.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        metrics, lines: None for none.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics | None, lines: RequestLines | None) -> None:
         self.app = app
         self._metrics = metrics
+        self._lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,18 +68,20 @@ class RequestLog:
         route = scope.get("route")
         template = route.path_format if route else "-"
         code = scope.get(CODE, "")
-        self._metrics.request(method, template, status, seconds, code)
-        said = {
-            "method": method,
-            "route": template,
-            "status": status,
-            "duration_ms": round(seconds * 1000, 2),
-            "code": code or "-",
-            "actor": call.actor or "-",
-            "address": call.address or "-",
-            "request_id": call.request_id,
-        }
-        logger.info("request", extra={"fields": said})
+        if self._metrics:
+            self._metrics.request(method, template, status, seconds, code)
+        if self._lines:
+            self._lines.add(
+                time.time(),
+                method,
+                template,
+                status,
+                seconds * 1000,
+                code or "-",
+                call.actor or "-",
+                call.address or "-",
+                str(call.request_id),
+            )
 
 
 class CORS:

@@ -27,7 +27,7 @@ def document(**settings: str) -> dict[str, Any]:
 def serve(settings: dict[str, str]) -> tuple[list[Any], dict[str, Any]]:
     """The routes of an application and its document."""
     app = create_app(Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "memory://"} | settings))
-    routes = app.app.routes  # type: ignore[attr-defined]
+    routes = app.app.app.routes  # type: ignore[attr-defined]
     (shown,) = [route for route in routes if isinstance(route, Route) and route.path == "/openapi.json"]
     return routes, shown.endpoint.__self__._document()  # type: ignore[attr-defined]
 
