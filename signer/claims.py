@@ -3,6 +3,7 @@
 Names follow RFC 7519 (JWT) and RFC 9068 wherever those have one.
 """
 
+from functools import lru_cache
 from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Struct
@@ -160,6 +161,7 @@ def check_proof(claims: Claims) -> None:
         raise TokenPurposeWrong
 
 
+@lru_cache
 def scope_words(scope: str | None) -> frozenset[str]:
     """The words of a space-separated scope; none for None."""
     return frozenset((scope or "").split())

@@ -172,11 +172,13 @@ class Hooks:
 class Operation:
     """One call under way. At its end the hooks are told what it was about, and how it ended."""
 
-    __slots__ = ("_event", "_hooks")
+    __slots__ = ("_claims", "_hooks", "_name", "_notes")
 
     def __init__(self, hooks: Hooks, name: str) -> None:
         self._hooks = hooks
-        self._event = Event(name=name)
+        self._name = name
+        self._claims: Claims | None = None
+        self._notes: dict[str, str | int] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -184,32 +186,22 @@ class Operation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        event = self._event
         # GeneratorExit: whoever purges had enough.
-        if error is not None and not isinstance(error, GeneratorExit):
-            outcome = error.code if isinstance(error, SignerError) else BUG
+        if error is None or isinstance(error, GeneratorExit):
+            self._hooks.after(self._event(OK))
+        else:
             cause = error.__cause__
-            event = replace(
-                event, outcome=outcome, reason=cause.code if isinstance(cause, TokenError) else None
-            )
-        self._hooks.after(event)
+            reason = cause.code if isinstance(cause, TokenError) else None
+            self._hooks.after(self._event(error.code if isinstance(error, SignerError) else BUG, reason))
 
     def about(self, claims: Claims) -> Claims:
         """Note the token it is about, and return its claims."""
-        self._event = Event(
-            name=self._event.name,
-            jti=claims.jti,
-            sub=claims.sub,
-            purpose=claims.purpose,
-            client_id=claims.client_id,
-            sid=claims.sid,
-            kid=claims.kid,
-        )
+        self._claims = claims
         return claims
 
     def note(self, **about: str | int) -> None:
         """Note more of what it is about; names as in Event."""
-        self._event = replace(self._event, **about)
+        self._notes.update(about)
 
     def begin(self) -> None:
         """Tell the hooks that the change is about to be made.
@@ -217,7 +209,25 @@ class Operation:
         Raises:
             SystemUnavailable: one of them refuses it.
         """
-        self._hooks.before(self._event)
+        self._hooks.before(self._event(OK))
+
+    def _event(self, outcome: str, reason: str | None = None) -> Event:
+        claims = self._claims
+        if claims is None:
+            event = Event(name=self._name, outcome=outcome, reason=reason)
+        else:
+            event = Event(
+                name=self._name,
+                outcome=outcome,
+                jti=claims.jti,
+                sub=claims.sub,
+                purpose=claims.purpose,
+                client_id=claims.client_id,
+                sid=claims.sid,
+                kid=claims.kid,
+                reason=reason,
+            )
+        return replace(event, **self._notes) if self._notes else event
 
 
 class _Unheard(Operation):

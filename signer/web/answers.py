@@ -14,7 +14,10 @@ from .calls import CODE
 _encoder = msgspec.json.Encoder()
 #: Every answer speaks of tokens, and none is ever a page.
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-
+_RAW_HEADERS: Final = [
+    (name.encode(), value.encode())
+    for name, value in (*_HEADERS.items(), ("content-type", "application/json"))
+]
 
 #: How a client may send its credential to the OAuth endpoints, in the registry's words.
 _METHODS: Final = ("client_secret_basic", "client_secret_post")
@@ -32,7 +35,15 @@ class Answer(Response):
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
     ) -> None:
-        super().__init__(_encoder.encode(body), status_code, {**_HEADERS, **(headers or {})}, media_type)
+        content = _encoder.encode(body)
+        if headers or media_type:
+            super().__init__(content, status_code, {**_HEADERS, **(headers or {})}, media_type)
+            return
+        # What that would make, of parts that are made already.
+        self.status_code = status_code
+        self.background = None
+        self.body = content
+        self.raw_headers = [(b"content-length", b"%d" % len(content)), *_RAW_HEADERS]
 
 
 class Refusal(Answer):

@@ -48,6 +48,8 @@ Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
 Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 
+_YES: Final = Answer(Done())
+_NO: Final = Answer(Done(status=False))
 _NO_METRICS: Final = (
     "METRICS is off, or this is one worker of several and has its own metrics only: start them with"
     " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
@@ -107,12 +109,12 @@ class API:
         token = request.path_params["token"]
         # One that the body contradicts is not valid.
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
-            return Answer(Done(status=False))
+            return _NO
         try:
             self._signer.introspect(token)
         except TokenError:
-            return Answer(Done(status=False))
-        return Answer(Done())
+            return _NO
+        return _YES
 
     async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
         """POST /app/valid"""

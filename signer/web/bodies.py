@@ -230,6 +230,8 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
 
 
 async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
+    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+        return b""  # RFC 9112, section 6.3
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):

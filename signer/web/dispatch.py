@@ -1,13 +1,15 @@
 """From a path to its endpoint, for the requests that come by the thousand."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+#: Of routes that take any; the rare ones Starlette finds.
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 Handler = Callable[[HTTPRequest, Exception], Awaitable[Response]]
 
 
@@ -28,11 +30,11 @@ class Dispatch:
     ) -> None:
         self.app = app
         self._handlers = handlers
-        #: By method, None being any, and the path or what of it stands before its parameter.
-        self._routes: dict[tuple[str | None, str], tuple[Route, str]] = {}
+        #: By method, and the path or what of it stands before its parameter.
+        self._routes: dict[tuple[str, str], tuple[Route, str]] = {}
         for route in routes:
             place, _, parameter = route.path_format.rstrip("}").partition("{")
-            for method in route.methods or [None]:
+            for method in route.methods or _METHODS:
                 self._routes.setdefault((method, place), (route, parameter))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,9 +59,9 @@ class Dispatch:
 
     def _found(self, scope: Scope) -> tuple[Route, dict[str, Any]] | None:
         method, path = scope["method"], scope["path"]
-        whole = self._routes.get((method, path)) or self._routes.get((None, path))
-        if whole:
-            return (whole[0], {}) if not whole[1] else (whole[0], {whole[1]: ""})
-        place = path[: path.rfind("/") + 1]
-        begun = self._routes.get((method, place)) or self._routes.get((None, place))
-        return (begun[0], {begun[1]: path[len(place) :]}) if begun and begun[1] else None
+        found = self._routes.get((method, path))
+        if found and not found[1]:
+            return found[0], {}
+        end = path.rfind("/") + 1
+        found = self._routes.get((method, path[:end]))
+        return (found[0], {found[1]: path[end:]}) if found and found[1] else None
