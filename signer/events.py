@@ -97,13 +97,18 @@ class Origin(Struct, kw_only=True):
 origin: Final[ContextVar[Origin]] = ContextVar("signer.origin")
 
 
+class _Later(threading.local):
+    """Of each thread: the ends that it will tell later, and the context of each."""
+
+    events: list[tuple[Context, Event]] | None = None
+
+
 class Hooks:
     """Several hooks, told in order."""
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
-        #: Of each thread: the ends that it will tell later, and the context of each.
-        self._later = threading.local()
+        self._later = _Later()
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -124,11 +129,10 @@ class Hooks:
 
     def after(self, event: Event) -> None:
         """Tell all of them how a call ended: now, or at the end of `ending_together`."""
-        later: list[tuple[Context, Event]] | None = getattr(self._later, "events", None)
-        if later is None:
+        if self._later.events is None:
             self._tell(event)
         else:
-            later.append((copy_context(), event))
+            self._later.events.append((copy_context(), event))
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -142,7 +146,7 @@ class Hooks:
             code = error.code
             raise
         finally:
-            del self._later.events
+            self._later.events = None
             for context, event in events:
                 is_undone = event.is_change and event.outcome == OK
                 context.run(self._tell, replace(event, outcome=code) if is_undone else event)

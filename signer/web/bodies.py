@@ -28,8 +28,9 @@ from ..requests import (
     explained,
 )
 
-#: The most tokens in one request.
-MAX_BATCH: Final = 100
+#: The most tokens to issue in one request, and to validate.
+MAX_ISSUED: Final = 100
+MAX_VALIDATED: Final = 1000
 #: Bytes of a body with many tokens. One alone is bound by requests.Request.max_body.
 MAX_BATCH_BODY: Final = 512 * 1024
 MAX_FIELDS: Final = 64
@@ -74,7 +75,7 @@ class BatchRequest(Request, frozen=True, kw_only=True):
 
     max_body = MAX_BATCH_BODY
 
-    tokens: Annotated[list[Raw], Meta(min_length=1, max_length=MAX_BATCH)]
+    tokens: Annotated[list[Raw], Meta(min_length=1, max_length=MAX_ISSUED)]
 
 
 class ValidateRequest(_CheckRequest, OneOf, frozen=True, kw_only=True):
@@ -84,7 +85,7 @@ class ValidateRequest(_CheckRequest, OneOf, frozen=True, kw_only=True):
     one_of = ("token", "tokens")
 
     token: str | UnsetType = UNSET
-    tokens: Annotated[list[str], Meta(min_length=1, max_length=MAX_BATCH)] | UnsetType = UNSET
+    tokens: Annotated[list[str], Meta(min_length=1, max_length=MAX_VALIDATED)] | UnsetType = UNSET
     purpose: Purpose | None = None
 
 

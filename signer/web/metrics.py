@@ -106,7 +106,6 @@ class Metrics:
                 f"{FOLDER_VARIABLE} names a folder that cannot be used: {error}."
             ) from None
         self._is_shared = folder is not None
-        # Several threads count events and the list's time; the event loop alone counts requests.
         self._lock = threading.Lock()
         self._waiting = self._cells.place(_WAITING)
         self._rows = self._cells.place((_ROWS.name,))
@@ -130,15 +129,11 @@ class Metrics:
 
     def after(self, event: Event) -> None:
         """Count it."""
-        key = (event.name, event.outcome, event.kid)
-        with self._lock:
-            place = self._event_places.get(key)
-            if place is None:
-                name = (_EVENTS.name, event.name, event.outcome, event.kid or "")
-                place = self._event_places[key] = self._cells.place(name)
-            self._cells.values[place] += 1
-            if event.rows:
-                self._cells.values[self._rows] += event.rows
+        place = self._event_places.get((event.name, event.outcome, event.kid))
+        # Without the lock: changes have one thread and all else the other, so that no two count the same.
+        self._cells.values[place or self._event_place(event)] += 1
+        if event.rows:
+            self._cells.values[self._rows] += event.rows
 
     def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
         """Count a request that has been answered; `code` is that of its error, "" where it is none."""
@@ -171,6 +166,13 @@ class Metrics:
             if self._is_shared
             else [_Counted(self._cells), ProcessCollector(registry=None)]
         )
+
+    def _event_place(self, event: Event) -> int:
+        name = (_EVENTS.name, event.name, event.outcome, event.kid or "")
+        with self._lock:
+            place = self._cells.place(name)
+        self._event_places[event.name, event.outcome, event.kid] = place
+        return place
 
     def _placed(self, method: str, route: str, status: int, code: str) -> tuple[int, int, int]:
         with self._lock:

@@ -192,7 +192,7 @@ def _checking(api: API) -> list[Operation]:
             ValidateRequest,
             "token:introspect",
             summary="Validate a token, or many",
-            detail="The claims, or the code of the reason; for one token, or up to 100.",
+            detail="The claims, or the code of the reason; for one token, or up to 1,000.",
             answer=Verdict | Verdicts,
             unavailable=Undecided,
             example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
