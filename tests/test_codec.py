@@ -1,6 +1,8 @@
 """The format, held against stock itsdangerous both ways, and against every other spelling."""
 
+import gc
 import hashlib
+import hmac
 import json
 import string
 from collections.abc import Callable
@@ -10,12 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import BadData, URLSafeTimedSerializer
+from itsdangerous import Signer as StockSigner
 from itsdangerous.encoding import base64_encode, int_to_bytes
+from itsdangerous.signer import HMACAlgorithm
+from plain import PlainCodec
 from service import KEY
 
 from signer import KeyRing, Signer, Store, TokenError
 from signer.claims import MAX_TIME, Claims
-from signer.codec import MAX_SIGNERS, MAX_TOKEN_LENGTH, Codec
+from signer.codec import MAX_SIGNERS, MAX_TOKEN_LENGTH, Codec, PreKeyedHMAC
 from signer.errors import RequestInvalid, TokenMalformed, TokenPurposeWrong, TokenSignatureInvalid
 from signer.keys import Key
 
@@ -300,3 +305,115 @@ def test_the_longest_token_is_accepted_and_a_longer_one_not_made() -> None:
     signer.validate(longest)
     with pytest.raises(TokenMalformed):
         signer.validate(longest + "A" * 3)
+
+
+claims_of_any_kind = st.builds(
+    Claims,
+    jti=st.just(JTI) | texts,
+    exp=st.integers(0, MAX_TIME),
+    purpose=words | st.just("access"),
+    sub=st.none() | texts,
+    scope=st.none() | words,
+    aud=st.none() | words,
+    client_id=st.none() | words,
+    sid=st.none() | words,
+    data=json_values,
+    max_uses=st.none() | st.integers(1, 100),
+    gen=st.integers(0, 2**53),
+    auth_time=st.none() | st.integers(0, MAX_TIME),
+)
+rings = [KeyRing(KEY), KeyRing("n" * 40, [KEY]), KeyRing("n" * 40)]
+
+
+def outcome(decode: Callable[..., Claims], *arguments: str) -> Claims | type[Exception]:
+    try:
+        return decode(*arguments)
+    except TokenError as error:
+        return type(error)
+
+
+@given(claims_of_any_kind, st.integers(1, MAX_TIME))
+def test_the_fast_path_writes_what_the_plain_one_does(claims: Claims, iat: int) -> None:
+    """Byte for byte, and notes what it wrote in the claims."""
+    plain = PlainCodec(KeyRing(KEY)).encode(claims, iat)
+    try:
+        token = codec().encode(claims, iat)
+    except RequestInvalid:
+        assert len(plain) > MAX_TOKEN_LENGTH
+        return
+    assert token == plain
+    assert (claims.iat, claims.kid) == (iat, KID)
+
+
+@given(
+    claims_of_any_kind, st.integers(1, MAX_TIME), st.sampled_from(rings), words | st.just("access"), st.data()
+)
+def test_the_fast_path_reads_what_the_plain_one_does(
+    claims: Claims, iat: int, ring: KeyRing, purpose: str, data: st.DataObject
+) -> None:
+    """The same claims, or the same refusal, for good tokens and for ones changed anywhere."""
+    token = PlainCodec(KeyRing(KEY)).encode(claims, iat)
+    position = data.draw(st.integers(0, len(token)))
+    changed = (
+        token[:position]
+        + data.draw(st.text(ALPHABET + ".=!+/ é\n", max_size=2))
+        + token[position + data.draw(st.integers(0, 2)) :]
+    )
+    for text in (token, changed):
+        for arguments in ((text,), (text, purpose), (text, claims.purpose)):
+            assert outcome(Codec(ring).decode, *arguments) == outcome(PlainCodec(ring).decode, *arguments)
+
+
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 200])
+def test_the_algorithm_is_an_hmac_for_itsdangerous(length: int) -> None:
+    """At its documented extension point, for keys shorter and longer than a block."""
+    key = b"k" * length
+    expected = hmac.digest(key, b"value", hashlib.sha256)
+    assert PreKeyedHMAC().get_signature(key, b"value") == expected
+    mac = PreKeyedHMAC().keyed(key)
+    assert [mac(b"value"), mac(b"other"), mac(b"value")][::2] == [expected, expected]
+    if key:
+        one, other = (
+            StockSigner(key, algorithm=algorithm)
+            for algorithm in (PreKeyedHMAC(), HMACAlgorithm(hashlib.sha256))
+        )
+        assert one.sign("value") == other.sign("value")
+        assert other.unsign(one.sign("value")) == b"value"
+
+
+@pytest.mark.parametrize("prefix", ["abc_", "SGT_", "sgt-", "", "sgt_sgt_"])
+def test_a_token_begins_as_ours_do(prefix: str) -> None:
+    """The prefix is not signed, so that it must be looked at."""
+    token = Signer(KEY, clock=lambda: NOW).issue()
+    for decode in (codec().decode, codec().read):
+        with pytest.raises(TokenMalformed):
+            decode(prefix + token.removeprefix("sgt_"))
+
+
+def test_a_refusal_leaves_no_garbage_for_the_collector() -> None:
+    """Strangers' tokens would have it run all the time; stock itsdangerous leaves 20 objects for each."""
+    signer = Signer(KEY)
+    token = signer.issue(sub="42")
+    forged = [
+        token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB"),
+        token[:40],
+        "x",
+        token.replace("sgt_", "sgt_A"),
+    ]
+    assert all(_refused(signer, text) for text in forged)
+    gc.collect()
+    gc.disable()
+    try:
+        for text in forged * 100:
+            _refused(signer, text)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("purpose", ["", "a b", "é", "x" * 65, 5, None, ["access"], "kid"])
+def test_a_purpose_that_no_token_has_is_the_callers_mistake(purpose: Any) -> None:
+    """Above all None, which would mean any."""
+    signer = Signer(KEY)
+    with pytest.raises(RequestInvalid):
+        signer.validate(signer.issue(), purpose=purpose)

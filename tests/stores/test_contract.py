@@ -1,16 +1,22 @@
 """The contract of signer.stores.Store, held against every implementation."""
 
 import os
+import string
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from signer import Store, open_store
+from signer.claims import Claims
 from signer.errors import StoreError
+from signer.names import by_subject, groups, id_of_group, id_of_row, row
 from signer.stores import Entry
 
 JTI, OTHER = "a" * 22, "b" * 22
@@ -211,3 +217,109 @@ def test_threads_share_it(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         numbers = [number for part in pool.map(claim, range(8)) for number in part if number is not None]
     assert sorted(numbers) == list(range(1, 101))
+
+
+def claims(jti: str = JTI, *, gen: int = 0, exp: int = EXP, **more: Any) -> Claims:
+    return Claims(jti=jti, exp=exp, purpose="access", gen=gen, **more)
+
+
+def is_clear(store: Store, of: Claims, end: int = EXP) -> bool:
+    """What the list says once it has had the time to be read."""
+    return any(store.is_clear(of, end) for _ in range(3))
+
+
+def test_a_token_that_is_in_no_list_is_clear(store: Store) -> None:
+    """With any ids, and next to all kinds of others."""
+    store.revoke(row(claims(OTHER)), EXP)
+    store.advance(by_subject("bob"), 1_800_000_000_000, 10**6)
+    assert is_clear(store, claims(sub="alice", sid="s", client_id="c"))
+
+
+@pytest.mark.parametrize("how", ["revoke", "use", "rotate"])
+def test_a_token_with_a_row_is_not_clear(store: Store, how: str) -> None:
+    """From the moment the change has returned, whatever was asked before."""
+    assert is_clear(store, claims())
+    changes: dict[str, Callable[[], object]] = {
+        "revoke": lambda: store.revoke(row(claims()), EXP),
+        "use": lambda: store.use(row(claims()), EXP, 1),
+        "rotate": lambda: store.rotate(row(claims()), EXP, 1),
+    }
+    changes[how]()
+    assert not store.is_clear(claims(), EXP)
+    assert is_clear(store, claims(OTHER))
+
+
+@pytest.mark.parametrize(
+    "member", [{"sub": "a/b:c"}, {"client_id": "c"}, {"sid": "s"}, {"sub": "x", "client_id": "c", "sid": "s"}]
+)
+def test_a_token_of_a_later_generation_is_clear_again(store: Store, member: dict[str, Any]) -> None:
+    """Of each of its groups, and of a chain that it began."""
+    for group in groups(claims(**member)):
+        before = claims(**member)
+        generation = store.advance(group, 1_800_000_000_000, 10**6)
+        assert not store.is_clear(before, EXP), group
+        assert is_clear(store, claims(gen=generation, **member)), group
+
+
+def test_nothing_behind_the_horizon_is_clear(store: Store) -> None:
+    """Its rows may be purged; the look-up says what that means."""
+    assert is_clear(store, claims(exp=100), 100)
+    store.purge(101)
+    assert not store.is_clear(claims(exp=100), 100)
+    assert is_clear(store, claims(exp=101), 101)
+
+
+def test_a_purge_takes_nothing_from_what_remains(store: Store) -> None:
+    """Two rows may have one id: of another purpose, or the guesses at a challenge."""
+    store.revoke(row(claims()), EXP)
+    store.revoke(f"other/{JTI}", 100)
+    store.revoke(f"other/{OTHER}", 100)
+    store.purge(101)
+    assert not is_clear(store, claims())
+    assert is_clear(store, claims(OTHER))
+
+
+@given(
+    st.builds(
+        Claims,
+        jti=st.text(string.ascii_letters + "-_", min_size=22, max_size=22),
+        exp=st.just(EXP),
+        purpose=st.from_regex(r"\A(?!kid\Z)[A-Za-z0-9][A-Za-z0-9._:-]{0,60}\Z")
+        | st.sampled_from(["sub:x", "jti:", "sid:a"]),
+        sub=st.none() | st.text(min_size=1),
+        client_id=st.none() | st.from_regex(r"\A[A-Za-z0-9._~-]{1,64}\Z"),
+        sid=st.none() | st.from_regex(r"\A[A-Za-z0-9._~-]{1,64}\Z"),
+    )
+)
+def test_every_name_tells_an_id_of_its_token(token: Claims) -> None:
+    """By which the index knows it; a name whose id were another would be overlooked."""
+    ids = {token.jti, token.sub, token.client_id, token.sid}
+    assert id_of_row(row(token)) == token.jti
+    assert {id_of_group(group) for group in groups(token)} <= ids
+
+
+def test_together_is_all_or_nothing(store: Store) -> None:
+    """Where the list can do so: what was changed is seen within, and nobody knows of it where it fails."""
+    with store.together() as waits:
+        assert store.use(JTI, EXP, 1) == 1
+        assert store.use(JTI, EXP, 1) is None
+        assert store.lookup(JTI, EXP, []).uses == 1
+    assert store.lookup(JTI, EXP, []).uses == 1
+    with suppress(ZeroDivisionError), store.together():
+        store.use(OTHER, EXP, 1)
+        store.advance("sub:a", 1, EXP)
+        raise ZeroDivisionError
+    assert store.lookup(OTHER, EXP, ["sub:a"]) == (Entry() if waits else Entry(uses=1, generation=1))
+    store.revoke(OTHER, EXP)
+    assert store.lookup(OTHER, EXP, []).revoked
+
+
+def test_what_others_do_meanwhile_is_not_in_it(store: Store) -> None:
+    """They wait, and theirs stays whatever becomes of it."""
+    with ThreadPoolExecutor(1) as pool:
+        with suppress(ZeroDivisionError), store.together():
+            other = pool.submit(store.revoke, OTHER, EXP)
+            store.revoke(JTI, EXP)
+            raise ZeroDivisionError
+        other.result(10)
+    assert store.lookup(OTHER, EXP, []).revoked
