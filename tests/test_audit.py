@@ -1,14 +1,16 @@
 """The audit trail, as a file and on standard output."""
 
+import contextvars
 import json
 import os
 import re
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ import pytest
 from clock import Clock
 from service import KEY, environment
 
-from signer import Claims, Signer, Store, TokenError
+from signer import Claims, Signer, Store, TokenError, audit
 from signer.audit import MAX_LINE, AuditTrail
 from signer.codec import Codec
 from signer.errors import AuditError, ConfigurationError, StoreError
 from signer.events import NAMES, Event, Origin, origin
 from signer.keys import KeyRing
+from signer.stores.sqlite import SQLiteStore
 
 
 @pytest.fixture
@@ -429,3 +432,74 @@ def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_together_lines_are_durable_before_the_changes_are_made(
+    tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One write to the disk for all of them, and then the list's."""
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, hooks=[opened()])
+        tokens = [signer.issue() for _ in range(20)]
+        synced: list[int] = []
+
+        def sync(descriptor: int) -> None:
+            with closing(sqlite3.connect(tmp_path / "list.db")) as other:
+                synced.append(other.execute("SELECT count(*) FROM tokens").fetchone()[0])
+            os.fsync(descriptor)
+
+        monkeypatch.setattr(audit, "_sync", sync)
+        with signer.together():
+            for token in tokens:
+                signer.consume(token)
+        assert synced == [0]
+        assert store.count() == 20
+        assert [line["event"] for line in lines(path)][20:] == ["consume"] * 20
+
+
+def test_together_nothing_is_made_where_the_trail_is_not_durable(
+    tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second line of each says so, with where it came from."""
+
+    def broken(descriptor: int) -> None:
+        raise OSError("I/O error")
+
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, hooks=[opened()])
+        tokens = [signer.issue() for _ in range(3)]
+        monkeypatch.setattr(audit, "_sync", broken)
+        with suppress(AuditError), signer.together():
+            for token in tokens:
+                contextvars.copy_context().run(used, signer, token)
+        monkeypatch.undo()
+        assert store.count() == 0
+        assert [(line["outcome"], line["request_id"]) for line in lines(path)[-6:]] == [
+            *[("ok", "r1")] * 3,
+            *[("audit_unavailable", "r1")] * 3,
+        ]
+        assert all(signer.consume(token).uses_left == 0 for token in tokens)
+
+
+def used(signer: Signer, token: str) -> None:
+    origin.set(Origin(request_id="r1"))
+    signer.consume(token)
+
+
+def test_a_trail_that_is_exchanged_takes_no_line_along(
+    tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not durable yet in the old file becomes so before the new one is begun."""
+    trail = opened()
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, hooks=[trail])
+        token = signer.issue()
+        synced: list[int] = []
+        monkeypatch.setattr(audit, "_sync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+        inode = path.stat().st_ino
+        with signer.together():
+            signer.consume(token)
+            path.rename(path.with_suffix(".1"))
+            trail.reopen()
+            assert synced == [inode]
+        assert [line["event"] for line in lines(path.with_suffix(".1"))] == ["issue", "consume"]

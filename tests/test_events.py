@@ -1,14 +1,25 @@
 """What hooks are told."""
 
 from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from clock import Clock
 from service import KEY
 
 from signer import Signer, Store, TokenError
-from signer.errors import AuditError, RequestInvalid, StoreError, TokenRevoked, TokenRotated, TokenUsed
+from signer.errors import (
+    AuditError,
+    RequestInvalid,
+    StoreError,
+    StoreRequired,
+    TokenRevoked,
+    TokenRotated,
+    TokenUsed,
+)
 from signer.events import CHANGES, NAMES, Event
+from signer.stores.sqlite import SQLiteStore
 
 
 class Recorder:
@@ -234,3 +245,63 @@ def test_a_guess_that_a_hook_refuses_is_not_counted(store: Store, clock: Clock) 
             signer.verify_code(token, guess)
     recorder.refuses = ""
     assert signer.verify_code(token, code).sub == "42"
+
+
+def test_together_ends_are_told_at_the_end(store: Store, clock: Clock, recorder: Recorder) -> None:
+    """Before each change, and of none that it was made before it was."""
+    signer = Signer(KEY, store, clock=clock, hooks=[recorder])
+    tokens = [signer.issue(), signer.issue()]
+    recorder.told.clear()
+    with signer.together():
+        for token in tokens:
+            signer.consume(token)
+        assert recorder.names == [("before", "consume", "ok")] * 2
+        assert store.lookup("", 0, ()).uses == 0
+    assert recorder.names[2:] == [("after", "consume", "ok")] * 2
+
+
+def test_together_all_have_failed_where_the_end_does(
+    tmp_path: Path, clock: Clock, recorder: Recorder
+) -> None:
+    """Each is told so; what was refused by itself was refused."""
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, clock=clock, hooks=[recorder])
+        token, other = signer.issue(), signer.issue()
+        recorder.told.clear()
+        with suppress(StoreError), signer.together():
+            signer.consume(token)
+            with suppress(TokenUsed):
+                signer.consume(token)
+            signer.validate(other)
+            (tmp_path / "list.db").rename(tmp_path / "away.db")
+        (tmp_path / "away.db").rename(tmp_path / "list.db")
+        assert [name for name in recorder.names if name[0] == "after"] == [
+            ("after", "consume", "store_unavailable"), ("after", "consume", "token_used"), ("after", "validate", "ok"),
+        ]  # fmt: skip
+
+
+def test_together_needs_a_list() -> None:
+    """There is nothing to change without one."""
+    with pytest.raises(StoreRequired), Signer(KEY).together():
+        pass
+
+
+def test_together_is_not_within_itself(tmp_path: Path) -> None:
+    """The end of the inner one would be none."""
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store)
+        with signer.together(), pytest.raises(StoreError, match="together already"), signer.together():
+            pass
+        signer.consume(signer.issue())
+
+
+def test_together_a_chain_ends_with_the_token_that_was_traded_in_it(tmp_path: Path, clock: Clock) -> None:
+    """A token is traded, and then revoked, before either is durable: the successor goes with it."""
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, clock=clock)
+        token = signer.issue(sub="42")
+        with signer.together():
+            successor = signer.rotate(token).token
+            signer.revoke(token)
+        with pytest.raises(TokenRevoked):
+            signer.validate(successor)

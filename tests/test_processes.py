@@ -46,6 +46,21 @@ for number in range(10**6):
     print(number, flush=True)
 """
 )
+TOGETHER = (
+    STARTER
+    + """
+from signer import TokenError
+told = []
+for first in range(0, len(tokens), 4):
+    with signer.together():
+        for token in tokens[first : first + 4]:
+            try:
+                told.append(signer.consume(token).uses_left)
+            except TokenError as error:
+                told.append(error.code)
+print(*told, sep="\\n")
+"""
+)
 
 
 def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -70,12 +85,13 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
     return [process.communicate(timeout=60)[0].split() for process in processes]
 
 
-def test_eight_processes_claim_a_single_use_and_one_wins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", [CONSUMER, TOGETHER], ids=["one by one", "together"])
+def test_eight_processes_claim_a_single_use_and_one_wins(tmp_path: Path, program: str) -> None:
     """They also create the list at once. For each of 50 tokens exactly one is told it had the use."""
     signer = Signer(KEY)
     tokens = [signer.issue() for _ in range(50)]
     url = f"sqlite:///{tmp_path}/list.db"
-    answers = let_go([start(CONSUMER, url, *tokens) for _ in range(8)])
+    answers = let_go([start(program, url, *tokens) for _ in range(8)])
     for told in zip(*answers, strict=True):
         assert sorted(told) == ["0"] + ["token_used"] * 7
 
