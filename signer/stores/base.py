@@ -45,7 +45,7 @@ class Store(Protocol):
         """What is known of a token and of up to MAX_GROUPS groups, and the list's horizon."""
         ...
 
-    def is_clear(self, claims: Claims, end: int) -> bool:
+    def is_clear(self, claims: Claims, end: int, /) -> bool:
         """Whether the list certainly holds nothing against a token: no row, no group of a later generation,
         and a horizon of `end` at the most. False means that it may: look it up. This costs a fifth of a
         microsecond where the list is kept in memory, too, and knows all that any process was told is done."""
