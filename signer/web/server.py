@@ -1,5 +1,6 @@
 """Running the service: uvicorn with the settings it needs here."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -26,6 +27,9 @@ from .supervisor import Supervisor
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
 SHUTDOWN_TIMEOUT: Final = 10
+#: How many objects come before the collector looks at the young ones, and how many such looks before it looks
+#: at older ones. Python's own are 700, 10, 10.
+_GC_THRESHOLDS: Final = (10_000, 50, 100)
 #: The first descriptor that a service manager hands over (sd_listen_fds(3)).
 _FIRST_PASSED: Final = 3
 
@@ -41,11 +45,21 @@ def load() -> ASGIApp:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level, settings.log_format)
         folder = os.environ.get(FOLDER_VARIABLE)
-        return create_app(settings, is_worker=is_worker, metrics_folder=Path(folder) if folder else None)
+        app = create_app(settings, is_worker=is_worker, metrics_folder=Path(folder) if folder else None)
+        settle()
+        return app
     except SignerError as error:
         say(error)
         # To uvicorn's supervisor 3 means that no worker can start, and that it should end those that run.
         raise SystemExit(1 if is_worker else exit_code(error)) from None
+
+
+def settle() -> None:
+    """Spare the garbage collector what was made until now and stays, and have it look less often at what comes:
+    a request leaves hardly anything to it, and at each look all requests wait."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def serve() -> None:
