@@ -42,6 +42,7 @@ from .bodies import (
 from .callers import Caller, Guard
 from .limits import ISSUE, VERIFY_CODE, Limits
 from .problems import problem, refusal
+from .shortcut import INVALID, VALID
 from .writer import Writer
 
 B = TypeVar("B", bound=Request)
@@ -51,8 +52,6 @@ Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 #: Tokens that are validated in a row; a millisecond's work at most.
 _AT_ONCE: Final = 100
-_YES: Final = Answer(Done())
-_NO: Final = Answer(Done(status=False))
 _NO_METRICS: Final = (
     "METRICS is off, or this is one worker of several and has its own metrics only: start them with"
     " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
@@ -112,12 +111,12 @@ class API:
         token = request.path_params["token"]
         # One that the body contradicts is not valid.
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
-            return _NO
+            return INVALID
         try:
             self._signer.introspect(token)
         except TokenError:
-            return _NO
-        return _YES
+            return INVALID
+        return VALID
 
     async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
         """POST /app/valid"""

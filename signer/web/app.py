@@ -41,6 +41,7 @@ from .oauth import OAuth
 from .openapi import Document
 from .operations import operations
 from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
+from .shortcut import Shortcut
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
-    return _surrounded(Dispatch(app, routes, _HANDLERS), settings, metrics)
+    shortcut = Shortcut(signer, next(route for route in routes if route.path_format == "/app/valid/{token}"))
+    return _surrounded(Dispatch(app, routes, _HANDLERS), settings, metrics, shortcut)
 
 
 _HANDLERS: Final = {
@@ -106,14 +108,17 @@ def _unheeded(more: int) -> None:
     pass
 
 
-def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None) -> ASGIApp:
+def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, shortcut: Shortcut) -> ASGIApp:
+    # Those between may have their say about any request, and then there is no way around them.
+    is_straight = not settings.is_development and not settings.cors_origins
     if settings.is_development:
         app = DevelopmentGuard(app)
     if settings.cors_origins:
         app = CORS(app, settings.cors_origins)
     # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
     is_logged = LOG_LEVELS.index(settings.log_level) <= LOG_LEVELS.index("info") and sys.stderr
-    app = RequestLog(app, metrics, RequestLines(settings.log_format) if is_logged else None)
+    lines = RequestLines(settings.log_format) if is_logged else None
+    app = RequestLog(app, metrics, lines, shortcut) if is_straight else RequestLog(app, metrics, lines)
     if settings.trusted_proxies:
         # uvicorn and Starlette write the one interface in types of their own.
         app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxies)))

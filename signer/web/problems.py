@@ -66,7 +66,7 @@ async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
     """One of our own errors, under its own code."""
     error = cast(SignerError, error)
     if isinstance(error, SystemUnavailable):
-        return _unavailable(request, error)
+        return unavailable(request, error)
     headers = _challenge(request, error)
     return _refused(request, _status(error), error.code, str(error), headers, **_members(error))
 
@@ -141,7 +141,8 @@ def _route(request: HTTPRequest) -> str:
     return route.path_format if route else ""
 
 
-def _unavailable(request: HTTPRequest, error: SystemUnavailable) -> Refusal:
+def unavailable(request: HTTPRequest, error: SystemUnavailable) -> Refusal:
+    """That nothing can be checked or changed; in the words of the route that the request has found."""
     # What ails the machine is for its operator; paths and engines are no caller's business.
     logger.error("%s: %s", error.code, error)
     if _route(request).startswith("/auth"):

@@ -1,0 +1,45 @@
+"""GET /app/valid/{token}, answered before anything else of an application: it is asked most, by anybody, needs no
+body, and has two answers."""
+
+from typing import Final
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from ..errors import SystemUnavailable, TokenError
+from ..signer import Signer
+from .answers import Answer, Done
+from .problems import unavailable
+
+VALID: Final = Answer(Done())
+INVALID: Final = Answer(Done(status=False))
+_PLACE: Final = "/app/valid/"
+
+
+class Shortcut:
+    """Answers just as API.is_valid does.
+
+    Args:
+        signer: validates.
+        route: the route that this stands for, in log and metrics.
+    """
+
+    def __init__(self, signer: Signer, route: Route) -> None:
+        self._signer = signer
+        self._route = route
+
+    def __call__(self, scope: Scope) -> Response | None:
+        """The answer; None to what is no such request."""
+        path = scope["path"]
+        if scope["method"] != "GET" or not path.startswith(_PLACE) or scope.get("root_path"):
+            return None
+        scope["route"] = self._route
+        try:
+            self._signer.introspect(path[len(_PLACE) :])
+        except TokenError:
+            return INVALID
+        except SystemUnavailable as error:
+            return unavailable(HTTPRequest(scope), error)
+        return VALID
