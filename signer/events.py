@@ -129,10 +129,14 @@ class Hooks:
 
     def after(self, event: Event) -> None:
         """Tell all of them how a call ended: now, or at the end of `ending_together`."""
-        if self._later.events is None:
-            self._tell(event)
-        else:
+        if self._later.events is not None:
             self._later.events.append((copy_context(), event))
+            return
+        for hook in self._hooks:
+            try:
+                hook.after(event)
+            except Exception:  # what is done is done, and the next hook is to hear of it
+                logger.exception("A hook failed")
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -149,7 +153,7 @@ class Hooks:
             self._later.events = None
             for context, event in events:
                 is_undone = event.is_change and event.outcome == OK
-                context.run(self._tell, replace(event, outcome=code) if is_undone else event)
+                context.run(self.after, replace(event, outcome=code) if is_undone else event)
 
     @contextmanager
     def durable_together(self) -> Iterator[None]:
@@ -164,13 +168,6 @@ class Hooks:
                 if isinstance(hook, GroupingHook):
                     stack.enter_context(hook.together())
             yield
-
-    def _tell(self, event: Event) -> None:
-        for hook in self._hooks:
-            try:
-                hook.after(event)
-            except Exception:  # what is done is done, and the next hook is to hear of it
-                logger.exception("A hook failed")
 
 
 class Operation:

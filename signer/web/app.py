@@ -118,7 +118,7 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
     # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
     is_logged = LOG_LEVELS.index(settings.log_level) <= LOG_LEVELS.index("info") and sys.stderr
     lines = RequestLines(settings.log_format) if is_logged else None
-    app = RequestLog(app, metrics, lines, shortcut) if is_straight else RequestLog(app, metrics, lines)
+    app = RequestLog(app, metrics, lines, shortcut if is_straight else None)
     if settings.trusted_proxies:
         # uvicorn and Starlette write the one interface in types of their own.
         app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxies)))

@@ -2,13 +2,12 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection
 from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..keys import PRODUCTION_LINE
@@ -16,6 +15,8 @@ from .calls import CODE, Call, began
 from .log import RequestLines
 from .metrics import Metrics
 from .problems import problem
+from .protocol import Whole
+from .shortcut import Shortcut
 
 #: Any other method is logged as OTHER: it is the caller's text.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
@@ -30,17 +31,13 @@ _FORWARDING: Final = re.compile(
 )
 
 
-#: What may answer a request at once, and so without all that an application is: a response, or None.
-Shortcut = Callable[[Scope], Response | None]
-
-
 class RequestLog:
     """One line a request, and its part in the metrics. The route's template stands there, never the path,
     which may hold a token.
 
     Args:
         metrics, lines: None for none.
-        shortcut: answers instead of `app` where it can.
+        shortcut: answers some requests instead of `app`, where the server asks `at_once`.
     """
 
     def __init__(
@@ -48,12 +45,22 @@ class RequestLog:
         app: ASGIApp,
         metrics: Metrics | None,
         lines: RequestLines | None,
-        shortcut: Shortcut = lambda scope: None,
+        shortcut: Shortcut | None = None,
     ) -> None:
         self.app = app
         self._metrics = metrics
         self._lines = lines
         self._shortcut = shortcut
+
+    def at_once(self, scope: Scope) -> Whole | None:
+        """The whole answer to a request that needs neither its body nor a task; None where it takes more."""
+        if self._shortcut is None or not self._shortcut.takes(scope):
+            return None
+        started = time.perf_counter()
+        call = began(scope)
+        response = self._shortcut(scope)
+        self._note(scope, response.status_code, time.perf_counter() - started, call)
+        return response.status_code, [*response.raw_headers, _request_id(call)], bytes(response.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,13 +75,11 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                request_id = (b"x-request-id", str(call.request_id).encode())
-                message["headers"] = [*message["headers"], *call.headers, request_id]
+                message["headers"] = [*message["headers"], *call.headers, _request_id(call)]
             return send(message)
 
         try:
-            response = self._shortcut(scope)
-            await (response or self.app)(scope, receive, tell)
+            await self.app(scope, receive, tell)
         finally:
             self._note(scope, status, time.perf_counter() - started, call)
 
@@ -97,6 +102,10 @@ class RequestLog:
                 call.address or "-",
                 str(call.request_id),
             )
+
+
+def _request_id(call: Call) -> tuple[bytes, bytes]:
+    return b"x-request-id", str(call.request_id).encode()
 
 
 class CORS:

@@ -1,8 +1,11 @@
-"""HTTP parsing with limits."""
+"""HTTP parsing with limits, and answers without a task."""
 
-from typing import Final
+from typing import Any, Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+#: An answer: status, headers, and all of its body.
+Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 #: Bytes of a message that are not body: request line, headers, chunk sizes and trailers. Counted by what
 #: arrives at once, so that somewhat more may pass.
@@ -18,11 +21,16 @@ _REFUSAL: Final = (
 class CappedProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory,
     takes trailers for headers: a credential that no proxy has looked at (RFC 9110, section 6.5.1), and
-    closes connections at once when the server ends."""
+    closes connections at once when the server ends.
+
+    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. What it
+    answers is written while the request is parsed: a task of its own and the messages of ASGI take longer
+    than to validate a token."""
 
     _head = 0
     _head_is_complete = False
     _is_draining = False
+    _has_answered = False
 
     def shutdown(self) -> None:
         self._is_draining = True
@@ -40,6 +48,7 @@ class CappedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
+        self._has_answered = False
         super().data_received(data)
         if self._head > MAX_HEAD and not self.transport.is_closing():
             # Where an earlier request still waits for its answer, this one would be taken for it.
@@ -68,3 +77,24 @@ class CappedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._head = 0
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # One for each piece of data: of a thousand requests in it, those of others would wait for all.
+        may_answer = hasattr(app, "at_once") and not self._has_answered and not self.flow.write_paused
+        answer: Whole | None = app.at_once(cycle.scope) if may_answer else None
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+        else:
+            self._has_answered = True
+            self._write(cycle, answer)
+
+    def _write(self, cycle: RequestResponseCycle, answer: Whole) -> None:
+        status, headers, body = answer
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(lines), body))
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()

@@ -46,17 +46,17 @@ def load() -> ASGIApp:
         configure_logging(settings.log_level, settings.log_format)
         folder = os.environ.get(FOLDER_VARIABLE)
         app = create_app(settings, is_worker=is_worker, metrics_folder=Path(folder) if folder else None)
-        settle()
-        return app
     except SignerError as error:
         say(error)
         # To uvicorn's supervisor 3 means that no worker can start, and that it should end those that run.
         raise SystemExit(1 if is_worker else exit_code(error)) from None
+    settle()
+    return app
 
 
 def settle() -> None:
-    """Spare the garbage collector what was made until now and stays, and have it look less often at what comes:
-    a request leaves hardly anything to it, and at each look all requests wait."""
+    """Spare the garbage collector what was made until now and stays, and have it look less often at what
+    comes: a request leaves hardly anything to it, and at each look all requests wait."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)

@@ -1,5 +1,5 @@
-"""GET /app/valid/{token}, answered before anything else of an application: it is asked most, by anybody, needs no
-body, and has two answers."""
+"""GET /app/valid/{token} without an application around it: it is asked most, by anybody, needs no body, and
+has two answers."""
 
 from typing import Final
 
@@ -30,14 +30,15 @@ class Shortcut:
         self._signer = signer
         self._route = route
 
-    def __call__(self, scope: Scope) -> Response | None:
-        """The answer; None to what is no such request."""
-        path = scope["path"]
-        if scope["method"] != "GET" or not path.startswith(_PLACE) or scope.get("root_path"):
-            return None
+    def takes(self, scope: Scope) -> bool:
+        """Whether it is for this to answer."""
+        return bool(scope["method"] == "GET" and scope["path"].startswith(_PLACE) and not scope["root_path"])
+
+    def __call__(self, scope: Scope) -> Response:
+        """The answer."""
         scope["route"] = self._route
         try:
-            self._signer.introspect(path[len(_PLACE) :])
+            self._signer.introspect(scope["path"][len(_PLACE) :])
         except TokenError:
             return INVALID
         except SystemUnavailable as error:
