@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, TypedDict, TypeVar
 from urllib.parse import parse_qsl
 
@@ -165,11 +166,25 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         RequestInvalid: naming the member at fault.
         ClientDisconnect: the sender is gone.
     """
+    if not _has_body(request):
+        empty: T = _empty(wanted)
+        return empty
     raw = await _read_bytes(request, wanted.max_body)
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
     if raw and _media_type(request) != "application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
     return decoded(raw or b"{}", wanted)
+
+
+def _has_body(request: HTTPRequest) -> bool:
+    # RFC 9112, section 6.3.
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in request.scope["headers"])
+
+
+@lru_cache
+def _empty(wanted: type[T]) -> T:
+    # What is frozen may be everybody's.
+    return decoded(b"{}", wanted)
 
 
 def decoded(raw: bytes | Raw, wanted: type[T]) -> T:
@@ -231,8 +246,6 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
 
 
 async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
-    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
-        return b""  # RFC 9112, section 6.3
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):

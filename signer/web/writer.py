@@ -64,7 +64,8 @@ class Writer:
     def __init__(self, signer: Signer, waits: Callable[[int], None], *, issues_wait: bool) -> None:
         self._signer = signer
         self._waits = waits
-        self._issues_wait = issues_wait
+        #: As above.
+        self.issues_wait: Final = issues_wait
         self._changes: deque[_Change] = deque()
         self._is_closed = False
         self._arrived = threading.Condition()
@@ -95,7 +96,7 @@ class Writer:
         Raises:
             As run.
         """
-        if self._issues_wait:
+        if self.issues_wait:
             return await self.run(issue, *args, **kwargs)
         return issue(*args, **kwargs)
 
