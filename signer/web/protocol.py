@@ -10,6 +10,8 @@ Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
 #: Bytes of a message that are not body: request line, headers, chunk sizes and trailers. Counted by what
 #: arrives at once, so that somewhat more may pass.
 MAX_HEAD: Final = 64 * 1024
+#: Requests of one connection that wait for the answer to the one before them; uvicorn alone keeps any number.
+MAX_PIPELINED: Final = 100
 #: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
 #: who sends one at this moment would otherwise find it closed.
 DRAIN_TIME: Final = 1.0
@@ -19,9 +21,9 @@ _REFUSAL: Final = (
 
 
 class CappedProtocol(HttpToolsProtocol):
-    """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory,
-    takes trailers for headers: a credential that no proxy has looked at (RFC 9110, section 6.5.1), and
-    closes connections at once when the server ends.
+    """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory, and
+    any number of requests of a client that does not read the answers; takes trailers for headers: a credential
+    that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when the server ends.
 
     An application may have a method `at_once`, which takes a scope and gives a Whole, or None. What it
     answers is written while the request is parsed: a task of its own and the messages of ASGI take longer
@@ -50,6 +52,8 @@ class CappedProtocol(HttpToolsProtocol):
         self._head += len(data)
         self._has_answered = False
         super().data_received(data)
+        if len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
         if self._head > MAX_HEAD and not self.transport.is_closing():
             # Where an earlier request still waits for its answer, this one would be taken for it.
             if self._is_idle():

@@ -1,0 +1,166 @@
+"""Answers without a task, held against those of the application under uvicorn's own protocol."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from service import KEY, ROOT, Service
+
+from signer import Signer, open_store
+from signer.stores.sqlite import TRUST
+from signer.web.protocol import MAX_PIPELINED
+
+TOKEN = Signer(KEY).issue(sub="42")
+UVICORN = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", "--no-server-header")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """`python app.py`, and the same application where nothing is asked of it but what ASGI has."""
+    settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "stdout", "AUDIT_VALIDATIONS": "true"}
+    directory = tmp_path_factory.mktemp("both")
+    with (
+        Service(directory, settings) as own,
+        Service(directory, settings, (*UVICORN, "--no-proxy-headers")) as plain,
+    ):
+        yield [own, plain]
+
+
+def exchanged(service: Service, sent: bytes) -> bytes:
+    """All that comes back, without what is never the same twice."""
+    received = re.sub(rb"(date|x-request-id): [^\r]*", rb"\1: ...", service.send_raw(sent))
+    return re.sub(rb"allow: [^\r]*", rb"allow: ...", received)  # of a set
+
+
+def request(first: str, *headers: str, body: str = "") -> bytes:
+    return "\r\n".join([first, "Host: localhost", *headers, "", body]).encode()
+
+
+GOOD = f"/app/valid/{TOKEN}"
+REQUESTS = {
+    "a good token": request(f"GET {GOOD} HTTP/1.1"),
+    "no token": request("GET /app/valid/ HTTP/1.1"),
+    "another token": request(f"GET {GOOD}x HTTP/1.1"),
+    "slashes": request(f"GET {GOOD}/a/b HTTP/1.1"),
+    "percent-encoded": request(f"GET /app/valid/{TOKEN.replace('.', '%2E')} HTTP/1.1"),
+    "a query": request(f"GET {GOOD}?a=b HTTP/1.1"),
+    "the whole URL": request(f"GET http://localhost{GOOD} HTTP/1.1"),
+    "HTTP/1.0": request(f"GET {GOOD} HTTP/1.0"),
+    "HTTP/1.0, kept alive": request(f"GET {GOOD} HTTP/1.0", "Connection: keep-alive"),
+    "the last one": request(f"GET {GOOD} HTTP/1.1", "Connection: close"),
+    "an id of its own": request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: mine"),
+    "two ids": request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: a", "X-Request-ID: b"),
+    "an origin": request(f"GET {GOOD} HTTP/1.1", "Origin: https://example.org"),
+    "a credential": request(f"GET {GOOD} HTTP/1.1", "Authorization: Bearer x"),
+    "HEAD": request(f"HEAD {GOOD} HTTP/1.1"),
+    "POST": request(f"POST {GOOD} HTTP/1.1"),
+    "PUT": request(f"PUT {GOOD} HTTP/1.1"),
+    "a body": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", body="hello"),
+    "a body in chunks": request(f"GET {GOOD} HTTP/1.1", "Transfer-Encoding: chunked", body="5\r\nhello\r\n0\r\n\r\n"),
+    "a body, and another request": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", body="hello") + request("GET /healthz HTTP/1.1"),
+    "an expectation": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", "Expect: 100-continue", body="hello"),
+    "an upgrade": request(f"GET {GOOD} HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c"),
+    "one after the other": request(f"GET {GOOD} HTTP/1.1") * 3 + request(f"GET {GOOD}x HTTP/1.1") * 2,
+    "between others": (
+        request("GET /healthz HTTP/1.1") + request(f"GET {GOOD} HTTP/1.1") + request("GET /nowhere HTTP/1.1")
+        + request(f"GET {GOOD}x HTTP/1.1") + request("GET /healthz HTTP/1.1", "Connection: close") + request(f"GET {GOOD} HTTP/1.1")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_answer_is_the_same_to_the_byte(both: list[Service], name: str) -> None:
+    """Headers, their order, what becomes of the connection, and all answers in turn."""
+    own, plain = (exchanged(service, REQUESTS[name]) for service in both)
+    assert own == plain
+    assert own.startswith(b"HTTP/1.1 ")
+
+
+def test_log_metrics_and_trail_are_the_same(both: list[Service]) -> None:
+    """One line each, under the route's template and the request's own id."""
+    told = []
+    for service in both:
+        exchanged(service, request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: same-id-on-both"))
+        time.sleep(0.3)
+        (line,) = re.findall(
+            r"request (method=.* )duration_ms=\S+ (.*request_id=same-id-on-both)\n", service.log
+        )
+        (trail,) = [
+            json.loads(entry)
+            for entry in service.log.splitlines()
+            if '"request_id":"same-id-on-both"' in entry
+        ]
+        trail.pop("time")
+        told.append((line, trail))
+    assert told[0] == told[1]
+    assert "route=/app/valid/{token}" in told[0][0][0]
+
+
+def test_a_hundred_in_one_piece_are_answered_in_turn(both: list[Service]) -> None:
+    """The first at once, and those behind it when others have had their turn."""
+    for service in both:
+        received = service.send_raw(request(f"GET {GOOD} HTTP/1.1") * MAX_PIPELINED)
+        assert received.count(b'{"status_code":200,"status":true}') == MAX_PIPELINED
+
+
+@pytest.mark.parametrize("path", [GOOD, "/healthz"])
+def test_a_client_that_does_not_read_fills_no_memory(both: list[Service], path: str) -> None:
+    """uvicorn alone reads on after each answer, and keeps what it reads: 200 MB a second of a client's."""
+    own = both[0]
+    thousand = request(f"GET {path} HTTP/1.1") * 1000
+    sent = 0
+    with socket.create_connection(("127.0.0.1", own.port), timeout=2) as connection, suppress(OSError):
+        while sent < 100_000_000:
+            connection.sendall(thousand)
+            sent += len(thousand)
+    assert sent < 100_000_000
+    assert own.says_valid(TOKEN)
+    status = Path(f"/proc/{own.process.pid}/status").read_text()
+    assert int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) < 150_000
+
+
+def test_without_a_list_the_answer_is_503(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With `status: false`, as everywhere; and it is counted once."""
+    directory = tmp_path_factory.mktemp("gone")
+    settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}
+    with Service(directory, settings) as service:
+        (directory / "tokens.db").rename(directory / "away.db")
+        time.sleep(2 * TRUST)
+        reply = service.call("GET", GOOD)
+        assert (reply.status, reply.json["status"], reply.headers["Retry-After"]) == (503, False, "1")
+        page = service.call("GET", "/metrics").raw.decode()
+        assert re.search(
+            r'signer_events_total\{event="validate",kid="\w+",outcome="store_unavailable"\} 1.0', page
+        )
+        (directory / "away.db").rename(directory / "tokens.db")
+        assert service.says_valid(TOKEN)
+
+
+@pytest.mark.parametrize("settings", [{}, {"SECRET_KEY": KEY, "CORS_ORIGINS": "https://example.org"}])
+def test_whoever_stands_before_the_application_is_heard(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
+) -> None:
+    """The guard of the development service, and the answers for pages of other origins."""
+    with Service(tmp_path_factory.mktemp("guarded"), settings) as service:
+        reply = service.call("GET", "/app/valid/x", headers={"Origin": "https://example.org"})
+        if settings:
+            assert reply.headers["Access-Control-Allow-Origin"] == "https://example.org"
+        else:
+            assert (reply.status, reply.json["code"]) == (403, "development_only")
+
+
+def test_revoked_is_revoked(both: list[Service]) -> None:
+    """By another process, and from the acknowledgement on."""
+    own = both[0]
+    with closing(open_store(f"sqlite:///{own.directory}/tokens.db")) as store:
+        signer = Signer(KEY, store)
+        for _ in range(50):
+            token = signer.issue()
+            assert own.says_valid(token)
+            signer.revoke(token)
+            assert not own.says_valid(token)
