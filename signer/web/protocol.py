@@ -22,8 +22,9 @@ _REFUSAL: Final = (
 
 class CappedProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol, which alone keeps a request line or header of any length in memory, and
-    any number of requests of a client that does not read the answers; takes trailers for headers: a credential
-    that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when the server ends.
+    any number of requests of a client that does not read the answers; takes trailers for headers, and so for
+    a credential that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when
+    the server ends.
 
     An application may have a method `at_once`, which takes a scope and gives a Whole, or None. What it
     answers is written while the request is parsed: a task of its own and the messages of ASGI take longer

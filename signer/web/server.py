@@ -83,21 +83,7 @@ def serve() -> None:
     except SignerError as error:
         say(error)
         raise SystemExit(exit_code(error)) from None
-    config = uvicorn.Config(
-        "signer.web.server:load",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.web_concurrency,
-        http=CappedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,  # it prints paths, and so tokens
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
-    )
+    config = configured("signer.web.server:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if settings.web_concurrency > 1:
         _serve_with_workers(config, passed or [config.bind_socket()])
@@ -108,6 +94,26 @@ def serve() -> None:
         server.run(sockets=passed)
         if not server.started:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
+
+
+def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Config:
+    """How uvicorn serves what the function `factory`, "module:name", makes in each process."""
+    return uvicorn.Config(
+        factory,
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        http=CappedProtocol,
+        loop="signer.web.loop:Loop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,  # it prints paths, and so tokens
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT,
+    )
 
 
 def _serve_with_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:

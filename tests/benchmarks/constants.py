@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from uvicorn.supervisors import Multiprocess
 
+from signer.web.server import configured, settle
+
 #: As long as one of the service's.
 _TOKEN: Final = f"sgt_{'x' * 240}"
 _BODY: Final = b'{"status_code":200,"status":true}'
@@ -42,29 +44,16 @@ async def bare_app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": _BODY})
 
 
-def service_config(app: str, port: int, workers: int) -> uvicorn.Config:
-    """How signer.web.server.serve has uvicorn serve the service, for another application, "module:name". It
-    is said again only here, and must be what is said there."""
-    return uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=port,
-        workers=workers,
-        http="signer.web.protocol:CappedProtocol",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-    )
+def settled() -> Starlette:
+    """The first one, when the process has settled as the service's do."""
+    settle()
+    return starlette_app
 
 
 def main() -> None:
     """Serve Starlette's constant at PORT with WEB_CONCURRENCY workers until a signal ends it."""
     workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-    config = service_config("benchmarks.constants:starlette_app", int(os.environ["PORT"]), workers)
+    config = configured("benchmarks.constants:settled", "127.0.0.1", int(os.environ["PORT"]), workers)
     if workers > 1:
         Multiprocess(config, [config.bind_socket()]).run()
         return
