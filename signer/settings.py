@@ -111,7 +111,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             log_format=_choice(environ, "LOG_FORMAT", default.log_format, LOG_FORMATS),
             audit_log=_audit_log(environ, default.audit_log),
             audit_validations=_choice(environ, "AUDIT_VALIDATIONS", "false", ("true", "false")) == "true",
-            metrics=_choice(environ, "METRICS", "on", ("on", "off")) == "on",
+            metrics=_choice(environ, "METRICS", "true", ("true", "false")) == "true",
             rate_limit=_text(
                 environ,
                 "RATE_LIMIT",

@@ -112,7 +112,7 @@ def test_the_library_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """One after the other, as one program of about 20 lines and one more."""
     monkeypatch.chdir(tmp_path)
     examples = blocks(README, "python")
-    assert len(examples) == 5
+    assert len(examples) == 6
     namespace: dict[str, Any] = {}
     for example in examples:
         exec(compile(example, "README.md", "exec"), namespace)
@@ -157,7 +157,7 @@ def test_every_route_is_in_the_readme(development: Service) -> None:
     for method, path in routes:
         assert development.call(method, path.replace("{token}", "x")).status not in (404, 405), (method, path)
     app = create_app(Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "memory://"}))
-    for route in app.app.routes:  # type: ignore[attr-defined]
+    for route in app.app.app.routes:  # type: ignore[attr-defined]
         if isinstance(route, Route):
             assert f"{route.path_format}`" in README, route.path_format
 

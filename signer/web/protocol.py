@@ -72,8 +72,6 @@ class CappedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_is_complete = True
         super().on_headers_complete()
-        if self._is_draining and self.cycle is not None:
-            self.cycle.keep_alive = False  # the answer says so, and the next request goes elsewhere
 
     def on_body(self, body: bytes) -> None:
         self._head = max(self._head - len(body), 0)
@@ -84,6 +82,8 @@ class CappedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._is_draining:
+            cycle.keep_alive = False  # the answer says so, and the next request goes elsewhere
         # One for each piece of data: of a thousand requests in it, those of others would wait for all.
         may_answer = hasattr(app, "at_once") and not self._has_answered and not self.flow.write_paused
         answer: Whole | None = app.at_once(cycle.scope) if may_answer else None

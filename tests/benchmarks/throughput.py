@@ -91,7 +91,7 @@ def _tokens(count: int) -> list[str]:
 
 def _quiet(directory: Path) -> Server:
     """The service without request log and, where it can be told so, without metrics."""
-    server = service(directory, LOG_LEVEL="warning", METRICS="off")
+    server = service(directory, LOG_LEVEL="warning", METRICS="false")
     try:
         with server:
             return server
