@@ -162,4 +162,4 @@ def _key(secret: Secret) -> Key | PurposeKey:
 
 def base64url(value: bytes) -> str:
     """RFC 4648, section 5, without padding."""
-    return b2a_base64(value, newline=False).translate(_URL_SAFE, b"=").decode()
+    return b2a_base64(value).translate(_URL_SAFE, b"=\n").decode()

@@ -96,32 +96,20 @@ class CodeRequest(Request, frozen=True, kw_only=True):
     data: Any = None
 
 
-def issue_request(
-    *,
-    purpose: str,
-    sub: str | None,
-    ttl: int | None,
-    scope: str | None,
-    data: Any,
-    **others: str | int | None,
-) -> IssueRequest:
-    """The request that arguments make which are named as its members.
-
-    Raises:
-        RequestInvalid: naming the one that cannot be.
-    """
-    # What is common is seen to be right at a glance; to hold all against patterns takes a third of an issue.
+def plain_request(
+    purpose: str, sub: str | None, ttl: int | None, scope: str | None, data: Any
+) -> IssueRequest | None:
+    """The request that these arguments make where they are seen to be right at a glance; None where they must
+    be held against their patterns, which takes a third of an issue."""
     is_plain = (
         type(purpose) is str
         and (scope is None or type(scope) is str)
         and (sub is None or (type(sub) is str and 0 < len(sub) <= _SHORT and sub.isprintable()))
         and (ttl is None or (type(ttl) is int and 0 < ttl <= LONGEST_TTL))
     )
-    if is_plain and not others:
-        return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
-    asked = {"purpose": purpose, "sub": sub, "ttl": ttl, "scope": scope, "data": data, **others}
-    request: IssueRequest = converted(asked, IssueRequest)
-    return request
+    if not is_plain:
+        return None
+    return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
 
 
 @lru_cache(1024)

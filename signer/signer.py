@@ -54,7 +54,7 @@ from .requests import (
     check_data,
     check_public,
     converted,
-    issue_request,
+    plain_request,
 )
 from .rotation import may_have_kin, successor
 from .stores.base import PURGE_STEP, Store
@@ -149,10 +149,25 @@ class Signer:
             StoreRequired: `max_uses` without a list.
             SystemUnavailable: list or clock cannot answer.
         """
-        rare = {"aud": aud, "sid": sid, "max_uses": max_uses, "bind": bind}
-        others = {name: value for name, value in rare.items() if value is not None}
-        request = issue_request(purpose=purpose, sub=sub, ttl=ttl, scope=scope, data=data, **others)
-        return self.grant(request, client_id).token
+        request = None
+        if aud is None and sid is None and max_uses is None and bind is None:
+            request = plain_request(purpose, sub, ttl, scope, data)
+        if request is None:
+            asked = {
+                "purpose": purpose,
+                "sub": sub,
+                "ttl": ttl,
+                "scope": scope,
+                "aud": aud,
+                "sid": sid,
+                "data": data,
+                "max_uses": max_uses,
+                "bind": bind,
+            }
+            request = converted(asked, IssueRequest)
+        if self._is_watched:
+            return self.grant(request, client_id).token
+        return self._made(request, client_id)[0]
 
     def grant(self, request: IssueRequest, client_id: str | None = None) -> Issued:
         """The same for a request that was decoded, and so checked, already; with the new token's claims.
@@ -161,27 +176,10 @@ class Signer:
             As issue.
         """
         with self._hooks.operation("issue") as told:
-            if request.data is not None:
-                check_data(request.data)
-            if request.max_uses is not None:
-                self._required_store()
-            iat = int(self._admission.now())
-            claims = Claims(
-                jti=base64url(secrets.token_bytes(16)),
-                exp=iat + self._life(request.ttl),
-                purpose=request.purpose,
-                sub=request.sub,
-                scope=request.scope,
-                aud=request.aud,
-                client_id=None if client_id is None else _client(client_id),
-                sid=request.sid,
-                data=request.data,
-                max_uses=request.max_uses,
-            )
-            issued = self._sealed(self._admission.in_generation(claims), iat, request.bind)
-            told.about(issued.claims)
+            token, claims = self._made(request, client_id)
+            told.about(claims)
             told.begin()
-            return issued
+            return Issued(token, claims)
 
     def validate(
         self,
@@ -311,7 +309,7 @@ class Signer:
             rotated_at = store.rotate(names.row(claims), claims.exp, now)
             if rotated_at is None:
                 raise TokenUsed
-            return self._sealed(successor(claims, rotated_at, end), rotated_at, bind)
+            return Issued(*self._sealed(successor(claims, rotated_at, end), rotated_at, bind))
 
     def issue_code(
         self,
@@ -565,10 +563,30 @@ class Signer:
             for group in groups:
                 self._advance(group)
 
-    def _sealed(self, claims: Claims, iat: int, bind: str | None) -> Issued:
+    def _made(self, request: IssueRequest, client_id: str | None) -> tuple[str, Claims]:
+        if request.data is not None:
+            check_data(request.data)
+        if request.max_uses is not None:
+            self._required_store()
+        iat = int(self._admission.now())
+        claims = Claims(
+            jti=base64url(secrets.token_bytes(16)),
+            exp=iat + (self._ttl if request.ttl is None else self._life(request.ttl)),
+            purpose=request.purpose,
+            sub=request.sub,
+            scope=request.scope,
+            aud=request.aud,
+            client_id=None if client_id is None else _client(client_id),
+            sid=request.sid,
+            data=request.data,
+            max_uses=request.max_uses,
+        )
+        return self._sealed(self._admission.in_generation(claims), iat, request.bind)
+
+    def _sealed(self, claims: Claims, iat: int, bind: str | None) -> tuple[str, Claims]:
         if bind is not None:
             claims = replace(claims, bnd=self._admission.binding(claims, bind))
-        return Issued(self._codec.encode(claims, iat), claims)
+        return self._codec.encode(claims, iat), claims
 
     def _code(self, claims: Claims) -> str:
         return self._codec.key(claims).code(claims.jti, claims.purpose)
@@ -577,9 +595,7 @@ class Signer:
         now_ms = int(self._admission.now() * 1000)
         self._required_store().advance(group, now_ms, self._max_ttl + GROUP_MARGIN)
 
-    def _life(self, ttl: int | None) -> int:
-        if ttl is None:
-            return self._ttl
+    def _life(self, ttl: int) -> int:
         if ttl > self._max_ttl:
             raise RequestInvalid(f"ttl: at most {self._max_ttl} seconds (TOKEN_MAX_TTL_MINUTES)", "ttl")
         return ttl

@@ -15,10 +15,10 @@ import logging
 import os
 import sqlite3
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final, NamedTuple
 
 from ..claims import Claims
@@ -32,6 +32,8 @@ from .sqlite_file import SUFFIXES, connect
 from .sqlite_file import create as create_list
 
 logger = logging.getLogger(__name__)
+
+_IsClear = Callable[[Claims, int], bool]
 
 #: Seconds in which files that were deleted or exchanged, or changed by other programs, are noticed.
 TRUST: Final = 0.1
@@ -85,7 +87,13 @@ class SQLiteStore:
         # How many changes the list had when last read and written: fewer means an older file lies here now.
         self._seen = self._made = 0
         self._mirror = Mirror()
-        self._trusted = _Trusted(0, 0.0, self._mirror.index)
+        #: An index that tells all there was when that number was rung, and until when (time.monotonic) it may
+        #: be asked. One tuple, since threads exchange it while others look.
+        self._trusted: tuple[int, float, Callable[[Claims, int], bool]] = (
+            0,
+            0.0,
+            self._mirror.index.is_clear,
+        )
         self._path = Path(path)
         with self._translated(), ExitStack() as opened:
             self._open(opened, create=create)
@@ -111,8 +119,9 @@ class SQLiteStore:
         # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
         self._reader.execute("PRAGMA busy_timeout = 250")
         if make_bell(Path(self._files[-1])) and not is_new:
-            time.sleep(TRUST)  # others may still listen to one that was deleted
+            sleep(TRUST)  # others may still listen to one that was deleted
         self._bell = opened.enter_context(closing(Bell(Path(self._files[-1]))))
+        self._number = self._bell.number
         self._identity = self._identify()
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
@@ -129,9 +138,9 @@ class SQLiteStore:
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         # Taken at once: another thread may exchange it at any moment.
-        trusted = self._trusted
-        if time.monotonic() < trusted.until and self._bell.number[0] == trusted.number:
-            return trusted.ids.is_clear(claims, end)
+        number, until, is_clear = self._trusted
+        if monotonic() < until and self._number[0] == number:
+            return is_clear(claims, end)
         ids = self._mirrored()
         return ids is not None and ids.is_clear(claims, end)
 
@@ -222,7 +231,7 @@ class SQLiteStore:
 
     def close(self) -> None:
         with self._read_lock, self._write_lock:
-            self._trusted = _Trusted(0, 0.0, Index())
+            self._trusted = 0, 0.0, self._mirror.index.is_clear
             self._reader.close()
             self._writer.close()
             self._bell.close()
@@ -232,8 +241,8 @@ class SQLiteStore:
         if self._mirror.is_resting:
             return None
         with self._reading() as reader:
-            number = self._bell.number[0]  # before the list is read: whoever rings from now on is heard
-            until = time.monotonic() + TRUST
+            number = self._number[0]  # before the list is read: whoever rings from now on is heard
+            until = monotonic() + TRUST
             reader.execute("BEGIN")
             try:
                 snapshot = _Snapshot.of(reader)
@@ -243,7 +252,7 @@ class SQLiteStore:
                     return None
             finally:
                 reader.execute("COMMIT")
-            self._trusted = _Trusted(number, until, self._mirror.index)
+            self._trusted = number, until, self._mirror.index.is_clear
             return self._mirror.index
 
     @contextmanager
@@ -353,15 +362,6 @@ class SQLiteStore:
 def _entry(row: tuple[Any, ...]) -> Entry:
     revoked, uses, rotated_at, generation, horizon, _ = row
     return Entry(bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon))
-
-
-class _Trusted(NamedTuple):
-    """An index that tells all there was when `number` was rung; to be looked into until then, in seconds of
-    time.monotonic."""
-
-    number: int
-    until: float
-    ids: Index
 
 
 class _Snapshot(NamedTuple):
