@@ -3,16 +3,18 @@
 import json
 import sqlite3
 import time
-from contextlib import ExitStack, closing
-from itertools import count
+from contextlib import ExitStack, closing, nullcontext
+from itertools import count, islice
 from pathlib import Path
 
 from benchmarks.load import Load, written
 from benchmarks.measuring import Case, Results, interleaved, once
 from benchmarks.peers import KEY, SUB
 from benchmarks.servers import Server, service
+from service import ROOT
 
 from signer import Signer
+from signer.stores.sqlite import SQLiteStore
 
 CONNECTIONS = 64
 #: Tokens for a second of load: more than any service here uses up.
@@ -21,6 +23,12 @@ TOKENS_A_SECOND = 30_000
 #: one request after the other, so that many are under way at once.
 WORKERS = 8
 CONTESTED = 500
+#: The service, but that it makes each change by itself.
+_ONE_BY_ONE = (
+    "-c",
+    "import runpy, signer.web.writer as writer; writer.MOST_TOGETHER = 1;"
+    f"runpy.run_path({str(ROOT / 'app.py')!r}, run_name='__main__')",
+)
 TIMES = 8
 
 
@@ -30,8 +38,16 @@ def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Resul
     with ExitStack() as stack:
         plain = stack.enter_context(service(folder / "signer"))
         filed = stack.enter_context(service(folder / "filed", AUDIT_LOG="audit.log"))
+        single = stack.enter_context(
+            Server(folder / "single", _ONE_BY_ONE, {"SECRET_KEY": KEY, "AUDIT_LOG": "off"})
+        )
+        store = stack.enter_context(closing(SQLiteStore(folder / "library.db")))
+        signer = Signer(KEY, store)
         cases: dict[str, Case] = {
             "one durable commit each": lambda: commits(folder / "commits.db", seconds),
+            "Signer.consume, one by one": lambda: _consumed(signer, 1, seconds),
+            f"Signer.consume, {CONNECTIONS} together": lambda: _consumed(signer, CONNECTIONS, seconds),
+            "POST /app/consume: one by one": lambda: _uses(folder, single, credential, seconds),
             "POST /app/consume: signer": lambda: _uses(folder, plain, credential, seconds),
             "POST /app/consume: signer, audit in a file": lambda: _uses(folder, filed, credential, seconds),
         }
@@ -41,6 +57,18 @@ def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Resul
             "uses", _granted(folder, many, credential)
         )
     return found
+
+
+def _consumed(signer: Signer, together: int, seconds: float) -> float:
+    tokens = iter([signer.issue(sub=SUB) for _ in range(round(max(1, seconds)) * 2 * TOKENS_A_SECOND)])
+    used = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        with signer.together() if together > 1 else nullcontext():
+            for token in islice(tokens, together):
+                signer.consume(token)
+                used += 1
+    return used / (time.perf_counter() - started)
 
 
 def commits(path: Path, seconds: float) -> float:

@@ -247,8 +247,16 @@ _PARTS: Sequence[_Part] = (
     _rate(
         "POST /app/consume, 64 connections",
         "POST /app/consume: signer",
-        "one durable commit each",
+        "POST /app/consume: one by one",
         5,
+        times=True,
+    ),
+    _rate("the same", "POST /app/consume: signer", "one durable commit each", None, times=True),
+    _rate(
+        "consume of the library, 64 together",
+        "Signer.consume, 64 together",
+        "Signer.consume, one by one",
+        None,
         times=True,
     ),
     _rate(
