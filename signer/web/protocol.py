@@ -1,5 +1,6 @@
-"""HTTP parsing with limits, and answers without a task."""
+"""HTTP parsing with limits, and a way around it."""
 
+import re
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -12,6 +13,14 @@ Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
 MAX_HEAD: Final = 64 * 1024
 #: Requests of one connection that wait for the answer to the one before them; uvicorn alone keeps any number.
 MAX_PIPELINED: Final = 100
+#: How requests begin that are shown to the application before they are parsed.
+_QUICK: Final = b"GET /app/valid/"
+#: A request with a path that nothing is encoded in, and headers of visible ASCII; whole, and alone.
+_PLAIN: Final = re.compile(
+    rb"GET (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
+)
+_HEADER: Final = re.compile(rb"([^:]+): ([^\r]+)\r\n")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
 #: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
 #: who sends one at this moment would otherwise find it closed.
 DRAIN_TIME: Final = 1.0
@@ -26,14 +35,14 @@ class CappedProtocol(HttpToolsProtocol):
     a credential that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when
     the server ends.
 
-    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. What it
-    answers is written while the request is parsed: a task of its own and the messages of ASGI take longer
-    than to validate a token."""
+    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. Requests that
+    begin with _QUICK and are of the plainest kind are first shown to that: to parse any request there may be,
+    and to make a task and messages of it, takes three times as long as to validate a token.
+    """
 
     _head = 0
     _head_is_complete = False
     _is_draining = False
-    _has_answered = False
 
     def shutdown(self) -> None:
         self._is_draining = True
@@ -50,8 +59,9 @@ class CappedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(_QUICK) and self._is_answered(data):
+            return
         self._head += len(data)
-        self._has_answered = False
         super().data_received(data)
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
@@ -84,22 +94,32 @@ class CappedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._is_draining:
             cycle.keep_alive = False  # the answer says so, and the next request goes elsewhere
-        # One for each piece of data: of a thousand requests in it, those of others would wait for all.
-        may_answer = hasattr(app, "at_once") and not self._has_answered and not self.flow.write_paused
-        answer: Whole | None = app.at_once(cycle.scope) if may_answer else None
-        if answer is None:
-            super()._start_asgi_task(cycle, app)
-        else:
-            self._has_answered = True
-            self._write(cycle, answer)
+        super()._start_asgi_task(cycle, app)
 
-    def _write(self, cycle: RequestResponseCycle, answer: Whole) -> None:
-        status, headers, body = answer
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        cycle.response_started = cycle.response_complete = True
+    def _is_answered(self, data: bytes) -> bool:
+        """Whether `data` was one whole request of the plainest kind, and has its answer."""
+        is_free = self._head == 0 and self._is_idle() and not self._is_draining and not self.flow.write_paused
+        match = _PLAIN.fullmatch(data) if is_free and hasattr(self.app, "at_once") else None
+        if match is None:
+            return False
+        headers = [(name.lower(), value) for name, value in _HEADER.findall(match[2])]
+        # With any of these it has a body, or is the last one of its connection.
+        if not _FRAMING.isdisjoint([name for name, _ in headers]):
+            return False
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": match[1].decode(),
+            "root_path": self.root_path,
+            "headers": headers,
+            "client": self.client,
+        }
+        answer: Whole | None = self.app.at_once(scope)
+        if answer is None:
+            return False
+        self._unset_keepalive_if_required()
+        status, told, body = answer
+        lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *told)]
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(lines), body))
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
+        self.on_response_complete()
+        return True

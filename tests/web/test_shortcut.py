@@ -164,3 +164,51 @@ def test_revoked_is_revoked(both: list[Service]) -> None:
             assert own.says_valid(token)
             signer.revoke(token)
             assert not own.says_valid(token)
+
+
+@pytest.mark.parametrize(
+    ("head", "tail"),
+    [
+        (f"POST /app/valid/x HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: {len(request(f'GET {GOOD} HTTP/1.1'))}", ""),
+        (f"POST /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{len(request(f'GET {GOOD} HTTP/1.1')):x}", "\r\n0\r\n\r\n"),
+        ("GET /healthz HTTP/1.1\r\nX-Long: a", ""),
+        ("GET /healthz HTTP/1.1", ""),
+    ],
+)  # fmt: skip
+def test_what_is_a_part_of_another_request_is_none_itself(both: list[Service], head: str, tail: str) -> None:
+    """A body, or a header, that looks like a request and comes in a piece of its own (request smuggling)."""
+    for service in both:
+        received = b""
+        with socket.create_connection(("127.0.0.1", service.port), timeout=1) as connection:
+            for piece in (
+                f"{head}\r\nHost: a\r\n\r\n" if "Content-Length" in head else f"{head}\r\n",
+                request(f"GET {GOOD} HTTP/1.1").decode(),
+                tail,
+            ):
+                connection.sendall(piece.encode())
+                time.sleep(0.2)
+            with suppress(TimeoutError):
+                while more := connection.recv(65536):
+                    received += more
+        assert received.count(b"HTTP/1.1 ") == 1
+        assert b'"status":true' not in received
+
+
+@pytest.mark.parametrize("cut", [1, 5, 15, 16, 30, 100, -20, -4, -3, -1])
+def test_a_request_in_pieces_is_answered_once(both: list[Service], cut: int) -> None:
+    """Wherever it is cut, and whatever comes after it."""
+    whole = request(f"GET {GOOD} HTTP/1.1")
+    answers = []
+    for service in both:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+            received = b""
+            for _ in range(2):
+                connection.sendall(whole[:cut])
+                time.sleep(0.05)
+                connection.sendall(whole[cut:])
+                received += connection.recv(65536)
+            connection.sendall(whole)
+            received += connection.recv(65536)
+        answers.append(re.sub(rb"(date|x-request-id): [^\r]*", rb"\1: ...", received))
+    assert answers[0] == answers[1]
+    assert answers[0].count(b'{"status_code":200,"status":true}') == 3
