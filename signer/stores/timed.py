@@ -1,7 +1,7 @@
 """A list whose calls are timed."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
@@ -45,8 +45,17 @@ class TimedStore:
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         return self._timed(self._store.purge, before, limit)
 
-    def together(self) -> AbstractContextManager[bool]:
-        return self._store.together()
+    @contextmanager
+    def together(self) -> Iterator[bool]:
+        ended = None
+        try:
+            with self._store.together() as waits:
+                yield waits
+                ended = perf_counter()
+        finally:
+            # What it waits for is the disk, and all changes in it together.
+            if ended is not None:
+                self._observe("commit", perf_counter() - ended)
 
     def count(self) -> int:
         return self._timed(self._store.count)

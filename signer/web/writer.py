@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
-from ..errors import SignerError, StoreError
+from ..errors import StoreError
 from ..signer import Signer
 
 P = ParamSpec("P")
@@ -136,7 +136,7 @@ class Writer:
                 with self._signer.together():
                     for change in changes:
                         change.run()
-            except SignerError as error:
+            except Exception as error:  # noqa: BLE001 - nobody else would tell them, or go on
                 for change in changes:
                     change.error = error
             changes[0].loop.call_soon_threadsafe(self._tell, changes)
