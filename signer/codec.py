@@ -243,6 +243,6 @@ def _seconds(timestamp: bytes) -> int:
         ValueError: it has another spelling, or there is no such time.
     """
     seconds = int.from_bytes(a2b_base64(timestamp + b"=="))
-    if seconds > MAX_TIME or _timestamp(seconds).encode().translate(_STANDARD) != timestamp:
+    if not 0 < seconds <= MAX_TIME or _timestamp(seconds).encode().translate(_STANDARD) != timestamp:
         raise ValueError
     return seconds
