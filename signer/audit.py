@@ -93,7 +93,7 @@ class AuditTrail:
                 if self._owner == threading.get_ident():
                     self._unsynced.append((copy_context(), event))
                 else:
-                    self._sync([(copy_context(), event)])
+                    self._make_durable([(copy_context(), event)])
         except OSError as error:
             raise AuditError(f"The audit trail cannot be written: {error}.") from error
 
@@ -108,13 +108,17 @@ class AuditTrail:
             self._owner = threading.get_ident()
             try:
                 yield
-                with self._lock:
-                    self._sync(self._unsynced)
-            except OSError as error:
-                raise AuditError(f"The audit trail cannot be written: {error}.") from error
+                self._end_together()
             finally:
                 self._owner = None
                 self._unsynced.clear()
+
+    def _end_together(self) -> None:
+        try:
+            with self._lock:
+                self._make_durable(self._unsynced)
+        except OSError as error:
+            raise AuditError(f"The audit trail cannot be written: {error}.") from error
 
     def after(self, event: Event) -> None:
         """Write a line where the change failed, a caller was refused, or validations are asked for."""
@@ -173,7 +177,7 @@ class AuditTrail:
         )
 
     def _exchange(self) -> None:
-        self._sync(self._unsynced)  # in the file that they are in
+        self._make_durable(self._unsynced)  # in the file that they are in
         new = self._opened()
         # In place: whoever writes at this moment does so into the one file or the other.
         os.dup2(new, self._descriptor, inheritable=False)
@@ -209,7 +213,7 @@ class AuditTrail:
         except OSError:  # standard output need not be readable
             return not self._is_torn
 
-    def _sync(self, written: list[tuple[Context, Event]]) -> None:
+    def _make_durable(self, written: list[tuple[Context, Event]]) -> None:
         if not written or not is_file(self._descriptor):
             return
         try:

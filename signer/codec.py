@@ -44,10 +44,9 @@ MAX_TOKEN_LENGTH: Final = 4096
 #: Derived keys that are kept, one for each key and purpose; a service has a handful.
 MAX_SIGNERS: Final = 1024
 
-#: Characters of `sgt_KEYID`, and of a signature.
+#: Characters of `sgt_KEYID.`, and of `.` and a signature, from the end.
 _HEAD: Final = len(PREFIX) + 7
 _SIGNED: Final = -44
-_SIGNATURE: Final = -43
 _PARTS: Final = 4
 _BLOCK: Final = 64
 _SHAPE: Final = re.compile(PREFIX + r"[\w-]{6}\.[\w-]+\.[\w-]{1,7}\.[\w-]{43}", re.ASCII)

@@ -146,8 +146,8 @@ class Hooks:
         code = OK
         try:
             yield
-        except SignerError as error:
-            code = error.code
+        except BaseException as error:
+            code = error.code if isinstance(error, SignerError) else BUG
             raise
         finally:
             self._later.events = None

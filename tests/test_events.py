@@ -19,6 +19,7 @@ from signer.errors import (
     TokenUsed,
 )
 from signer.events import CHANGES, NAMES, Event
+from signer.stores.memory import MemoryStore
 from signer.stores.sqlite import SQLiteStore
 
 
@@ -278,6 +279,33 @@ def test_together_all_have_failed_where_the_end_does(
         assert [name for name in recorder.names if name[0] == "after"] == [
             ("after", "consume", "store_unavailable"), ("after", "consume", "token_used"), ("after", "validate", "ok"),
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_nothing_that_was_undone_is_told_as_made(
+    store: Store, clock: Clock, recorder: Recorder, error: type[BaseException]
+) -> None:
+    """Whatever it was that ended it."""
+    signer = Signer(KEY, store, clock=clock, hooks=[recorder])
+    token = signer.issue()
+    recorder.told.clear()
+    with suppress(error), signer.together():
+        signer.consume(token)
+        raise error
+    assert recorder.names == [("before", "consume", "ok"), ("after", "consume", "internal_error")]
+    assert signer.consume(token).uses_left == 0
+
+
+def test_a_list_that_makes_each_change_at_once_tells_it_at_once(clock: Clock, recorder: Recorder) -> None:
+    """What is made stays made, and nothing that ends later can undo it."""
+    signer = Signer(KEY, MemoryStore(), clock=clock, hooks=[recorder])
+    token = signer.issue()
+    recorder.told.clear()
+    with suppress(ZeroDivisionError), signer.together():
+        signer.consume(token)
+        assert recorder.names == [("before", "consume", "ok"), ("after", "consume", "ok")]
+        raise ZeroDivisionError
+    assert len(recorder.told) == 2
 
 
 def test_together_needs_a_list() -> None:

@@ -48,6 +48,13 @@ class TestIssue:
         assert (claims.client_id, claims.sid, claims.data) == ("cli", "s1", {"a": 1})
         assert (claims.iat, claims.exp) == (1_800_000_000, 1_800_000_900)
 
+    @pytest.mark.parametrize("client_id", [7, ["cli"], {"a": 1}, b"cli", "", "a b"])
+    def test_a_client_id_that_none_can_be_is_refused(self, signer: Signer, client_id: Any) -> None:
+        """Of whatever type, known already or not."""
+        signer.issue(client_id="cli")
+        with pytest.raises(RequestInvalid, match="client_id"):
+            signer.issue(client_id=client_id)
+
     def test_every_token_has_an_id_of_its_own_and_an_end(self, signer: Signer) -> None:
         """jti is 128 random bits; the default life is an hour."""
         seen = [signer.validate(signer.issue()) for _ in range(100)]

@@ -79,9 +79,9 @@ class Store(Protocol):
         call on, the horizon of every Entry is at least `before`; it never steps back."""
         ...
 
-    def together(self) -> AbstractContextManager[bool]:
-        """Within it, what this thread changes is made, and durable, all at once at its end; where that
-        raises, nothing was made. False where the list cannot, and each change is made by itself."""
+    def together(self) -> AbstractContextManager[None] | None:
+        """Within it, what this thread changes is made, and durable, all at once at its end; where it raises,
+        nothing was made. None where the list has no such thing: each change is made by itself then."""
         ...
 
     def count(self) -> int:

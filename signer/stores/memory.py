@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 from weakref import WeakSet
 
@@ -91,8 +90,8 @@ class MemoryStore:
                 self._exchange(self._indexed())
             return deleted
 
-    def together(self) -> AbstractContextManager[bool]:
-        return nullcontext(False)
+    def together(self) -> None:
+        return None
 
     def count(self) -> int:
         self._check_open()

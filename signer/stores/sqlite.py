@@ -194,14 +194,14 @@ class SQLiteStore:
             return deleted
 
     @contextmanager
-    def together(self) -> Iterator[bool]:
+    def together(self) -> Iterator[None]:
         self._check_process()
         if self._owner == threading.get_ident():
             raise StoreError("This thread makes changes together already: end that first.")
         with self._write_lock:
             self._owner = threading.get_ident()
             try:
-                yield True
+                yield
                 self._commit()
             finally:
                 self._roll_back()

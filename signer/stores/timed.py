@@ -1,7 +1,7 @@
 """A list whose calls are timed."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
@@ -45,12 +45,16 @@ class TimedStore:
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         return self._timed(self._store.purge, before, limit)
 
+    def together(self) -> AbstractContextManager[None] | None:
+        changes = self._store.together()
+        return None if changes is None else self._committed(changes)
+
     @contextmanager
-    def together(self) -> Iterator[bool]:
+    def _committed(self, changes: AbstractContextManager[None]) -> Iterator[None]:
         ended = None
         try:
-            with self._store.together() as waits:
-                yield waits
+            with changes:
+                yield
                 ended = perf_counter()
         finally:
             # What it waits for is the disk, and all changes in it together.

@@ -98,11 +98,8 @@ class API:
 
     async def issue(self, caller: Caller, request: IssueRequest) -> Response:
         """POST /app/token"""
-        if self._limits.is_on:
-            await self._limits.count(ISSUE)
-        if self._writer.issues_wait:
-            return Answer(await self._writer.run(self._granted, caller, request))
-        return Answer(self._granted(caller, request))
+        await self._limits.count(ISSUE)
+        return Answer(await self._writer.issue(self._granted, caller, request))
 
     async def issue_many(self, caller: Caller, request: BatchRequest) -> Response:
         """POST /app/tokens"""

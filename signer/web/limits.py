@@ -33,8 +33,7 @@ class Limits:
     """
 
     def __init__(self, rate: str, storage_url: str = "") -> None:
-        #: Whether anything is counted.
-        self.is_on: Final = bool(rate)
+        self._is_on = bool(rate)
         if not rate:
             return
         try:
@@ -72,7 +71,7 @@ class Limits:
             RateLimited: that is more than the limit.
             StoreError: the engine cannot count.
         """
-        if not self.is_on:
+        if not self._is_on:
             return
         call = current()
         # A client's failed credentials may be somebody else's attempts: they count for the address.
@@ -98,6 +97,6 @@ class Limits:
 
     async def close(self) -> None:
         """Let go of connections."""
-        bridge = getattr(self._limiter.storage, "bridge", None) if self.is_on else None
+        bridge = getattr(self._limiter.storage, "bridge", None) if self._is_on else None
         if bridge is not None:
             await bridge.storage.aclose()

@@ -13,8 +13,9 @@ Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
 MAX_HEAD: Final = 64 * 1024
 #: Requests of one connection that wait for the answer to the one before them; uvicorn alone keeps any number.
 MAX_PIPELINED: Final = 100
-#: How requests begin that are shown to the application before they are parsed.
-_QUICK: Final = b"GET /app/valid/"
+#: The path, but for its end, of requests that are shown to the application before they are parsed.
+QUICK: Final = "/app/valid/"
+_QUICK: Final = f"GET {QUICK}".encode()
 #: A request with a path that nothing is encoded in, and headers of visible ASCII; whole, and alone.
 _PLAIN: Final = re.compile(
     rb"GET (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
@@ -35,8 +36,8 @@ class CappedProtocol(HttpToolsProtocol):
     a credential that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when
     the server ends.
 
-    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. Requests that
-    begin with _QUICK and are of the plainest kind are first shown to that: to parse any request there may be,
+    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. Requests for
+    QUICK, of the plainest kind, are shown to that first: to parse any request there may be,
     and to make a task and messages of it, takes three times as long as to validate a token.
     """
 

@@ -12,10 +12,10 @@ from ..errors import SystemUnavailable, TokenError
 from ..signer import Signer
 from .answers import Answer, Done
 from .problems import unavailable
+from .protocol import QUICK
 
 VALID: Final = Answer(Done())
 INVALID: Final = Answer(Done(status=False))
-_PLACE: Final = "/app/valid/"
 
 
 class Shortcut:
@@ -32,13 +32,13 @@ class Shortcut:
 
     def takes(self, scope: Scope) -> bool:
         """Whether it is for this to answer."""
-        return bool(scope["method"] == "GET" and scope["path"].startswith(_PLACE) and not scope["root_path"])
+        return bool(scope["method"] == "GET" and scope["path"].startswith(QUICK) and not scope["root_path"])
 
     def __call__(self, scope: Scope) -> Response:
         """The answer."""
         scope["route"] = self._route
         try:
-            self._signer.introspect(scope["path"][len(_PLACE) :])
+            self._signer.introspect(scope["path"][len(QUICK) :])
         except TokenError:
             return INVALID
         except SystemUnavailable as error:

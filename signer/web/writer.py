@@ -64,8 +64,7 @@ class Writer:
     def __init__(self, signer: Signer, waits: Callable[[int], None], *, issues_wait: bool) -> None:
         self._signer = signer
         self._waits = waits
-        #: As above.
-        self.issues_wait: Final = issues_wait
+        self._issues_wait = issues_wait
         self._changes: deque[_Change] = deque()
         self._is_closed = False
         self._arrived = threading.Condition()
@@ -96,7 +95,7 @@ class Writer:
         Raises:
             As run.
         """
-        if self.issues_wait:
+        if self._issues_wait:
             return await self.run(issue, *args, **kwargs)
         return issue(*args, **kwargs)
 
