@@ -3,7 +3,7 @@ implementation to it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ..claims import Claims
 
@@ -11,6 +11,8 @@ from ..claims import Claims
 MAX_GROUPS: Final = 5
 #: Rows one purge step deletes: a few milliseconds of writing, so that a revocation waits no longer.
 PURGE_STEP: Final = 1000
+#: How many of the newest changes a list tells; who is further behind reads it anew.
+LOG_SIZE: Final = 1 << 16
 
 
 class Entry(NamedTuple):
@@ -25,6 +27,66 @@ class Entry(NamedTuple):
     generation: int = 0
     #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
     horizon: int = 0
+
+
+class Row(NamedTuple):
+    """A token's row, or a group, as a list tells it to those who keep a copy."""
+
+    name: str
+    #: The token's `exp`; of a group, the second after which it may be purged.
+    expires_at: int
+    #: Of a group; 0 is a token's.
+    generation: int = 0
+    revoked: bool = False
+    uses: int = 0
+    rotated_at: int = 0
+
+
+class Point(NamedTuple):
+    """A moment of a list's history. The random `mark` was drawn with the change of that number: the same
+    number with another mark is another history, as after a restore."""
+
+    number: int
+    mark: int
+
+
+class Page(NamedTuple):
+    """A part of what a snapshot holds, and where the next part begins."""
+
+    rows: Sequence[Row]
+    #: Opaque, and something that JSON can carry; None where this was the last part.
+    next: Any
+
+
+class Log(NamedTuple):
+    """What changed, oldest first, and the moment after the last of it."""
+
+    rows: Sequence[Row]
+    end: Point
+
+
+class Snapshot(Protocol):
+    """A list as it stands at one moment, read in small parts."""
+
+    @property
+    def point(self) -> Point:
+        """The newest change."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """As in Entry."""
+        ...
+
+    def page(self, start: Any, limit: int) -> Page:
+        """Up to about `limit` rows and groups from `start` on, None being the beginning. Over several snapshots
+        the parts together hold at least what was there at the first, and still is at the last."""
+        ...
+
+    def log(self, after: Point, limit: int) -> Log | None:
+        """The rows and groups that the first `limit` changes after that moment were of, each as it is now, those
+        purged since left out; None where that moment is forgotten, or is not in this list's history."""
+        ...
 
 
 class Store(Protocol):
@@ -82,6 +144,10 @@ class Store(Protocol):
     def together(self) -> AbstractContextManager[None] | None:
         """Within it, what this thread changes is made, and durable, all at once at its end; where it raises,
         nothing was made. None where the list has no such thing: each change is made by itself then."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """The list as it is now, at the earliest; for the time of the context and its thread."""
         ...
 
     def count(self) -> int:
