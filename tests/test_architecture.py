@@ -15,8 +15,8 @@ PACKAGE = ROOT / "signer"
 ORDER = [
     "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.mirror", "stores.sqlite_file", "stores.sqlite",
     "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
-    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.protocol", "web.shortcut", "web.middleware", "web.bodies", "web.callers", "web.writer", "web.api", "web.oauth",
-    "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.dispatch", "web.loop", "web.app", "web.supervisor", "web.server", "web",
+    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.protocol", "web.bodies", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
+    "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.loop", "web.app", "web.supervisor", "web.server", "web",
     "commands", "cli", "__main__",
 ]  # fmt: skip
 ONLY_IN = {

@@ -79,13 +79,13 @@ class Snapshot(Protocol):
         ...
 
     def page(self, start: Any, limit: int) -> Page:
-        """Up to about `limit` rows and groups from `start` on, None being the beginning. Over several snapshots
-        the parts together hold at least what was there at the first, and still is at the last."""
+        """Up to about `limit` rows and groups from `start` on, None being the beginning. Over several
+        snapshots the parts together hold at least what was there at the first, and still is at the last."""
         ...
 
     def log(self, after: Point, limit: int) -> Log | None:
-        """The rows and groups that the first `limit` changes after that moment were of, each as it is now, those
-        purged since left out; None where that moment is forgotten, or is not in this list's history."""
+        """The rows and groups that the first `limit` changes after that moment were of, each as it is now,
+        those purged since left out; None where that is forgotten, or no moment of this list."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from ..claims import Claims
 from ..names import id_of_group, id_of_row
+from .base import Row
 
 
 class Index:
@@ -18,13 +19,13 @@ class Index:
     def __len__(self) -> int:
         return len(self._rows) + len(self._groups)
 
-    def add(self, name: str, generation: int = 0) -> None:
-        """Note the row `name`, or, with a generation, the group."""
-        if not generation:
-            self._rows.add(id_of_row(name))
+    def add(self, row: Row) -> None:
+        """Note a token's row, or a group."""
+        if not row.generation:
+            self._rows.add(id_of_row(row.name))
         else:
-            group = id_of_group(name)
-            self._groups[group] = max(generation, self._groups.get(group, 0))
+            group = id_of_group(row.name)
+            self._groups[group] = max(row.generation, self._groups.get(group, 0))
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         """See base.Store.is_clear."""

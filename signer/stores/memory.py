@@ -1,13 +1,16 @@
 """A list in memory: for tests, and for one process that may forget."""
 
 import os
+import secrets
 import threading
-from collections.abc import Sequence
-from typing import Final
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from ..errors import StoreError
-from .base import PURGE_STEP, Entry
+from .base import LOG_SIZE, PURGE_STEP, Entry, Log, Page, Point, Row
 from .index import Index
 
 #: A horizon that no token lies beyond: all are looked up, and that fails.
@@ -25,6 +28,9 @@ class MemoryStore:
         self._exchange(Index())
         self._generation = 0
         self._horizon = 0
+        self._changes = 0
+        self._mark = secrets.randbits(63)
+        self._log: deque[Row] = deque(maxlen=LOG_SIZE)
         self._closed = False
         self._pid = os.getpid()
         _of_this_process.add(self)
@@ -41,7 +47,7 @@ class MemoryStore:
         with self._lock:
             entry = self._tokens.get((exp, jti), Entry())
             self._tokens[exp, jti] = entry._replace(revoked=True)
-            self._index.add(jti)
+            self._changed(Row(jti, exp))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         self._check_open()
@@ -50,7 +56,7 @@ class MemoryStore:
             if entry.revoked or entry.rotated_at or entry.uses >= limit or exp < self._horizon:
                 return None
             self._tokens[exp, jti] = entry._replace(uses=entry.uses + 1)
-            self._index.add(jti)
+            self._changed(Row(jti, exp))
             return entry.uses + 1
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
@@ -61,7 +67,7 @@ class MemoryStore:
                 return None
             rotated_at = entry.rotated_at or now
             self._tokens[exp, jti] = entry._replace(rotated_at=rotated_at)
-            self._index.add(jti)
+            self._changed(Row(jti, exp))
             return rotated_at
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
@@ -71,7 +77,7 @@ class MemoryStore:
             expires_at = max(self._generation // 1000, self._horizon) + lifetime
             _, previous = self._groups.get(group, (0, 0))
             self._groups[group] = (self._generation, max(expires_at, previous))
-            self._index.add(group, self._generation)
+            self._changed(Row(group, expires_at, self._generation))
             return self._generation
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
@@ -93,6 +99,14 @@ class MemoryStore:
     def together(self) -> None:
         return None
 
+    @contextmanager
+    def snapshot(self) -> Iterator["_Snapshot"]:
+        self._check_open()
+        with self._lock:
+            point = Point(self._changes, self._mark)
+            newest = [row if row.generation else self._row(row.expires_at, row.name) for row in self._log]
+            yield _Snapshot(point, self._horizon, self._rows(), newest)
+
     def count(self) -> int:
         self._check_open()
         return len(self._tokens) + len(self._groups)
@@ -111,11 +125,24 @@ class MemoryStore:
 
     def _indexed(self) -> Index:
         index = Index(self._horizon)
-        for _, jti in self._tokens:
-            index.add(jti)
-        for group, (generation, _) in self._groups.items():
-            index.add(group, generation)
+        for row in self._rows():
+            index.add(row)
         return index
+
+    def _changed(self, row: Row) -> None:
+        self._index.add(row)
+        self._log.append(row)
+        self._changes += 1
+
+    def _rows(self) -> list[Row]:
+        groups = (
+            Row(name, expires_at, generation) for name, (generation, expires_at) in self._groups.items()
+        )
+        return [*(self._row(*key) for key in self._tokens), *groups]
+
+    def _row(self, exp: int, jti: str) -> Row:
+        entry = self._tokens.get((exp, jti), Entry())
+        return Row(jti, exp, 0, entry.revoked, entry.uses, entry.rotated_at)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -123,6 +150,25 @@ class MemoryStore:
         # Before any lock: another thread may have held it at the fork.
         if self._pid != os.getpid():
             raise StoreError("A list in memory is one process's own: it cannot be carried across fork().")
+
+
+class _Snapshot(NamedTuple):
+    point: Point
+    horizon: int
+    rows: list[Row]
+    newest: list[Row]
+
+    def page(self, start: Any, limit: int) -> Page:
+        """All of it."""
+        return Page(self.rows, None)
+
+    def log(self, after: Point, limit: int) -> Log | None:
+        """The same."""
+        behind = self.point.number - after.number
+        if after.mark != self.point.mark or not 0 <= behind <= len(self.newest):
+            return None
+        newest = self.newest[len(self.newest) - behind :]
+        return Log([row for row in newest if row.generation or any(row[3:])], self.point)
 
 
 def _leave_behind() -> None:

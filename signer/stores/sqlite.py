@@ -13,6 +13,7 @@ beside the file since it was made, and for TRUST seconds at the most: then the f
 
 import logging
 import os
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +24,11 @@ from typing import Any, Final, NamedTuple
 
 from ..claims import Claims
 from ..errors import StoreError
-from .base import MAX_GROUPS, PURGE_STEP, Entry
+from .base import LOG_SIZE, MAX_GROUPS, PURGE_STEP, Entry, Log, Page, Point, Row
 from .bell import Bell
 from .bell import make as make_bell
 from .index import Index
-from .mirror import Mirror, Named
+from .mirror import Mirror
 from .sqlite_file import SUFFIXES, connect
 from .sqlite_file import create as create_list
 
@@ -38,10 +39,10 @@ _IsClear = Callable[[Claims, int], bool]
 #: Seconds in which files that were deleted or exchanged, or changed by other programs, are noticed.
 TRUST: Final = 0.1
 _BELL: Final = "-bell"
-#: How many of the newest changes the log tells; who is further behind reads the list anew.
-LOG_SIZE: Final = 1 << 16
 #: Lines of the log that are written, or forgotten, at once; older versions of SQLite take 999 values.
-_LOT: Final = 256
+_LOT: Final = 128
+#: What a change was of that was of no row.
+_NOTHING: Final = Row("", 0)
 #: One statement sees one snapshot: token, groups and state as they stood together.
 _LOOKUP: Final = """
 SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?, ?)), horizon,
@@ -58,10 +59,15 @@ DELETE FROM groups WHERE name IN
     (SELECT name FROM groups WHERE expires_at < ? ORDER BY expires_at LIMIT ?)
 """
 _TOKENS_AFTER: Final = """
-SELECT expires_at, jti FROM tokens WHERE (expires_at, jti) > (?, ?) ORDER BY expires_at, jti LIMIT ?
+SELECT jti, expires_at, 0, revoked, uses, rotated_at FROM tokens WHERE (expires_at, jti) > (?, ?)
+ORDER BY expires_at, jti LIMIT ?
 """
-_GROUPS_AFTER: Final = "SELECT name, generation FROM groups WHERE name > ? ORDER BY name LIMIT ?"
-_LOG_AFTER: Final = "SELECT number, name, generation FROM log WHERE number > ? ORDER BY number LIMIT ?"
+_GROUPS_AFTER: Final = "SELECT name, expires_at, generation FROM groups WHERE name > ? ORDER BY name LIMIT ?"
+_LOG_AFTER: Final = """
+SELECT number, mark, name, log.expires_at, generation, revoked, uses, rotated_at FROM log
+LEFT JOIN tokens ON tokens.expires_at = log.expires_at AND jti = name AND generation = 0
+WHERE number > ? ORDER BY number LIMIT ?
+"""
 
 
 class SQLiteStore:
@@ -82,17 +88,17 @@ class SQLiteStore:
         self._write_lock = threading.Lock()
         #: The thread whose changes are under way.
         self._owner: int | None = None
-        self._changed: list[tuple[str, int]] = []
+        self._changed: list[Row] = []
         self._is_broken = False
         # How many changes the list had when last read and written: fewer means an older file lies here now.
         self._seen = self._made = 0
-        self._mirror = Mirror()
+        self._mirror = Mirror(Index)
         #: An index that tells all there was when that number was rung, and until when (time.monotonic) it may
         #: be asked. One tuple, since threads exchange it while others look.
         self._trusted: tuple[int, float, Callable[[Claims, int], bool]] = (
             0,
             0.0,
-            self._mirror.index.is_clear,
+            self._mirror.copy.is_clear,
         )
         self._path = Path(path)
         with self._translated(), ExitStack() as opened:
@@ -147,7 +153,7 @@ class SQLiteStore:
     def revoke(self, jti: str, exp: int) -> None:
         with self._writing() as writer:
             writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0, 0))
-            self._changed.append((jti, 0))
+            self._changed.append(Row(jti, exp))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:
@@ -157,7 +163,7 @@ class SQLiteStore:
             if revoked or rotated_at or uses >= limit or exp < horizon:
                 return None
             writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1, 0))
-            self._changed.append((jti, 0))
+            self._changed.append(Row(jti, exp))
             return uses + 1
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
@@ -168,7 +174,7 @@ class SQLiteStore:
                 return None
             if not rotated_at:
                 writer.execute(_INSERT + "rotated_at = excluded.rotated_at", (exp, jti, 0, 0, now))
-                self._changed.append((jti, 0))
+                self._changed.append(Row(jti, exp))
             return int(rotated_at or now)
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
@@ -181,13 +187,14 @@ class SQLiteStore:
                 " generation = excluded.generation, expires_at = max(expires_at, excluded.expires_at)",
                 (group, generation, expires_at),
             )
-            self._changed.append((group, generation))
+            self._changed.append(Row(group, expires_at, generation))
             return int(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         with self._writing() as writer:
             # In the same transaction: no row goes before the horizon tells that it may be gone.
-            writer.execute("UPDATE state SET horizon = max(horizon, ?), changes = changes + 1", (before,))
+            writer.execute("UPDATE state SET horizon = max(horizon, ?)", (before,))
+            self._changed.append(_NOTHING)
             bound = writer.execute(_PURGE_BOUND, (before, limit)).fetchone() or (before, "")
             deleted = writer.execute(_PURGE_TOKENS, bound).rowcount
             deleted += writer.execute(_PURGE_GROUPS, (before, limit - deleted)).rowcount
@@ -205,6 +212,11 @@ class SQLiteStore:
                 self._commit()
             finally:
                 self._roll_back()
+
+    @contextmanager
+    def snapshot(self) -> Iterator["_Snapshot"]:
+        with self._reading() as reader, self._snapshot(reader) as snapshot:
+            yield snapshot
 
     def count(self) -> int:
         self.lookup("", 0, ())  # an open list, in this process
@@ -224,14 +236,14 @@ class SQLiteStore:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise StoreError(f"The list {self._path} is damaged: restore it from a backup.")
-            # A change in earnest: a full disk lets one begin, and a list of root's lets one read.
-            if connection.execute("UPDATE state SET changes = changes + 1").rowcount != 1:
-                raise StoreError(f"The list {self._path} lost its state: restore it from a backup.")
+        # A change in earnest: a full disk lets one begin, and a list of root's lets one read.
+        with self._writing():
+            self._changed.append(_NOTHING)
         self.lookup("", 0, ())
 
     def close(self) -> None:
         with self._read_lock, self._write_lock:
-            self._trusted = 0, 0.0, self._mirror.index.is_clear
+            self._trusted = 0, 0.0, self._mirror.copy.is_clear
             self._reader.close()
             self._writer.close()
             self._bell.close()
@@ -243,17 +255,22 @@ class SQLiteStore:
         with self._reading() as reader:
             number = self._number[0]  # before the list is read: whoever rings from now on is heard
             until = monotonic() + TRUST
-            reader.execute("BEGIN")
-            try:
-                snapshot = _Snapshot.of(reader)
-                self._check_changes(snapshot.changes, self._seen)
-                self._seen = snapshot.changes
+            with self._snapshot(reader) as snapshot:
                 if not self._mirror.step(snapshot):
                     return None
-            finally:
-                reader.execute("COMMIT")
-            self._trusted = number, until, self._mirror.index.is_clear
-            return self._mirror.index
+            self._trusted = number, until, self._mirror.copy.is_clear
+            return self._mirror.copy
+
+    @contextmanager
+    def _snapshot(self, reader: sqlite3.Connection) -> Iterator["_Snapshot"]:
+        reader.execute("BEGIN")
+        try:
+            snapshot = _Snapshot.of(reader)
+            self._check_changes(snapshot.point.number, self._seen)
+            self._seen = snapshot.point.number
+            yield snapshot
+        finally:
+            reader.execute("COMMIT")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -310,22 +327,27 @@ class SQLiteStore:
         self._changed.clear()
 
     def _log(self) -> int:
-        known = self._count_changes()
-        rows = [(known + number, *change) for number, change in enumerate(self._changed, 1)]
+        known, mark = self._count_changes(), secrets.randbits(63)
+        rows = [
+            (known + number, mark, row.name, row.expires_at, row.generation)
+            for number, row in enumerate(self._changed, 1)
+        ]
         for start in range(0, len(rows), _LOT):
             lot = rows[start : start + _LOT]
-            values = ", ".join(["(?, ?, ?)"] * len(lot))
+            values = ", ".join(["(?, ?, ?, ?, ?)"] * len(lot))
             self._writer.execute(f"INSERT INTO log VALUES {values}", [value for row in lot for value in row])  # noqa: S608
         changes = known + len(rows)
         if rows:
-            self._writer.execute("UPDATE state SET changes = ?", (changes,))
+            self._writer.execute("UPDATE state SET changes = ?, mark = ?", (changes, mark))
         if known // _LOT != changes // _LOT:
             self._writer.execute("DELETE FROM log WHERE number <= ?", (changes - LOG_SIZE,))
         return changes
 
     def _count_changes(self) -> int:
-        (changes,) = self._writer.execute("SELECT changes FROM state").fetchone()
-        return int(changes)
+        found = self._writer.execute("SELECT changes FROM state").fetchone()
+        if found is None:
+            raise StoreError(f"The list {self._path} lost its state: restore it from a backup.")
+        return int(found[0])
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -365,31 +387,45 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 class _Snapshot(NamedTuple):
-    """A mirror.Source: what one transaction reads."""
+    """A base.Snapshot: what one transaction reads."""
 
     reader: sqlite3.Connection
-    changes: int
+    point: Point
     horizon: int
 
     @classmethod
     def of(cls, reader: sqlite3.Connection) -> "_Snapshot":
         """What this connection reads, which has begun a transaction."""
-        changes, horizon = reader.execute("SELECT changes, horizon FROM state").fetchone()
-        return cls(reader, int(changes), int(horizon))
+        changes, mark, horizon = reader.execute("SELECT changes, mark, horizon FROM state").fetchone()
+        return cls(reader, Point(int(changes), int(mark)), int(horizon))
 
-    def rows(self, after: Any, limit: int) -> list[Named]:
-        """Tokens by expiry, then groups by name: (0, expires_at, jti) and (1, 0, name)."""
-        kind, expires_at, name = after or (0, -1, "")
-        found = []
+    def page(self, start: Any, limit: int) -> Page:
+        """Tokens by expiry, then groups by name, from after [0, expires_at, jti] or [1, 0, name]."""
+        kind, expires_at, name = start or (0, -1, "")
+        found: list[Row] = []
         if kind == 0:
-            rows = self.reader.execute(_TOKENS_AFTER, (expires_at, name, limit))
-            found = [Named((0, *row), row[1], 0) for row in rows]
+            found = [_row(*row) for row in self.reader.execute(_TOKENS_AFTER, (expires_at, name, limit))]
+            if len(found) == limit:
+                return Page(found, [0, found[-1].expires_at, found[-1].name])
             name = ""
-        groups = self.reader.execute(_GROUPS_AFTER, (name, limit - len(found)))
-        return [*found, *(Named((1, 0, row[0]), *row) for row in groups)]
+        found += [_row(*row) for row in self.reader.execute(_GROUPS_AFTER, (name, limit - len(found)))]
+        return Page(found, [1, 0, found[-1].name] if len(found) == limit else None)
 
-    def log(self, after: int, limit: int) -> list[Named] | None:
+    def log(self, after: Point, limit: int) -> Log | None:
         """By number."""
-        if after < self.changes - LOG_SIZE:
+        if after == self.point:
+            return Log([], self.point)
+        lines = self.reader.execute(_LOG_AFTER, (after.number - 1, limit + 1)).fetchall()
+        if not lines or lines[0][:2] != after:
             return None
-        return [Named(*row) for row in self.reader.execute(_LOG_AFTER, (after, limit))]
+        end = Point(*lines[-1][:2])
+        if len(lines) <= limit and end != self.point:
+            return None  # somebody else wrote to it
+        return Log(
+            [_row(*line[2:]) for line in lines[1:] if line[2] and (line[4] or line[5] is not None)], end
+        )
+
+
+def _row(name: str, expires_at: int, generation: int, *entry: int | None) -> Row:
+    revoked, uses, rotated_at = entry or (0, 0, 0)
+    return Row(name, expires_at, generation, bool(revoked), uses or 0, rotated_at or 0)

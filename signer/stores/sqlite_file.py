@@ -16,17 +16,19 @@ logger = logging.getLogger(__name__)
 
 #: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
 _APPLICATION_ID: Final = 0x7367746C
-_VERSION: Final = 4
-_NO_LOG_VERSION: Final = 3
+_VERSION: Final = 5
 #: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
 SUFFIXES: Final = ("", "-wal", "-shm")
-#: What the newest changes were of, for mirrors: `name` of a row, or of a group, which has a generation.
+#: What the newest changes were of: a row, a group (which has a generation), or nothing (which has no name).
 _LOG: Final = """
 CREATE TABLE log (
     number INTEGER PRIMARY KEY,
+    mark INTEGER NOT NULL,
     name TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
     generation INTEGER NOT NULL
 );
+INSERT INTO log SELECT changes, mark, '', 0, 0 FROM state;
 """
 _SCHEMA: Final = f"""
 CREATE TABLE tokens (
@@ -46,17 +48,23 @@ CREATE INDEX groups_by_expiry ON groups (expires_at);
 CREATE TABLE state (
     generation INTEGER NOT NULL,
     horizon INTEGER NOT NULL,
-    changes INTEGER NOT NULL
+    changes INTEGER NOT NULL,
+    mark INTEGER NOT NULL
 );
-INSERT INTO state VALUES (0, 0, 0);
+INSERT INTO state VALUES (0, 0, 0, 0);
 {_LOG}
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
-#: Renaming the table stops whoever still runs with a version that logs nothing.
-_ADD_LOG: Final = f"""
+#: From older versions. What is renamed, or has more columns, stops whoever still runs with one of those.
+_UPGRADES: Final = {
+    3: "ALTER TABLE marks RENAME TO state;",
+    4: "DROP TABLE log;",
+}
+_UPGRADE: Final = f"""
 BEGIN IMMEDIATE;
-ALTER TABLE marks RENAME TO state;
+%s
+ALTER TABLE state ADD COLUMN mark INTEGER NOT NULL DEFAULT 0;
 {_LOG}
 PRAGMA user_version = {_VERSION};
 COMMIT;
@@ -78,9 +86,10 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
         check_same_thread=False,
     )
     try:
-        if _marks(connection) == (_APPLICATION_ID, _NO_LOG_VERSION):
-            _add_log(connection)
         application_id, version = _marks(connection)
+        if application_id == _APPLICATION_ID and version in _UPGRADES:
+            _upgrade(connection, version)
+            _, version = _marks(connection)
         if (application_id, version) != (_APPLICATION_ID, _VERSION):
             raise StoreError(
                 f"The file {path} is not a list this version can read (application id {application_id:#x},"
@@ -153,9 +162,9 @@ def _marks(connection: sqlite3.Connection) -> tuple[int, int]:
     return application_id, version
 
 
-def _add_log(connection: sqlite3.Connection) -> None:
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
     try:
-        connection.executescript(_ADD_LOG)
+        connection.executescript(_UPGRADE % _UPGRADES[version])
     except sqlite3.Error:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")

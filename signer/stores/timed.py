@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from ..claims import Claims
-from .base import PURGE_STEP, Entry, Store
+from .base import PURGE_STEP, Entry, Snapshot, Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +60,9 @@ class TimedStore:
             # What it waits for is the disk, and all changes in it together.
             if ended is not None:
                 self._observe("commit", perf_counter() - ended)
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        return self._store.snapshot()
 
     def count(self) -> int:
         return self._timed(self._store.count)

@@ -58,10 +58,10 @@ class Refusal(Answer):
         media_type: str | None = None,
     ) -> None:
         super().__init__(body, status_code, headers, media_type)
-        self._code = code
+        self.code = code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope[CODE] = self._code
+        scope[CODE] = self.code
         await super().__call__(scope, receive, send)
 
 

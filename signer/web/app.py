@@ -88,8 +88,9 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
-    shortcut = Shortcut(signer, next(route for route in routes if route.path_format == "/app/valid/{token}"))
-    return _surrounded(Dispatch(app, routes, _HANDLERS), settings, metrics, shortcut)
+    dispatch = Dispatch(app, routes, _HANDLERS)
+    issues_wait = assembly.trail is not None or bool(settings.rate_limit)
+    return _surrounded(dispatch, settings, metrics, Shortcut(dispatch, issues_wait=issues_wait))
 
 
 _HANDLERS: Final = {

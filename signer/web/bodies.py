@@ -35,6 +35,8 @@ MAX_VALIDATED: Final = 1000
 #: Bytes of a body with many tokens. One alone is bound by requests.Request.max_body.
 MAX_BATCH_BODY: Final = 512 * 1024
 MAX_FIELDS: Final = 64
+#: Where a scope holds the whole body, if that came with the head.
+WHOLE: Final = "signer.body"
 #: Seconds for a whole body; a sender that dawdles holds a connection, and a shut-down, up.
 BODY_TIMEOUT: Final = 10.0
 
@@ -171,14 +173,16 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         return empty
     raw = await _read_bytes(request, wanted.max_body)
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
-    if raw and _media_type(request) != "application/json":
+    if raw and _media_type(request) != b"application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
     return decoded(raw or b"{}", wanted)
 
 
 def _has_body(request: HTTPRequest) -> bool:
     # RFC 9112, section 6.3.
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in request.scope["headers"])
+    return (
+        _header(request, b"content-length") is not None or _header(request, b"transfer-encoding") is not None
+    )
 
 
 @lru_cache
@@ -230,7 +234,7 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
         ClientDisconnect: the sender is gone.
     """
     raw = await _read_bytes(request, Request.max_body)
-    if _media_type(request) != "application/x-www-form-urlencoded":
+    if _media_type(request) != b"application/x-www-form-urlencoded":
         raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
@@ -246,13 +250,16 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
 
 
 async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
+    whole: bytes | None = request.scope.get(WHOLE)
+    if whole is not None:
+        _check_length(whole, limit)
+        return whole
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > limit:
-                    raise HTTPException(413, f"This body may have {limit} bytes.")
+                _check_length(body, limit)
     except TimeoutError:
         # RFC 9110, section 15.5.9: what else may come on this connection cannot be told from the body.
         detail = f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds."
@@ -260,5 +267,19 @@ async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
     return bytes(body)
 
 
-def _media_type(request: HTTPRequest) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _check_length(body: bytes | bytearray, limit: int) -> None:
+    if len(body) > limit:
+        raise HTTPException(413, f"This body may have {limit} bytes.")
+
+
+def _media_type(request: HTTPRequest) -> bytes:
+    return (_header(request, b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def _header(request: HTTPRequest, wanted: bytes) -> bytes | None:
+    # Starlette's Headers would decode all of them.
+    for name, value in request.scope["headers"]:
+        if name == wanted:
+            found: bytes = value
+            return found
+    return None

@@ -38,26 +38,30 @@ class Dispatch:
                 self._routes.setdefault((method, place), (route, parameter))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._found(scope) if scope["type"] == "http" and not scope.get("root_path") else None
+        found = self.found(scope) if scope["type"] == "http" and not scope.get("root_path") else None
         if found is None:
             await self.app(scope, receive, send)
             return
-        scope["route"], scope["path_params"] = route, _ = found
-        request = HTTPRequest(scope, receive, send)
-        try:
-            if route.methods is None:  # an ASGI application
-                await route.app(scope, receive, send)
-                return
-            response = await route.endpoint(request)
-        except Exception as error:
-            kind = next(kind for kind in self._handlers if isinstance(error, kind))
-            response = await self._handlers[kind](request, error)
-            if kind is Exception:
-                await response(scope, receive, send)
-                raise
+        scope["route"], scope["path_params"] = found
+        response, error = await self.answer(HTTPRequest(scope, receive, send))
         await response(scope, receive, send)
+        if error:
+            raise error
 
-    def _found(self, scope: Scope) -> tuple[Route, dict[str, Any]] | None:
+    async def answer(self, request: HTTPRequest) -> tuple[Response, Exception | None]:
+        """What the endpoint of its route answers; and the error that is for the server to log."""
+        route: Route = request.scope["route"]
+        try:
+            # An endpoint for any method is an object, as Starlette wants it to be.
+            endpoint: Any = route.endpoint
+            response: Response = await (endpoint if route.methods else endpoint.answer)(request)
+        except Exception as error:  # noqa: BLE001 - each has its answer
+            kind = next(kind for kind in self._handlers if isinstance(error, kind))
+            return await self._handlers[kind](request, error), error if kind is Exception else None
+        return response, None
+
+    def found(self, scope: Scope) -> tuple[Route, dict[str, Any]] | None:
+        """The route that answers, and its parameters; None where Starlette is to find it."""
         method, path = scope["method"], scope["path"]
         found = self._routes.get((method, path))
         if found and not found[1]:

@@ -45,10 +45,11 @@ class ForwardAuth:
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer(HTTPRequest(scope))
-        await answer(scope, receive, send)
+        response = await self.answer(HTTPRequest(scope))
+        await response(scope, receive, send)
 
-    def _answer(self, request: HTTPRequest) -> Response:
+    async def answer(self, request: HTTPRequest) -> Response:
+        """The answer to a request of any method."""
         token = token_in(request.headers, self._cookie)
         if token is None:
             return problem(401, "token_missing", _MISSING, challenge())

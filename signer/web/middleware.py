@@ -52,15 +52,16 @@ class RequestLog:
         self._lines = lines
         self._shortcut = shortcut
 
-    def at_once(self, scope: Scope) -> Whole | None:
-        """The whole answer to a request that needs neither its body nor a task; None where it takes more."""
+    def at_once(self, scope: Scope, body: bytes) -> Whole | None:
+        """The whole answer to a request that waits for nothing; None where it may take more."""
         if self._shortcut is None or not self._shortcut.takes(scope):
             return None
         started = time.perf_counter()
         call = began(scope)
-        response = self._shortcut(scope)
+        response = self._shortcut(scope, body)
         self._note(scope, response.status_code, time.perf_counter() - started, call)
-        return response.status_code, [*response.raw_headers, _request_id(call)], bytes(response.body)
+        headers = [*response.raw_headers, *call.headers, _request_id(call)]
+        return response.status_code, headers, bytes(response.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -13,15 +13,20 @@ Whole = tuple[int, list[tuple[bytes, bytes]], bytes]
 MAX_HEAD: Final = 64 * 1024
 #: Requests of one connection that wait for the answer to the one before them; uvicorn alone keeps any number.
 MAX_PIPELINED: Final = 100
-#: The path, but for its end, of requests that are shown to the application before they are parsed.
-QUICK: Final = "/app/valid/"
-_QUICK: Final = f"GET {QUICK}".encode()
-#: A request with a path that nothing is encoded in, and headers of visible ASCII; whole, and alone.
+#: How requests begin that are shown to the application before they are parsed: many tokens in a path, and one
+#: path with a body.
+VALID: Final = "/app/valid/"
+TOKEN: Final = "/app/token"  # noqa: S105 - a path
+_QUICK: Final = (f"GET {VALID}".encode(), f"POST {TOKEN} ".encode())
+#: The head of a request with a path that nothing is encoded in, and headers of visible ASCII.
 _PLAIN: Final = re.compile(
-    rb"GET (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
+    rb"(GET|POST) (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
 )
 _HEADER: Final = re.compile(rb"([^:]+): ([^\r]+)\r\n")
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"expect"})
+_LENGTH: Final = b"content-length"
+#: With any of these it may have a body of another kind, or is the last one of its connection.
+_FRAMING: Final = frozenset({_LENGTH, b"transfer-encoding", b"connection", b"upgrade", b"expect"})
 #: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
 #: who sends one at this moment would otherwise find it closed.
 DRAIN_TIME: Final = 1.0
@@ -36,9 +41,9 @@ class CappedProtocol(HttpToolsProtocol):
     a credential that no proxy has looked at (RFC 9110, section 6.5.1); and closes connections at once when
     the server ends.
 
-    An application may have a method `at_once`, which takes a scope and gives a Whole, or None. Requests for
-    QUICK, of the plainest kind, are shown to that first: to parse any request there may be,
-    and to make a task and messages of it, takes three times as long as to validate a token.
+    An application may have a method `at_once`, which takes a scope and a whole body and gives a Whole, or
+    None. Requests that are asked most, of the plainest kind, are shown to that first: to parse any request
+    there may be, and to make a task and messages of it, takes three times as long as to validate a token.
     """
 
     _head = 0
@@ -100,27 +105,31 @@ class CappedProtocol(HttpToolsProtocol):
     def _is_answered(self, data: bytes) -> bool:
         """Whether `data` was one whole request of the plainest kind, and has its answer."""
         is_free = self._head == 0 and self._is_idle() and not self._is_draining and not self.flow.write_paused
-        match = _PLAIN.fullmatch(data) if is_free and hasattr(self.app, "at_once") else None
-        if match is None:
+        match = _PLAIN.match(data) if is_free and hasattr(self.app, "at_once") else None
+        if match is None or match.end() > MAX_HEAD:
             return False
-        headers = [(name.lower(), value) for name, value in _HEADER.findall(match[2])]
-        # With any of these it has a body, or is the last one of its connection.
-        if not _FRAMING.isdisjoint([name for name, _ in headers]):
+        body = data[match.end() :]
+        headers = [(name.lower(), value) for name, value in _HEADER.findall(match[3])]
+        framing = [header for header in headers if header[0] in _FRAMING]
+        # A body that is here to its last byte, and ends there.
+        if framing != ([(_LENGTH, b"%d" % len(body))] if match[1] == b"POST" else []) or (
+            body and not framing
+        ):
             return False
         scope = {
             "type": "http",
-            "method": "GET",
-            "path": match[1].decode(),
+            "method": match[1].decode(),
+            "path": match[2].decode(),
             "root_path": self.root_path,
             "headers": headers,
             "client": self.client,
         }
-        answer: Whole | None = self.app.at_once(scope)
+        answer: Whole | None = self.app.at_once(scope, body)
         if answer is None:
             return False
         self._unset_keepalive_if_required()
-        status, told, body = answer
+        status, told, content = answer
         lines = [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *told)]
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(lines), body))
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(lines), content))
         self.on_response_complete()
         return True

@@ -1,46 +1,61 @@
-"""GET /app/valid/{token} without an application around it: it is asked most, by anybody, needs no body, and
-has two answers."""
+"""What is asked most, without a task: GET /app/valid/{token}, and POST /app/token where issuing waits for
+nothing."""
 
-from typing import Final
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Scope
 
-from ..errors import SystemUnavailable, TokenError
-from ..signer import Signer
-from .answers import Answer, Done
-from .problems import unavailable
-from .protocol import QUICK
+from .bodies import WHOLE
+from .calls import CODE
+from .dispatch import Dispatch
+from .protocol import TOKEN
 
-VALID: Final = Answer(Done())
-INVALID: Final = Answer(Done(status=False))
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class Shortcut:
-    """Answers just as API.is_valid does.
+    """Answers as Dispatch does, whose endpoints it runs to their end at once.
 
     Args:
-        signer: validates.
-        route: the route that this stands for, in log and metrics.
+        dispatch: finds the endpoint.
+        issues_wait: issuing waits for something; it is left to the application then.
     """
 
-    def __init__(self, signer: Signer, route: Route) -> None:
-        self._signer = signer
-        self._route = route
+    def __init__(self, dispatch: Dispatch, *, issues_wait: bool) -> None:
+        self._dispatch = dispatch
+        self._issues_wait = issues_wait
 
     def takes(self, scope: Scope) -> bool:
         """Whether it is for this to answer."""
-        return bool(scope["method"] == "GET" and scope["path"].startswith(QUICK) and not scope["root_path"])
+        if scope["root_path"] or (self._issues_wait and scope["path"] == TOKEN):
+            return False
+        found = self._dispatch.found(scope)
+        if found is None:
+            return False
+        scope["route"], scope["path_params"] = found
+        return True
 
-    def __call__(self, scope: Scope) -> Response:
-        """The answer."""
-        scope["route"] = self._route
-        try:
-            self._signer.introspect(scope["path"][len(QUICK) :])
-        except TokenError:
-            return INVALID
-        except SystemUnavailable as error:
-            return unavailable(HTTPRequest(scope), error)
-        return VALID
+    def __call__(self, scope: Scope, body: bytes) -> Response:
+        """The answer to a request that it takes, whose whole body this is."""
+        scope[WHOLE] = body
+        response, error = _ended(self._dispatch.answer(HTTPRequest(scope)))
+        if error:
+            logger.error("An endpoint failed", exc_info=error)
+        scope[CODE] = getattr(response, "code", "")
+        return response
+
+
+def _ended(running: Coroutine[Any, Any, T]) -> T:
+    try:
+        running.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    running.close()
+    raise RuntimeError("An endpoint that waits for nothing has waited.")

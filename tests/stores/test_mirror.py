@@ -119,7 +119,7 @@ def test_a_list_too_long_for_memory_is_looked_up(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And read again when there has been time to purge it."""
-    monkeypatch.setattr(mirror, "MAX_IDS", 500)
+    monkeypatch.setattr(mirror, "MAX_ROWS", 500)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 600):
             other.revoke(row(claims(number)), EXP if number > 400 else 1000)
@@ -131,21 +131,21 @@ def test_a_list_too_long_for_memory_is_looked_up(
     monkeypatch.setattr(store._mirror, "_rests_until", 0.0)
     calls_until_clear(store, claims(0))
     assert not store.is_clear(claims(500), EXP)
-    assert len(store._mirror.index) == 199
+    assert len(store._mirror.copy) == 199
 
 
 def test_rows_that_were_purged_leave_when_there_is_no_more_room(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before, and without a rest."""
-    monkeypatch.setattr(mirror, "MAX_IDS", 500)
+    monkeypatch.setattr(mirror, "MAX_ROWS", 500)
     for lot in range(4):
         with store.together():
             for number in range(200):
                 store.revoke(row(claims(1000 * lot + number)), 1000 + lot)
         store.purge(1001 + lot)
         calls_until_clear(store, claims(99_999))
-    assert len(store._mirror.index) <= 500
+    assert len(store._mirror.copy) <= 500
     assert not store._mirror.is_resting
 
 
@@ -153,8 +153,8 @@ def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path
     """Which rings no bell: by hand, in SQLite's own shell."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO tokens VALUES (?, ?, 1, 0, 0)", (EXP, row(claims(7))))
-        connection.execute("INSERT INTO log SELECT changes + 1, ?, 0 FROM state", (row(claims(7)),))
-        connection.execute("UPDATE state SET changes = changes + 1")
+        connection.execute("INSERT INTO log SELECT changes + 1, 7, ?, ?, 0 FROM state", (row(claims(7)), EXP))
+        connection.execute("UPDATE state SET changes = changes + 1, mark = 7")
     time.sleep(2 * TRUST)
     assert not store.is_clear(claims(7), EXP)
 
@@ -230,21 +230,36 @@ def test_a_bell_that_was_lost_is_made_again_at_the_start(path: Path) -> None:
         assert not store.is_clear(claims(1), EXP)
 
 
-def test_a_list_of_the_version_before_gets_its_log(path: Path) -> None:
+#: What makes a list one of that version, and a statement of who still runs with it.
+OLDER = {
+    3: (
+        "DROP TABLE log; ALTER TABLE state DROP COLUMN mark; ALTER TABLE state RENAME TO marks;",
+        "UPDATE marks SET changes = changes + 1",
+    ),
+    4: (
+        "DROP TABLE log; ALTER TABLE state DROP COLUMN mark;"
+        " CREATE TABLE log (number INTEGER PRIMARY KEY, name TEXT NOT NULL, generation INTEGER NOT NULL);",
+        "INSERT INTO log VALUES (1, 'access/x', 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize("version", OLDER)
+def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> None:
     """With all that it holds; who still runs with that version can change it no more."""
     with closing(SQLiteStore(path)) as store:
         store.revoke(row(claims(1)), EXP)
         store.advance(by_subject("alice"), 1, EXP)
     with closing(sqlite3.connect(path)) as old:
-        old.executescript("DROP TABLE log; ALTER TABLE state RENAME TO marks; PRAGMA user_version = 3;")
+        old.executescript(f"{OLDER[version][0]} PRAGMA user_version = {version};")
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         calls_until_clear(store, claims(2))
         assert not store.is_clear(claims(1), EXP)
         assert not store.is_clear(claims(2, "alice"), EXP)
         other.revoke(row(claims(2)), EXP)
         assert not store.is_clear(claims(2), EXP)
-    with closing(sqlite3.connect(path)) as old, pytest.raises(sqlite3.OperationalError, match="marks"):
-        old.execute("UPDATE marks SET changes = changes + 1")
+    with closing(sqlite3.connect(path)) as old, pytest.raises(sqlite3.OperationalError):
+        old.execute(OLDER[version][1])
 
 
 def test_a_change_of_several_threads_is_rung_once(store: SQLiteStore) -> None:

@@ -219,3 +219,92 @@ def answer(connection: socket.socket) -> bytes:
     while not received.endswith(b'{"status_code":200,"status":true}'):
         received += connection.recv(65536)
     return received
+
+
+@pytest.fixture(scope="module")
+def issuers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """The same two where issuing waits for nothing."""
+    settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "off", "ANONYMOUS_SCOPES": "token:issue"}
+    directory = tmp_path_factory.mktemp("issuers")
+    with (
+        Service(directory, settings) as own,
+        Service(directory, settings, (*UVICORN, "--no-proxy-headers")) as plain,
+    ):
+        yield [own, plain]
+
+
+CREDENTIAL = "Authorization: Bearer " + Signer(KEY).issue(
+    purpose="signer:client", sub="cli", client_id="cli", scope="token:issue read"
+)
+JSON = "Content-Type: application/json"
+
+
+def post(body: str, *headers: str, length: int | None = None, path: str = "/app/token") -> bytes:
+    size = len(body.encode()) if length is None else length
+    return request(f"POST {path} HTTP/1.1", *headers, f"Content-Length: {size}", body=body)
+
+
+POSTS = {
+    "a subject": post('{"sub": "42"}', JSON, CREDENTIAL),
+    "nothing": post("", CREDENTIAL),
+    "no length": request("POST /app/token HTTP/1.1", CREDENTIAL),
+    "all there is": post('{"sub":"é","scope":"read","ttl":60,"aud":"web","sid":"s","data":[1],"max_uses":2,"bind":"b"}', JSON, CREDENTIAL),
+    "anonymous": post('{"sub": "42"}', JSON),
+    "a forged credential": post("{}", JSON, CREDENTIAL + "x"),
+    "two credentials": post("{}", JSON, CREDENTIAL, CREDENTIAL),
+    "Basic": post("{}", JSON, "Authorization: Basic Y2xpOng="),
+    "more than the caller has": post('{"scope": "write"}', JSON, CREDENTIAL),
+    "a purpose of the service's own": post('{"purpose": "signer:client"}', JSON, CREDENTIAL),
+    "no JSON": post("{", JSON, CREDENTIAL),
+    "a member too many": post('{"on_sundays": true}', JSON, CREDENTIAL),
+    "no type": post("{}", CREDENTIAL),
+    "another type": post("{}", "Content-Type: text/plain", CREDENTIAL),
+    "a charset": post("{}", "Content-Type: Application/JSON; charset=utf-8", CREDENTIAL),
+    "too long": post('{"sub": "' + "x" * 100_000 + '"}', JSON, CREDENTIAL),
+    "half of it": post('{"sub": "42"}', JSON, CREDENTIAL, length=200),
+    "more than it says": post('{"sub": "42"}', JSON, CREDENTIAL, length=5),
+    "two lengths": post("{}", JSON, CREDENTIAL, "Content-Length: 2"),
+    "two other lengths": post("{}", JSON, CREDENTIAL, "Content-Length: 3"),
+    "a length with a sign": request("POST /app/token HTTP/1.1", JSON, "Content-Length: +2", body="{}"),
+    "a length with zeros": request("POST /app/token HTTP/1.1", JSON, "Content-Length: 02", body="{}"),
+    "in chunks": request("POST /app/token HTTP/1.1", JSON, CREDENTIAL, "Transfer-Encoding: chunked", body="2\r\n{}\r\n0\r\n\r\n"),
+    "chunks and a length": post("2\r\n{}\r\n0\r\n\r\n", JSON, CREDENTIAL, "Transfer-Encoding: chunked"),
+    "an expectation": post("{}", JSON, CREDENTIAL, "Expect: 100-continue"),
+    "the last one": post("{}", JSON, CREDENTIAL, "Connection: close"),
+    "an id of its own": post("{}", JSON, CREDENTIAL, "X-Request-ID: mine"),
+    "another path": post("{}", JSON, CREDENTIAL, path="/app/token/"),
+    "a longer path": post("{}", JSON, CREDENTIAL, path="/app/tokens"),
+    "one after the other": post("{}", JSON, CREDENTIAL) * 3,
+    "one within the other": post(post("{}", JSON, CREDENTIAL).decode(), JSON, CREDENTIAL),
+    "PUT": request("PUT /app/token HTTP/1.1", JSON, CREDENTIAL, "Content-Length: 2", body="{}"),
+    "GET": request("GET /app/token HTTP/1.1", CREDENTIAL),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POSTS)
+def test_an_issuing_request_is_answered_the_same(issuers: list[Service], name: str) -> None:
+    """Whatever is in it, and wherever it ends; but for the token."""
+    own, plain = (
+        re.sub(rb'(token|jti)":"[^"]*"|exp":\d+', rb"\1", exchanged(service, POSTS[name]))
+        for service in issuers
+    )
+    assert own == plain
+    assert own.startswith(b"HTTP/1.1 ") or name == "half of it"
+
+
+def test_an_issuing_request_is_logged_the_same(issuers: list[Service]) -> None:
+    """With who asked, and the code of what was wrong."""
+    told = []
+    for service in issuers:
+        for body in ("{}", '{"scope": "write"}'):
+            exchanged(service, post(body, JSON, CREDENTIAL, "X-Request-ID: same-id-on-both"))
+        time.sleep(0.3)
+        told.append(
+            re.findall(r"request (method=.* )duration_ms=\S+ (.*request_id=same-id-on-both)\n", service.log)
+        )
+    assert told[0] == told[1]
+    assert [line[0] for line in told[0]] == [
+        "method=POST route=/app/token status=200 ",
+        "method=POST route=/app/token status=403 ",
+    ]
+    assert "code=scope_insufficient actor=cli" in told[0][1][1]
