@@ -1,7 +1,7 @@
 """Whether a token whose signature fits is good now, by time, scope, binding and list; and what a new one
 needs for that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hmac import compare_digest
 from typing import Final
 
@@ -21,6 +21,7 @@ from .errors import (
 from .requests import LONGEST_TTL, Binding, Seconds, converted
 from .stores.base import Entry, Store
 
+_Lookup = Callable[[str, int, Sequence[str]], Entry]
 #: 2020. A clock that reads less was never set.
 _EARLIEST: Final = 1_577_836_800
 #: So late that a token might expire after the last second there is.
@@ -76,9 +77,15 @@ class Admission:
             raise ClockError(_BEHIND)
 
     def admit(
-        self, claims: Claims, scope: str | None = None, bind: str | None = None, max_age: int | None = None
+        self,
+        claims: Claims,
+        scope: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+        is_change: bool = False,
     ) -> None:
-        """Return only if the token is good now; see Signer.validate for arguments and errors."""
+        """Return only if the token is good now; see Signer.validate for arguments and errors. For a change
+        the list itself is asked, however fresh its copy may be."""
         now = self._clock()
         if not _EARLIEST < now < _LATEST:
             raise ClockError
@@ -95,8 +102,10 @@ class Admission:
         if self._store is None:
             if claims.max_uses is not None:
                 raise StoreRequired
+        elif is_change and not self._store.is_local:
+            self._check_list(self._store.lookup, claims, now)
         elif not self._store.is_clear(claims, end):
-            self._check_list(self._store, claims, now)
+            self._check_list(self._store.recall, claims, now)
 
     def is_rotated(self, claims: Claims) -> bool:
         """Whether the token, expired or not, was traded for its successor before the grace window, and has
@@ -117,8 +126,8 @@ class Admission:
         if not compare_digest(expected.encode(), claims.bnd.encode()):
             raise TokenBindingWrong
 
-    def _check_list(self, store: Store, claims: Claims, now: float) -> None:
-        entry = store.lookup(names.row(claims), claims.exp, names.groups(claims))
+    def _check_list(self, lookup: _Lookup, claims: Claims, now: float) -> None:
+        entry = lookup(names.row(claims), claims.exp, names.groups(claims))
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
         if _is_revoked(claims, entry):
@@ -142,7 +151,7 @@ class Admission:
         Raises:
             SystemUnavailable: the list cannot tell it.
         """
-        if self._store is None or self._store.is_clear(claims, claims.exp):
+        if self._store is None or (self._store.is_local and self._store.is_clear(claims, claims.exp)):
             return claims
         # Without those of its own, new id: they are in no list.
         entry = self._store.lookup(names.row(claims), claims.exp, names.shared_groups(claims))

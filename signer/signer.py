@@ -251,7 +251,7 @@ class Signer:
         """
         with self._hooks.operation("consume") as told:
             store = self._required_store()
-            claims = self.check(told, token, _named(purpose), scope, aud, bind, max_age)
+            claims = self.check(told, token, _named(purpose), scope, aud, bind, max_age, is_change=True)
             limit = claims.max_uses or 1
             told.begin()
             uses = store.use(names.row(claims), claims.exp, limit)
@@ -360,7 +360,7 @@ class Signer:
             expected = CODE_PREFIX + converted(purpose, CodePurpose, "purpose")
             claims = told.about(self._codec.decode(token, expected))
             guess = converted(code, Code, "code")
-            self._admission.admit(claims)
+            self._admission.admit(claims, is_change=True)
             told.begin()
             attempts_left = count_attempt(store, claims, self._admission.now())
             if not compare_digest(self._code(claims), guess):
@@ -518,9 +518,10 @@ class Signer:
         aud: str | None = None,
         bind: str | None = None,
         max_age: int | None = None,
+        is_change: bool = False,
     ) -> Claims:
         """validate, or introspect where `purpose` is None, as a part of a call that has more rules: the hooks
-        are told of that call alone.
+        are told of that call alone. One that changes the list asks the list itself.
 
         Raises:
             As validate.
@@ -532,13 +533,13 @@ class Signer:
             check_proof(claims)
         if claims.aud != aud and (purpose is not None or aud is not None):
             raise TokenAudienceWrong
-        self._admission.admit(claims, scope, bind, max_age)
+        self._admission.admit(claims, scope, bind, max_age, is_change)
         return claims
 
     def _admit_or_end(self, claims: Claims, bind: str | None) -> None:
         # Two hold a token that is traded again: one of them stole it.
         try:
-            self._admission.admit(claims, bind=bind)
+            self._admission.admit(claims, bind=bind, is_change=True)
         except TokenRotated:
             self._end_chain(claims)
             raise

@@ -103,14 +103,29 @@ class Store(Protocol):
     is never granted twice.
     """
 
+    @property
+    def is_local(self) -> bool:
+        """Whether every method answers in the time a disk takes, and `is_clear` and `recall` know all that
+        any process was told is done. Other lists may wait for a network, and what these two know may be as
+        old as the list's bound says."""
+        ...
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether `is_clear` and `recall` wait for nothing now."""
+        ...
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         """What is known of a token and of up to MAX_GROUPS groups, and the list's horizon."""
         ...
 
     def is_clear(self, claims: Claims, end: int, /) -> bool:
         """Whether the list certainly holds nothing against a token: no row, no group of a later generation,
-        and a horizon of `end` at the most. False means that it may: look it up. This costs a fifth of a
-        microsecond where the list is kept in memory, too, and knows all that any process was told is done."""
+        and a horizon of `end` at the most. False means that it may: look it up."""
+        ...
+
+    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        """As lookup, for a validation that `is_clear` could not answer."""
         ...
 
     def revoke(self, jti: str, exp: int) -> None:

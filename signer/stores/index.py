@@ -1,8 +1,14 @@
 """The ids of all that a list holds, in memory: most tokens are in no list, and this is enough to know it."""
 
+from typing import Final
+
 from ..claims import Claims
 from ..names import id_of_group, id_of_row
 from .base import Row
+
+
+#: A horizon that no token lies beyond: nothing is clear.
+NEVER: Final = 1 << 62
 
 
 class Index:

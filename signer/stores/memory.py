@@ -11,15 +11,16 @@ from weakref import WeakSet
 
 from ..errors import StoreError
 from .base import LOG_SIZE, PURGE_STEP, Entry, Log, Page, Point, Row
-from .index import Index
+from .index import NEVER, Index
 
-#: A horizon that no token lies beyond: all are looked up, and that fails.
-_NEVER: Final = 1 << 62
 _of_this_process: Final = WeakSet["MemoryStore"]()
 
 
 class MemoryStore:
     """A Store that lives and dies with its process."""
+
+    is_local = True
+    is_prompt = True
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,6 +42,8 @@ class MemoryStore:
             entry = self._tokens.get((exp, jti), Entry())
             generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
             return entry._replace(generation=generation, horizon=self._horizon)
+
+    recall = lookup
 
     def revoke(self, jti: str, exp: int) -> None:
         self._check_open()
@@ -116,7 +119,7 @@ class MemoryStore:
 
     def close(self) -> None:
         self._closed = True
-        self._exchange(Index(horizon=_NEVER))
+        self._exchange(Index(horizon=NEVER))
 
     def _exchange(self, index: Index) -> None:
         self._index = index
@@ -174,7 +177,7 @@ class _Snapshot(NamedTuple):
 def _leave_behind() -> None:
     # A copy would not hear of changes; and to ask for the process at each look would take as long as that.
     for store in list(_of_this_process):
-        store._exchange(Index(horizon=_NEVER))
+        store._exchange(Index(horizon=NEVER))
 
 
 os.register_at_fork(after_in_child=_leave_behind)

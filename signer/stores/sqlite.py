@@ -82,6 +82,9 @@ class SQLiteStore:
         StoreError: the file is missing, not a list, of a later version, damaged or not writable.
     """
 
+    is_local = True
+    is_prompt = True
+
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
         self._timeout = timeout
         self._read_lock = threading.Lock()
@@ -141,6 +144,8 @@ class SQLiteStore:
             self._check_changes(row[-1], self._seen)
             self._seen = row[-1]
             return _entry(row)
+
+    recall = lookup
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         # Taken at once: another thread may exchange it at any moment.

@@ -24,11 +24,22 @@ class TimedStore:
         self._store = store
         self._observe = observe
 
+    @property
+    def is_local(self) -> bool:
+        return self._store.is_local
+
+    @property
+    def is_prompt(self) -> bool:
+        return self._store.is_prompt
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.lookup, jti, exp, groups)
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         return self._store.is_clear(claims, end)  # not timed, which would take longer
+
+    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        return self._timed(self._store.recall, jti, exp, groups)
 
     def revoke(self, jti: str, exp: int) -> None:
         self._timed(self._store.revoke, jti, exp)

@@ -1,0 +1,139 @@
+"""A copy of a list that is elsewhere, kept fresh by a thread.
+
+The copy answers as long as it is provably fresher than a bound: all that was done before the list was asked
+last is in it, and that was less than `staleness` seconds ago. When it is not, nothing is answered.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import StoreError
+from .copied import UNKNOWING, Copied
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two questions at the most, and at the least.
+_LONGEST, _SHORTEST = 1.0, 0.02
+#: Seconds that the first copy may take.
+_START_TIMEOUT: Final = 60.0
+#: Goes on while a machine sleeps, where there is such a clock.
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def now() -> float:
+    """Seconds of a clock that nobody sets."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Following:
+    """Keeps a copy.
+
+    Args:
+        step: takes in what changed; returns the copy where it then has all, None where there is more, and
+            UNKNOWING where there is to be no copy for now.
+        wait: returns when the list may have changed, after so many seconds at the latest.
+        staleness: seconds; the bound.
+        close: lets go of what the two use, so that they end.
+
+    Raises:
+        StoreError: the list cannot be read now.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[], Copied | None],
+        wait: Callable[[float], None],
+        staleness: float,
+        close: Callable[[], None],
+    ) -> None:
+        self._step = step
+        self._wait = wait
+        self._staleness = staleness
+        self._close = close
+        self._interval = min(max(staleness / 4, _SHORTEST), _LONGEST)
+        #: When the copy was as the list, and the copy. One tuple, since others read it at any moment.
+        self._fresh: tuple[float, Copied] = (0.0, UNKNOWING)
+        self._is_closed = threading.Event()
+        self._pid = os.getpid()
+        self._load()
+        self._thread = threading.Thread(target=self._work, name="signer-copy", daemon=True)
+        self._thread.start()
+
+    @property
+    def copy(self) -> Copied:
+        """The copy, which is fresh.
+
+        Raises:
+            StoreError: it is not, or was closed.
+        """
+        since, copy = self._fresh
+        if now() < since + self._staleness and self._pid == os.getpid():
+            return copy
+        raise self._refusal()
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether there is a copy, fresh or not."""
+        return self._fresh[1] is not UNKNOWING
+
+    @property
+    def age(self) -> float:
+        """Seconds since the copy was as the list."""
+        return now() - self._fresh[0]
+
+    def close(self) -> None:
+        """End the thread. Again is a no-op."""
+        self._is_closed.set()
+        self._fresh = (0.0, UNKNOWING)
+        self._close()
+        if self._pid == os.getpid():
+            self._thread.join(2 * _LONGEST)
+
+    def _refusal(self) -> StoreError:
+        if self._is_closed.is_set():
+            return StoreError("The copy of the list was closed.")
+        if self._pid != os.getpid():
+            return StoreError("A copy of a list cannot be carried across fork(): open the list after it.")
+        return StoreError(
+            f"The copy of the list is {self.age:.1f} seconds old, and may be {self._staleness:g}"
+            " (REVOCATION_STALENESS_SECONDS): the list does not answer, or not fast enough."
+        )
+
+    def _load(self) -> None:
+        latest = now() + _START_TIMEOUT
+        while not self._refresh():
+            if now() > latest:
+                raise StoreError("The list cannot be copied in a minute: set REVOCATION_STALENESS_SECONDS=0.")
+
+    def _refresh(self) -> bool:
+        began = now()  # whatever was done before this, the list tells
+        copy = self._step()
+        if copy is not None and not self._is_closed.is_set():
+            self._fresh = (began, copy)
+        return copy is not None
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._is_closed.is_set():
+            try:
+                if self._refresh():
+                    self._wait(self._interval)
+                failures = 0
+            except StoreError as error:
+                if not failures and not self._is_closed.is_set():
+                    logger.error("The list cannot be followed: %s", error)  # noqa: TRY400 - no bug
+                failures += 1
+                self._is_closed.wait(self._pause(failures))
+            except Exception:
+                # A thread that ended would leave the copy to grow old, and nobody to say why.
+                logger.exception("The list cannot be followed")
+                self._is_closed.wait(_LONGEST)
+
+    def _pause(self, failures: int) -> float:
+        # Many that lost one server must not come back to it all at once.
+        return float(min(_SHORTEST * 2**failures, _LONGEST)) * random.uniform(0.5, 1)  # noqa: S311
