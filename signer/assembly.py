@@ -51,7 +51,9 @@ def assemble(
         trail = _trail(settings)
         if trail:
             opened.callback(trail.close)
-        store = watched(open_store(settings.database_url, create=create))
+        store = watched(
+            open_store(settings.database_url, create=create, staleness=settings.revocation_staleness_seconds)
+        )
         opened.callback(store.close)
         signer = Signer(
             keys_of(settings),

@@ -13,7 +13,7 @@ from .signer import Signer
 
 #: What the service itself asks for, one word for each thing a client may do.
 SERVICE_SCOPES: Final = frozenset(
-    {"token:issue", "token:introspect", "token:revoke", "token:purge", "metrics:read"}
+    {"token:issue", "token:introspect", "token:revoke", "token:purge", "metrics:read", "revocations:read"}
 )
 
 
@@ -39,7 +39,9 @@ def check_scopes(scope: str) -> frozenset[str]:
     if not scope:
         return frozenset()
     words = scope_words(converted(scope, Scope, "scope"))
-    strangers = {word for word in words if word.startswith(("token:", "metrics:"))} - SERVICE_SCOPES
+    strangers = {
+        word for word in words if word.startswith(("token:", "metrics:", "revocations:"))
+    } - SERVICE_SCOPES
     if strangers:
         known = " ".join(sorted(SERVICE_SCOPES))
         raise RequestInvalid(f"scope: {' '.join(sorted(strangers))} is none of: {known}", "scope")

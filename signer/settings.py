@@ -46,6 +46,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_max_ttl_minutes: int = DEFAULT_MAX_TTL // 60
     token_leeway_seconds: int = DEFAULT_LEEWAY
     token_grace_seconds: int = DEFAULT_GRACE
+    #: How old a copy of a list on another machine may be; 0 for no copy.
+    revocation_staleness_seconds: int = 0
     host: str = "127.0.0.1"
     port: int = 8000
     web_concurrency: int = 1
@@ -92,6 +94,9 @@ class Settings(Struct, frozen=True, kw_only=True):
                 environ, "TOKEN_LEEWAY_SECONDS", default.token_leeway_seconds, 0, 300
             ),
             token_grace_seconds=_integer(environ, "TOKEN_GRACE_SECONDS", default.token_grace_seconds, 0, 300),
+            revocation_staleness_seconds=_integer(
+                environ, "REVOCATION_STALENESS_SECONDS", default.revocation_staleness_seconds, 0, 3600
+            ),
             # An empty one would listen to the world.
             host=_text(
                 environ, "HOST", default.host, _HOST, "an address or a name, such as 127.0.0.1 or 0.0.0.0"

@@ -6,7 +6,6 @@ from ..claims import Claims
 from ..names import id_of_group, id_of_row
 from .base import Row
 
-
 #: A horizon that no token lies beyond: nothing is clear.
 NEVER: Final = 1 << 62
 

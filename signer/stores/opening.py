@@ -1,5 +1,6 @@
 """From a URL to a list."""
 
+import re
 from typing import Final
 from urllib.parse import unquote
 
@@ -7,14 +8,17 @@ from ..errors import ConfigurationError
 from .base import Store
 
 MEMORY_URL: Final = "memory://"
+_REMOTE: Final = ("https://", "http://")
+_SERVICE: Final = r"https?://[^\s/?#@]+@[0-9A-Za-z.:\[\]-]+(/[0-9A-Za-z._~/-]*)?"
 _EXAMPLES = "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, memory://"
 
 
-def open_store(url: str, *, create: bool = True) -> Store:
+def open_store(url: str, *, create: bool = True, staleness: float = 0.0) -> Store:
     """Open the list that `url` names.
 
     `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
-    file must exist already. `memory://` is one process's own and forgets.
+    file must exist already. `memory://` is one process's own and forgets. `https://client:credential@host` is
+    the list of a service elsewhere, to look up only, whose copy here is fresher than `staleness` seconds.
 
     Raises:
         ConfigurationError: no such kind of list, or an option it does not have.
@@ -28,7 +32,24 @@ def open_store(url: str, *, create: bool = True) -> Store:
         from .sqlite import SQLiteStore
 
         return SQLiteStore(path, create=_may_create(url) and create)
+    if url.startswith(_REMOTE):
+        return _remote(url, staleness)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
+
+
+def _remote(url: str, staleness: float) -> Store:
+    from .remote import RemoteStore
+
+    if not re.fullmatch(_SERVICE, url):
+        raise ConfigurationError(
+            "DATABASE_URL, where it names a service, must be like https://CLIENT:CREDENTIAL@tokens.example.org."
+        )
+    if not staleness:
+        raise ConfigurationError(
+            "The list of another service can only be copied: say how old the copy may be, such as"
+            " REVOCATION_STALENESS_SECONDS=5."
+        )
+    return RemoteStore(url, staleness)
 
 
 def sqlite_path(url: str) -> str:

@@ -12,6 +12,7 @@ from ..claims import Issued, scope_words
 from ..errors import CallerError, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
+from ..stores.feed import Part
 from .answers import (
     Admitted,
     Answer,
@@ -41,6 +42,7 @@ from .bodies import (
 )
 from .callers import Caller, Guard
 from .limits import ISSUE, VERIFY_CODE, Limits
+from .lookups import Lookups
 from .problems import problem, refusal
 from .writer import Writer
 
@@ -60,25 +62,32 @@ _NO_METRICS: Final = (
 
 
 class API:
-    """The service's calls on one Signer. Look-ups are a few microseconds and run in the event loop.
+    """The service's calls on one Signer.
 
     Args:
         signer: does the work.
         guard: says who may call.
         writer: runs what waits for a disk.
         limits: count what costs others something.
+        lookups: runs what may wait for a network.
+        feed: the part of the list that comes after a cursor.
         page: the metrics' text and media type; None where there is none.
     """
 
     def __init__(
         self,
         signer: Signer,
+        *,
         guard: Guard,
         writer: Writer,
         limits: Limits,
+        lookups: Lookups,
+        feed: Callable[[str], Part],
         page: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer
+        self._lookups = lookups
+        self._feed = feed
         self._guard = guard
         self._writer = writer
         self._limits = limits
@@ -114,7 +123,7 @@ class API:
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
             return _INVALID
         try:
-            self._signer.introspect(token)
+            await self._lookups.run(self._signer.introspect, token)
         except TokenError:
             return _INVALID
         return _VALID
@@ -122,12 +131,12 @@ class API:
     async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
         """POST /app/valid"""
         if isinstance(request.token, str):
-            return Answer(self._verdict(request.token, request.purpose, request.demands()))
-        results: list[Verdict] = []
-        for place, token in enumerate(request.tokens or []):
-            if place % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # others are served in between
-            results.append(self._verdict(token, request.purpose, request.demands()))
+            (verdict,) = await self._lookups.run(self._verdicts, [request.token], request)
+            return Answer(verdict)
+        tokens, results = request.tokens or [], list[Verdict]()
+        for start in range(0, len(tokens), _AT_ONCE):
+            await asyncio.sleep(0)  # others are served in between
+            results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
         return Answer(Verdicts(status=all(result.status for result in results), results=results))
 
     async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:
@@ -198,6 +207,14 @@ class API:
             await asyncio.sleep(PURGE_PAUSE)
         return Answer(Purged(purged=purged))
 
+    async def revocations(self, request: HTTPRequest) -> Response:
+        """GET /app/revocations: the list, for those who keep a copy."""
+        await self._guard.admit(request.headers, frozenset({"revocations:read"}))
+        cursors = request.query_params.getlist("since")
+        if len(cursors) > 1:
+            raise RequestInvalid("since: give it once", "since")
+        return Answer(await self._lookups.elsewhere(self._feed, cursors[0] if cursors else ""))
+
     async def healthz(self, request: HTTPRequest) -> Response:
         """GET /healthz: the process answers."""
         return Answer(Health())
@@ -232,6 +249,10 @@ class API:
             return Outcome(token=new.token, jti=new.jti, exp=new.exp)
         except (RequestInvalid, CallerError) as error:
             return refusal(error)
+
+    def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
+        demands = request.demands()
+        return [self._verdict(token, request.purpose, demands) for token in tokens]
 
     def _verdict(self, token: str, purpose: str | None, demands: Demands) -> Verdict:
         try:

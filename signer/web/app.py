@@ -26,6 +26,7 @@ from ..errors import ConfigurationError, SignerError
 from ..keys import PRODUCTION_LINE
 from ..settings import LOG_LEVELS, Settings
 from ..stores import Store
+from ..stores.feed import part_after
 from ..stores.opening import MEMORY_URL
 from ..stores.timed import TimedStore
 from .api import API
@@ -35,6 +36,7 @@ from .docs import docs_routes
 from .forward_auth import ForwardAuth
 from .limits import Limits
 from .log import RequestLines
+from .lookups import Lookups
 from .metrics import Metrics, Page
 from .middleware import CORS, DevelopmentGuard, RequestLog
 from .oauth import OAuth
@@ -67,30 +69,31 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     )
     signer = assembly.signer
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    guard = Guard(signer, anonymous, limits)
-    writer = Writer(
-        signer, metrics.change_waits if metrics else _unheeded, issues_wait=assembly.trail is not None
-    )
+    lookups = Lookups(assembly.store)
+    guard = Guard(signer, anonymous, limits, lookups)
+    issues_wait = assembly.trail is not None or not assembly.store.is_local
+    writer = Writer(signer, metrics.change_waits if metrics else _unheeded, issues_wait=issues_wait)
     page = None
     # A worker that knows of no folder would tell its own part for the whole.
     if metrics and (metrics_folder or not is_worker):
         metrics.expect(signer.keys)
         page = Page(metrics, assembly.store, signer.keys)
-    api = API(signer, guard, writer, limits, page)
-    oauth = OAuth(signer, guard, writer, limits, settings.issuer)
-    served = operations(api, oauth, ForwardAuth(signer, settings.auth_cookie))
+    means: Any = {"guard": guard, "writer": writer, "limits": limits, "lookups": lookups}
+    api = API(signer, **means, feed=partial(part_after, assembly.store), page=page)
+    oauth = OAuth(signer, **means, issuer=settings.issuer)
+    served = operations(api, oauth, ForwardAuth(signer, lookups, settings.auth_cookie))
     document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
     routes = [operation.route for operation in served]
     app = Starlette(
         routes=[*routes, Route("/openapi.json", document.endpoint), *docs_routes(settings.app_title)],
         exception_handlers=_HANDLERS,
-        lifespan=_lifespan(settings, assembly, writer, limits),
+        lifespan=_lifespan(settings, assembly, writer, limits, lookups),
     )
     # A redirect would carry the path, and so the token, in a header and into histories.
     app.router.redirect_slashes = False
     dispatch = Dispatch(app, routes, _HANDLERS)
-    issues_wait = assembly.trail is not None or bool(settings.rate_limit)
-    return _surrounded(dispatch, settings, metrics, Shortcut(dispatch, issues_wait=issues_wait))
+    shortcut = Shortcut(dispatch, lookups, issues_wait=issues_wait or bool(settings.rate_limit))
+    return _surrounded(dispatch, settings, metrics, shortcut)
 
 
 _HANDLERS: Final = {
@@ -127,7 +130,7 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
 
 
 def _lifespan(
-    settings: Settings, assembly: Assembly, writer: Writer, limits: Limits
+    settings: Settings, assembly: Assembly, writer: Writer, limits: Limits, lookups: Lookups
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -142,6 +145,7 @@ def _lifespan(
         yield
         await writer.close()
         await limits.close()
+        lookups.close()
         assembly.close()
 
     return lifespan

@@ -14,6 +14,7 @@ from ..signer import Signer
 from .bodies import Form
 from .calls import current
 from .limits import FAILED, Limits
+from .lookups import Lookups
 
 
 class Caller(Struct, frozen=True, kw_only=True):
@@ -62,9 +63,11 @@ class Guard:
         signer: checks credentials; its hooks are told of every caller.
         anonymous: who a caller without a credential is.
         limits: count the credentials that are refused.
+        lookups: runs what may wait for a network.
     """
 
-    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits) -> None:
+    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups) -> None:
+        self._lookups = lookups
         self._signer = signer
         self._anonymous = anonymous
         self._limits = limits
@@ -81,7 +84,7 @@ class Guard:
         """
         with self._signer.hooks.operation("authenticate") as told:
             try:
-                caller = self._identified(headers, form, told)
+                caller = await self._lookups.run(self._identified, headers, form, told)
             except CredentialInvalid:
                 await self._limits.count(FAILED)
                 raise

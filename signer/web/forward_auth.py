@@ -16,6 +16,7 @@ from ..errors import (
 from ..signer import Signer
 from ..starlette import token_in
 from .answers import Answer, Done
+from .lookups import Lookups
 from .problems import challenge, problem
 
 #: Every visible character of ASCII but "%": whatever else a subject holds comes percent-encoded, so that no
@@ -37,10 +38,12 @@ class ForwardAuth:
 
     Args:
         signer: what validates.
+        lookups: runs what may wait for a network.
         cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
     """
 
-    def __init__(self, signer: Signer, cookie: str = "") -> None:
+    def __init__(self, signer: Signer, lookups: Lookups, cookie: str = "") -> None:
+        self._lookups = lookups
         self._signer = signer
         self._cookie = cookie
 
@@ -54,7 +57,7 @@ class ForwardAuth:
         if token is None:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
-            claims = self._admitted(token, request)
+            claims = await self._lookups.run(self._admitted, token, request)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # Which reason is not told: this answer may reach anybody.

@@ -130,10 +130,11 @@ class Metrics:
     def after(self, event: Event) -> None:
         """Count it."""
         place = self._event_places.get((event.name, event.outcome, event.kid))
-        # Without the lock: changes have one thread and all else the other, so that no two count the same.
-        self._cells.values[place or self._event_place(event)] += 1
-        if event.rows:
-            self._cells.values[self._rows] += event.rows
+        if place is None:
+            place = self._event_place(event)
+        with self._lock:  # look-ups may have several threads
+            self._cells.values[place] += 1
+            self._cells.values[self._rows] += event.rows or 0
 
     def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
         """Count a request that has been answered; `code` is that of its error, "" where it is none."""

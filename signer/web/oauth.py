@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
-from ..claims import check_reusable, scope_words
+from ..claims import Claims, check_reusable, scope_words
 from ..credentials import SERVICE_SCOPES
 from ..errors import CredentialMissing, TokenError
 from ..requests import IssueRequest
@@ -18,6 +18,7 @@ from .answers import AccessToken, Answer, Ended, Inactive, Introspection, Metada
 from .bodies import Form, TokenForm, TokenRequestForm, read_form
 from .callers import Caller, Guard
 from .limits import ISSUE, Limits
+from .lookups import Lookups
 from .middleware import AUTHORITY
 from .problems import oauth_problem
 from .writer import Writer
@@ -35,12 +36,20 @@ class OAuth:
     called at."""
 
     def __init__(
-        self, signer: Signer, guard: Guard, writer: Writer, limits: Limits, issuer: str = ""
+        self,
+        signer: Signer,
+        *,
+        guard: Guard,
+        writer: Writer,
+        limits: Limits,
+        lookups: Lookups,
+        issuer: str = "",
     ) -> None:
         self._signer = signer
         self._guard = guard
         self._writer = writer
         self._limits = limits
+        self._lookups = lookups
         self._issuer = issuer
         #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
@@ -82,12 +91,16 @@ class OAuth:
         """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
         neither a client's credential, nor what is to be used up."""
         try:
-            with self._signer.hooks.operation("validate") as told:
-                claims = self._signer.check(told, form.token, purpose=None)
-                check_reusable(claims)
+            claims = await self._lookups.run(self._active, form.token)
         except TokenError:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
+
+    def _active(self, token: str) -> Claims:
+        with self._signer.hooks.operation("validate") as told:
+            claims = self._signer.check(told, token, purpose=None)
+            check_reusable(claims)
+            return claims
 
     async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
         """POST /oauth/revoke (RFC 7009): its own tokens for any client, all with `token:revoke`."""

@@ -263,6 +263,8 @@ def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
     if "{" in operation.path:
         name = operation.path.partition("{")[2].strip("}")
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    for name, description in operation.query.items():
+        yield {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
     for name, description in _DEMANDS.items() if operation.takes_token else ():
         schema = {"type": "array", "items": {"type": "string"}}
         yield {"name": name, "in": "query", "description": description, "schema": schema}

@@ -1,12 +1,13 @@
 """Every route: what it takes and answers, and who may call. Routing and the API document are made of this."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from msgspec import Struct
 from starlette.routing import Route
 
 from ..requests import CodeRequest, IssueRequest, Request
+from ..stores.feed import Part
 from .answers import (
     AccessToken,
     Admitted,
@@ -64,7 +65,8 @@ _NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "ex
 
 class Operation(Struct, frozen=True, kw_only=True):
     """One route. `answer` is the body of its 200, or several that it may be, or str for text; `errors` are
-    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold."""
+    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold; `query`
+    has its parameters, and what each means."""
 
     path: str
     tag: str
@@ -80,6 +82,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     problem: type[Struct] = Problem
     unavailable: type[Struct] = Problem
     takes_token: bool = False
+    query: Mapping[str, str] = {}
     example: Any = None
     answer_example: Any = None
 
@@ -97,7 +100,15 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
     """All of them, in the order of the document."""
-    return [*_issuing(api), *_checking(api), *_ending(api), *_oauth(oauth), *_auth(auth), *_probes(api)]
+    return [
+        *_issuing(api),
+        *_checking(api),
+        *_ending(api),
+        *_oauth(oauth),
+        *_auth(auth),
+        *_feed(api),
+        *_probes(api),
+    ]
 
 
 def _call(
@@ -345,6 +356,23 @@ def _auth(auth: ForwardAuth) -> list[Operation]:
             takes_token=True,
         )
         for path in ("/auth", "/auth/{path}")
+    ]
+
+
+def _feed(api: API) -> list[Operation]:
+    return [
+        Operation(
+            path="/app/revocations",
+            tag="copies",
+            methods=("GET",),
+            endpoint=api.revocations,
+            summary="What was revoked or used before it expired",
+            detail="For those who keep a copy: all rows in parts, then what changes. Go on with `next`.",
+            query={"since": "`next` of the answer before; without it, the list begins."},
+            answer=Part,
+            scope="revocations:read",
+            errors=(*_CLIENT, 422, 503),
+        )
     ]
 
 

@@ -12,6 +12,7 @@ from starlette.types import Scope
 from .bodies import WHOLE
 from .calls import CODE
 from .dispatch import Dispatch
+from .lookups import Lookups
 from .protocol import TOKEN
 
 T = TypeVar("T")
@@ -24,16 +25,22 @@ class Shortcut:
 
     Args:
         dispatch: finds the endpoint.
-        issues_wait: issuing waits for something; it is left to the application then.
+        lookups: tells whether validating waits for something; then all is left to the application.
+        issues_wait: issuing does; that is left to the application then.
     """
 
-    def __init__(self, dispatch: Dispatch, *, issues_wait: bool) -> None:
+    def __init__(self, dispatch: Dispatch, lookups: Lookups, *, issues_wait: bool) -> None:
+        self._lookups = lookups
         self._dispatch = dispatch
         self._issues_wait = issues_wait
 
     def takes(self, scope: Scope) -> bool:
         """Whether it is for this to answer."""
-        if scope["root_path"] or (self._issues_wait and scope["path"] == TOKEN):
+        if (
+            scope["root_path"]
+            or not self._lookups.are_prompt
+            or (self._issues_wait and scope["path"] == TOKEN)
+        ):
             return False
         found = self._dispatch.found(scope)
         if found is None:

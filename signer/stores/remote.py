@@ -1,0 +1,163 @@
+"""The list of a service elsewhere, copied: tokens are checked here, at full speed, and what is revoked there
+is refused within a bound."""
+
+import http.client
+import ssl
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from threading import Event
+from typing import Any, Final, NoReturn
+from urllib.parse import quote, unquote, urlsplit
+
+import msgspec
+
+from ..claims import Claims
+from ..errors import StoreError, StoreRequired
+from .base import PURGE_STEP, Entry, Snapshot
+from .copied import Copied
+from .feed import Part, row_of
+from .following import Following
+
+#: Bytes of an answer: many times what a part has.
+_MAX_ANSWER: Final = 8 << 20
+_READ_ONLY: Final = "This list is a copy of a service's: use, rotate and revoke tokens at the service."
+
+
+class RemoteStore:
+    """A Store that only looks up, in a copy of what GET /app/revocations of a service tells.
+
+    Args:
+        url: the service's, with a client's name and credential (scope revocations:read) before the host:
+            "https://edge:sgt_...@tokens.example.org".
+        staleness: seconds; the copy is fresher, or nothing is answered.
+        timeout: seconds that the service has for each part.
+
+    Raises:
+        StoreError: the service cannot be read now, or refuses the credential.
+    """
+
+    is_local = False
+    is_prompt = True
+
+    def __init__(self, url: str, staleness: float, timeout: float = 2.0) -> None:
+        self._timeout = timeout
+        parts = urlsplit(url)
+        self._secure = parts.scheme == "https"
+        self._host, self._port = parts.hostname or "", parts.port
+        self._path = f"{parts.path.rstrip('/')}/app/revocations"
+        self._headers = {"Accept": "application/json"}
+        if parts.password:
+            self._headers["Authorization"] = f"Bearer {unquote(parts.password)}"
+        self._connection: http.client.HTTPConnection | None = None
+        self._cursor = ""
+        self._copy = Copied()
+        self._is_closed = Event()
+        self._following = Following(self._step, self._sleep, staleness, self._is_closed.set)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the copy was as the list."""
+        return self._following.age
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        return self._following.copy.lookup(jti, exp, groups)
+
+    recall = lookup
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        return self._following.copy.is_clear(claims, end)
+
+    def revoke(self, jti: str, exp: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def use(self, jti: str, exp: int, limit: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def rotate(self, jti: str, exp: int, now: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def advance(self, group: str, now_ms: int, lifetime: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def together(self) -> None:
+        return None
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        raise StoreRequired(_READ_ONLY)
+
+    def count(self) -> int:
+        return len(self._following.copy)
+
+    def ping(self) -> None:
+        len(self._following.copy)
+
+    def close(self) -> None:
+        self._following.close()
+
+    def _sleep(self, seconds: float) -> None:
+        self._is_closed.wait(seconds)
+
+    def _step(self) -> Copied | None:
+        try:
+            part = self._part()
+        except BaseException:
+            self._disconnect()
+            raise
+        if part.is_anew:
+            self._copy = Copied()
+        for told in part.rows:
+            self._copy.add(row_of(told))
+        self._copy.horizon = part.horizon
+        self._cursor = part.next
+        return self._copy if part.is_whole else None
+
+    def _part(self) -> Part:
+        try:
+            status, body = self._asked()
+            if status == http.HTTPStatus.OK:
+                return msgspec.json.decode(body, type=Part)
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreError(f"The service at {self._host} does not answer: {_named(error)}.") from None
+        except ValueError:
+            status = -1  # out here: the answer would stay as the context
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise StoreError(
+                f"The service at {self._host} refuses the credential ({status}): its scope must have"
+                " revocations:read."
+            )
+        what = "no feed of a list" if status in (-1, http.HTTPStatus.NOT_FOUND) else f"status {status}"
+        raise StoreError(f"The service at {self._host} answers with {what}.")
+
+    def _asked(self) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = self._connected()
+        since = f"?since={quote(self._cursor)}" if self._cursor else ""
+        self._connection.request("GET", self._path + since, headers=self._headers)
+        answer = self._connection.getresponse()
+        body = answer.read(_MAX_ANSWER)
+        if not answer.isclosed():
+            raise http.client.HTTPException("an answer without end")
+        return answer.status, body
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if not self._secure:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _named(error: Any) -> str:
+    # The text of some holds what was sent.
+    return (
+        f"{type(error).__name__}: {error.strerror}"
+        if getattr(error, "strerror", "")
+        else type(error).__name__
+    )
