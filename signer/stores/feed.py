@@ -5,12 +5,12 @@ tells first all rows, then what changes. The service remembers nothing of its re
 """
 
 from base64 import urlsafe_b64decode
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from ..errors import RequestInvalid
 from ..keys import base64url
 from .base import Point, Row, Store
 
@@ -50,13 +50,12 @@ class Part(Struct, frozen=True, kw_only=True):
 
 
 def part_after(store: Store, cursor: str = "") -> Part:
-    """The part of the list that comes after `cursor`; the first for "", or where that is no longer known.
+    """The part of the list that comes after `cursor`; the first for "", or any that is not known (any more).
 
     Raises:
-        RequestInvalid: it is none of ours.
         StoreError: the list cannot answer.
     """
-    point, start = _read(cursor) if cursor else (None, None)
+    point, start = _read(cursor)
     with store.snapshot() as snapshot:
         if point and start is None:
             log = snapshot.log(point, PART)
@@ -80,14 +79,12 @@ def _written(point: Point, start: Any = None) -> str:
     return base64url(msgspec.json.encode([point.number, point.mark, start]))
 
 
-def _read(cursor: str) -> tuple[Point, Any]:
-    try:
+def _read(cursor: str) -> tuple[Point | None, Any]:
+    with suppress(ValueError, RecursionError):
         raw = urlsafe_b64decode(cursor[:MAX_CURSOR] + "=" * (-len(cursor) % 4))
         number, mark, start = msgspec.json.decode(raw, type=tuple[int, int, list[int | str] | None])
         return Point(number, mark), start
-    except (ValueError, RecursionError):
-        pass
-    raise RequestInvalid("since: takes the `next` of an earlier answer", "since")
+    return None, None
 
 
 def row_of(told: Told) -> Row:

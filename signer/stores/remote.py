@@ -96,6 +96,7 @@ class RemoteStore:
 
     def close(self) -> None:
         self._following.close()
+        self._disconnect()
 
     def _sleep(self, seconds: float) -> None:
         self._is_closed.wait(seconds)

@@ -371,7 +371,7 @@ def _feed(api: API) -> list[Operation]:
             query={"since": "`next` of the answer before; without it, the list begins."},
             answer=Part,
             scope="revocations:read",
-            errors=(*_CLIENT, 422, 503),
+            errors=(*_CLIENT, 503),
         )
     ]
 

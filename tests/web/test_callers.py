@@ -15,6 +15,7 @@ GUARDED = {
     ("POST", "/app/consume"): "token:introspect",
     ("POST", "/app/revoke"): "token:revoke",
     ("DELETE", "/app/clear/all/tokens"): "token:purge",
+    ("GET", "/app/revocations"): "revocations:read",
 }
 SERVICE_SCOPES = sorted({*GUARDED.values(), "metrics:read"})
 
