@@ -21,6 +21,7 @@ class MemoryStore:
 
     is_local = True
     is_prompt = True
+    freshness = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

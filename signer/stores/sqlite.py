@@ -84,6 +84,7 @@ class SQLiteStore:
 
     is_local = True
     is_prompt = True
+    freshness = None
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
         self._timeout = timeout

@@ -127,12 +127,12 @@ def test_it_goes_on_when_the_service_comes_back(service: Service, opened: Callab
     eventually(refuses(signer, token, TokenRevoked))
     copy = store._copy
     service.kill()
-    eventually(lambda: store.age > BOUND)
+    eventually(lambda: store.freshness.age > BOUND)
     for each in (token, other):
         with pytest.raises(StoreError, match="REVOCATION_STALENESS_SECONDS"):
             signer.validate(each)
     with Service(service.directory, service.settings, port=service.port, credential=service.credential):
-        eventually(lambda: store.age < BOUND)
+        eventually(lambda: store.freshness.age < BOUND)
         assert signer.validate(other)
         with pytest.raises(TokenRevoked):
             signer.validate(token)
