@@ -7,17 +7,21 @@ from ..errors import ConfigurationError
 from .base import Store
 
 MEMORY_URL: Final = "memory://"
-_EXAMPLES = "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, memory://"
+_EXAMPLES = (
+    "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw,"
+    " postgresql://user:password@host/database, memory://"
+)
 
 
 def open_store(url: str, *, create: bool = True) -> Store:
     """Open the list that `url` names.
 
     `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
-    file must exist already. `memory://` is one process's own and forgets.
+    file must exist already. `postgresql://user:password@host/database`, with libpq's options; where `create`
+    is False, the list must be in it already. `memory://` is one process's own and forgets.
 
     Raises:
-        ConfigurationError: no such kind of list, or an option it does not have.
+        ConfigurationError: no such kind of list, an option it does not have, or its driver is not installed.
         StoreError: it cannot be opened.
     """
     if url == MEMORY_URL:
@@ -28,7 +32,19 @@ def open_store(url: str, *, create: bool = True) -> Store:
         from .sqlite import SQLiteStore
 
         return SQLiteStore(path, create=_may_create(url) and create)
+    if url.startswith(("postgresql://", "postgres://")):
+        return _open_postgres(url, create=create)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
+
+
+def _open_postgres(url: str, *, create: bool) -> Store:
+    try:
+        from .postgres import PostgresStore
+    except ImportError as error:
+        raise ConfigurationError(
+            "A list in PostgreSQL needs its driver: pip install 'signer[postgres]'."
+        ) from error
+    return PostgresStore(url, create=create)
 
 
 def sqlite_path(url: str) -> str:
