@@ -70,16 +70,20 @@ class _Server:
             )  # fmt: skip
         eventually(lambda: self.sql("SELECT 1"), psycopg.Error)
 
-    def sql(self, statement: str) -> None:
-        """Run it as the list's owner, past the list."""
+    def sql(self, *statements: str) -> None:
+        """Run them as the list's owner, past the list."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
-            connection.execute(statement)
+            for statement in statements:
+                connection.execute(statement)
 
     def signal(self, number: signal.Signals) -> None:
-        """To it and all its processes."""
+        """To it and all its processes, each of which has a session of its own."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
+            pid = self.process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for each in (pid, *map(int, children)):
+                with suppress(ProcessLookupError):
+                    os.kill(each, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

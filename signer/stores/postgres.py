@@ -68,17 +68,19 @@ class PostgresStore:
         self._made = 0
         self._changed: list[tuple[bytes, int, int]] = []
         self._listener: Connection | None = None
-        with self.translated(), self._pool.connection(monotonic() + timeout) as connection:
-            connection.deadline = monotonic() + max(timeout, _PATIENCE)
+        with ExitStack() as opened:
+            opened.callback(self.close)
+            self._open(create=create)
+            opened.pop_all()
+        logger.info("Opened the list %s", self._name)
+
+    def _open(self, *, create: bool) -> None:
+        with self.translated(), self._pool.connection(monotonic() + self.timeout) as connection:
+            connection.deadline = monotonic() + max(self.timeout, _PATIENCE)
             #: The newest change that this process knows of.
             self._seen = prepare(connection, self._name, create=create)
             self._can_notify = not is_cockroach(connection)
-        try:
-            self.lookup("", 0, ())
-        except BaseException:
-            self.close()
-            raise
-        logger.info("Opened the list %s", self._name)
+        self.lookup("", 0, ())
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         def read(connection: Connection) -> Entry:
@@ -318,7 +320,8 @@ class PostgresStore:
             self._write_lock.release()
 
     def _with_limits(self, template: str, seen: Point) -> str:
-        milliseconds = f"'{max(1, int(self.timeout * 1000))}'"
+        # A little less than a call may take, so that the server says why it ended it.
+        milliseconds = f"'{max(1, int(self.timeout * 800))}'"
         return template.replace("{timeout}", milliseconds).replace("%(seen)s", str(seen.number))
 
     def _checked(self, row: tuple[Any, ...] | None, seen: Point) -> tuple[Any, ...]:

@@ -215,6 +215,6 @@ def _parse(url: str, timeout: float) -> tuple[dict[str, Any], str]:
         "keepalives_idle": 60,
     }
     # What a standby tells is late: it does not know of the newest revocations.
-    forced = {"target_session_attrs": "read-write"}
+    forced = {"target_session_attrs": "read-write", "client_encoding": "UTF8"}
     name = f"{database or 'of the default name'} at {host or 'the default host'}:{port or 5432}"
     return defaults | parameters | forced, name

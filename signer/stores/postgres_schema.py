@@ -183,8 +183,9 @@ def is_cockroach(connection: Connection) -> bool:
 
 
 def _exists(connection: Connection) -> bool:
-    row = connection.execute("SELECT to_regclass('signer.state') IS NOT NULL").fetchone()
-    return row is not None and bool(row[0])
+    # Not to_regclass(), which does not learn what others made while this transaction waited for the lock.
+    found = "SELECT 1 FROM pg_tables WHERE schemaname = 'signer' AND tablename = 'state'"
+    return connection.execute(found).fetchone() is not None
 
 
 def _make(connection: Connection, name: str) -> None:
