@@ -161,13 +161,13 @@ class PgBouncer(_Server):
         self.launch(program("pgbouncer"), str(self.folder / "ini"))
 
 
-def eventually(call: Callable[[], object], *errors: type[Exception], within: float = 20.0) -> None:
+def eventually(call: Callable[[], object], *errors: type[BaseException], within: float = 20.0) -> None:
     """Until it raises none of these errors."""
     until = time.monotonic() + within
     while True:
         try:
             call()
-        except tuple(errors):
+        except errors:
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)

@@ -41,7 +41,7 @@ class PostgresStore:
     """A Store in the schema `signer` of the PostgreSQL database that `url` names.
 
     Args:
-        url: `postgresql://…`, with libpq's options.
+        url: `postgresql://…`, with libpq's options; beyond a machine of one's own, `sslmode=verify-full`.
         create: make the tables where there are none; False where missing ones mean a lost list.
         timeout: seconds a call may take, whatever becomes of the server.
         pool_size: connections of this process at the most, and one more that listens.
@@ -163,7 +163,7 @@ class PostgresStore:
     def snapshot(self) -> "Iterator[_Snapshot]":
         def begin(connection: Connection) -> tuple[int, Point]:
             seen = self._seen
-            row = _last_row(connection, self._with_limits(statements.BEGIN_SNAPSHOT, seen))
+            row = _last(connection, self._with_limits(statements.BEGIN_SNAPSHOT, seen)).fetchone()
             (horizon,) = self._checked(row, seen)
             return horizon, Point(*self._kept(row)[3:5])
 
@@ -192,8 +192,8 @@ class PostgresStore:
             return  # a farewell on a connection of the parent's would end it
         self._closed.set()
         self._pool.close()
-        if self._listener is not None:
-            self._listener.deadline = 0.0  # who waits on it lets go
+        if listener := self._listener:
+            listener.deadline = 0.0  # who waits on it lets go
         with self._listen_lock:
             self._stop_listening()
 
@@ -268,7 +268,7 @@ class PostgresStore:
     def _begun(self) -> Connection:
         def begin(connection: Connection) -> int:
             seen = self._seen
-            row = _last_row(connection, self._with_limits(statements.BEGIN, seen))
+            row = _last(connection, self._with_limits(statements.BEGIN, seen)).fetchone()
             self._checked(row, seen)
             return int(self._kept(row)[2])
 
@@ -287,11 +287,8 @@ class PostgresStore:
         with self.translated():
             self._writer.deadline = monotonic() + self.timeout
             point = self._log(self._writer)
-            cursor = self._writer.execute(statements.COMMIT)
-            while cursor.nextset():
-                pass
             # What fails within a transaction makes a ROLLBACK of this, and no error.
-            if cursor.statusmessage != "COMMIT":
+            if _last(self._writer, statements.COMMIT).statusmessage != "COMMIT":
                 raise StoreError(f"The list {self._name} did not commit: nothing was made.")
             self._see(point)
 
@@ -379,11 +376,12 @@ def _follows(point: Point, seen: Point, seen_mark: int | None) -> bool:
     return seen_mark == seen.mark or (seen_mark is None and point.number - seen.number >= LOG_SIZE)
 
 
-def _last_row(connection: Connection, several: str) -> tuple[Any, ...] | None:
+def _last(connection: Connection, several: str) -> psycopg.Cursor[tuple[Any, ...]]:
+    """What the last of several statements gives."""
     cursor = connection.execute(several)
     while cursor.nextset():
         pass
-    return cursor.fetchone()
+    return cursor
 
 
 class _Snapshot(NamedTuple):

@@ -178,7 +178,7 @@ class Pool:
 def reason_of(error: Exception) -> str:
     """What an error says, in one line, without the values of what was asked: a name may be a person's."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return " ".join((primary or str(error)).split()).rstrip(".") or type(error).__name__
+    return " ".join((primary or str(error)).split()).rstrip(".?") or type(error).__name__
 
 
 def _connect(future: "Future[Connection]", parameters: Mapping[str, Any]) -> None:

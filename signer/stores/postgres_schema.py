@@ -63,8 +63,10 @@ SELECT revoked, uses, rotated_at,
 (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon, {_STATE}
 FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 """  # noqa: S608
-#: For this transaction only. Its durability is no matter of what the database's other users want.
+#: For this transaction only: nothing that somebody put into `public` is taken for the server's own, and its
+#: durability is no matter of what the database's other users want.
 _SETTINGS: Final = """
+SELECT pg_catalog.set_config('search_path', 'pg_catalog', true);
 SELECT set_config('statement_timeout', {timeout}, true), set_config('lock_timeout', {timeout}, true),
 set_config('idle_in_transaction_session_timeout', {timeout}, true);
 SELECT set_config('synchronous_commit', 'on', true)
@@ -191,7 +193,7 @@ def _exists(connection: Connection) -> bool:
 def _make(connection: Connection, name: str) -> None:
     with connection.transaction():
         if not is_cockroach(connection):
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (_LOCK,))
         if _exists(connection):  # another starter was first
             return
         # Without IF NOT EXISTS, which asks for the right to make one also where there is one.
