@@ -144,6 +144,26 @@ def test_a_server_that_hangs_is_refused_in_time(mortal: Postgres, on_mortal: Pos
     assert on_mortal.lookup(OTHER, EXP, []).revoked
 
 
+def test_a_name_server_that_hangs_is_refused_in_time(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can interrupt that wait; the connection that comes too late is closed."""
+    connected: list[postgres_pool.Connection] = []
+    connect = postgres_pool.Connection.connect
+
+    def late(*args: Any, **kwargs: Any) -> postgres_pool.Connection:
+        time.sleep(TIMEOUT)
+        connected.append(connect(*args, **kwargs))
+        return connected[0]
+
+    monkeypatch.setattr(postgres_pool.Connection, "connect", late)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="no answer to the attempt to connect"):
+        PostgresStore(postgres_url, timeout=TIMEOUT / 2)
+    assert time.monotonic() - started < TIMEOUT
+    eventually(lambda: _assert(connected[0].closed), AssertionError, IndexError, within=5)
+
+
 def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
     """Nobody waits for its farewell, nor for what it still does."""
     on_mortal.wait_for_change(0)
