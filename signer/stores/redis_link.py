@@ -80,7 +80,7 @@ def _parsed(url: str) -> Address:
     elif kind == "sentinel":
         name = path.pop(0)
     (db,) = map(int, path or ["0"])
-    if (kind == "cluster" and db) or (kind == "unix") == bool(hosts):
+    if (kind == "cluster" and db) or (kind == "unix") == bool(hosts) or (kind == "unix" and len(name) < 2):
         raise ValueError
     user, password = _login(login)
     options = {"username": user, "password": password, "db": db}

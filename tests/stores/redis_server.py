@@ -33,7 +33,7 @@ class Redis:
         self.password = next((line.split()[1] for line in options if line.startswith("requirepass")), None)
         self._mode = ["--sentinel"] if is_sentinel else []
         common = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", "logfile server.log"]
-        lines = [*common, *([] if is_sentinel else ['save ""']), *options]
+        lines = [*common, *([] if is_sentinel else ['save ""', "repl-diskless-sync-delay 0"]), *options]
         self._configuration = directory / f"{self.port}.conf"
         self._configuration.write_text("\n".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
@@ -86,8 +86,16 @@ class Redis:
         self.start()
 
     def wait_for(self, *command: str | int, told: str) -> None:
-        """Until the answer to a command holds this text."""
-        deadline = time.monotonic() + 20
-        while told not in str(self.call(*command)):
-            assert time.monotonic() < deadline, (command, told)
+        """Until the answer to a command, or its error, holds this text."""
+        deadline, answer = time.monotonic() + 20, ""
+        while told not in answer:
+            assert time.monotonic() < deadline, (command, told, answer)
             time.sleep(0.05)
+            try:
+                answer = str(self.call(*command))
+            except driver.ResponseError as error:
+                answer = str(error)
+
+    def wait_for_master(self) -> None:
+        """Until it holds what its master has, as a replica."""
+        self.wait_for("INFO", "replication", told="'master_link_status': 'up'")
