@@ -56,7 +56,7 @@ def purpose_key(options: argparse.Namespace) -> Result:
 
 
 def client(options: argparse.Namespace) -> Result:
-    """A credential; the one command that makes a list where there is none."""
+    """A credential; beside create_list the one command that makes a list where there is none, in a file."""
     with _signer(create=True) as signer:
         credential = issue_credential(signer, options.name, options.scope, options.ttl)
         claims = signer.inspect(credential).unverified_claims  # our own

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final
 
-from redis.exceptions import RedisError
-
 from ..claims import Claims
 from ..errors import StoreError
 from . import redis_scripts as scripts
@@ -34,7 +32,7 @@ _SPAN: Final = 64
 _LIMIT: Final = 1 << 53
 #: Where a page finds the groups: after all buckets.
 _LAST: Final = 1 << 53
-_OLDEST_SERVER: Final = 7
+_TOO_OLD: Final = frozenset("23456")
 _REFUSALS: Final = {
     "GONE": "The list at {} is gone: restore it, or confirm an empty one, on which nothing is revoked, with"
     " python -m signer create-list.",
@@ -150,23 +148,26 @@ class RedisStore:
         """
         self._check()
         until = monotonic() + seconds
-        with self._ear_lock:
+        if self._ear_lock.acquire(timeout=max(0.0, seconds)):
             try:
-                self._ear = self._ear or self._link.listen(CHANNEL)
                 self._hear(until)
-            except (RedisError, OSError, ValueError, AttributeError):
+            except StoreError:
                 self._stop_listening()
                 self._closed.wait(max(0.0, until - monotonic()))
+            finally:
+                self._ear_lock.release()
         self._check()
 
     def _hear(self, until: float) -> None:
-        while (left := until - monotonic()) > 0 and not self._closed.is_set():
-            if self._ear.get_message(timeout=min(left, 0.5)):
-                break
-        # What else was told meanwhile is one change to whoever looks now.
-        for _ in range(PURGE_STEP):
-            if not self._ear.get_message(timeout=0):
-                break
+        with self._link.translated():
+            ear = self._ear = self._ear or self._link.listen(CHANNEL)
+            while (left := until - monotonic()) > 0 and not self._closed.is_set():
+                if ear.get_message(timeout=min(left, 0.5)):
+                    break
+            # What else was told meanwhile is one change to whoever looks now.
+            for _ in range(PURGE_STEP):
+                if not ear.get_message(timeout=0):
+                    break
 
     def _stop_listening(self) -> None:
         ear, self._ear = self._ear, None
@@ -217,8 +218,8 @@ class RedisStore:
 
     def _check_server(self, info: dict[str, Any]) -> None:
         where = self._link.where
-        version = str(info.get("redis_version", _OLDEST_SERVER))
-        if int(version.partition(".")[0]) < _OLDEST_SERVER:
+        version = str(info.get("redis_version", "7"))
+        if version.partition(".")[0] in _TOO_OLD:
             raise StoreError(f"The server of the list at {where} is Redis {version}: it must be 7 or later.")
         if info.get("role", "master") != "master":
             raise StoreError(f"The server at {where} is a replica, and may lag: name the master.")

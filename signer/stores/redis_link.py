@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -76,11 +76,11 @@ def _parsed(url: str) -> Address:
     path = [unquote(part) for part in parts.path.strip("/").split("/") if part]
     name = ""
     if base == "unix":
-        kind, name, path = "unix", unquote(parts.path), [query.pop("db", "0")]
+        kind, name, path = "unix", f"/{'/'.join(path)}", [query.pop("db", "0")]
     elif kind == "sentinel":
         name = path.pop(0)
     (db,) = map(int, path or ["0"])
-    if (kind == "cluster" and db) or (kind == "unix") == bool(hosts) or (kind == "unix" and len(name) < 2):
+    if (kind == "cluster" and db) or (kind == "unix") == bool(hosts) or name == "/":
         raise ValueError
     user, password = _login(login)
     options = {"username": user, "password": password, "db": db}
@@ -170,11 +170,12 @@ class Link:
         """What a script answers; one that changes the list is sent once, and its change waited for."""
         if not self._turns.acquire(timeout=self._timeout):
             raise redis.TimeoutError
+        started = monotonic()
         try:
             return self._sent(script, keys, arguments)
         except redis.ConnectionError:
             self._is_lost = True
-            if script.changes:
+            if script.changes or monotonic() - started > self._timeout / 2:
                 raise
             sleep(random.uniform(0.01, 0.05))  # noqa: S311 - no secret
             return self._sent(script, keys, arguments)
@@ -239,8 +240,10 @@ class Link:
         """Within it, what goes wrong is a StoreError."""
         try:
             yield
-        # All but the first two: values that are of no such kind.
-        except (redis.RedisError, OSError, ValueError, TypeError, LookupError) as error:
+        # All but the first two: values of no such kind, or a connection that another thread just closed.
+        except (
+            redis.RedisError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError
+        ) as error:  # fmt: skip
             reason = self._reason(error)
         else:
             return
