@@ -4,9 +4,10 @@ Acknowledged means as durable as that server is configured: with appendfsync=alw
 ?replicas=N at so many replicas, too. Rows lie in a hash for each hour of expiry, which the engine lets go a
 day after that hour. All that changes the list is one script, and all that reads it is refused by a replica.
 
-A list that is empty, replaced or older than it was fails closed. What cannot be told from here is a master
-that was cut off from its replicas while another took its place: set min-replicas-to-write, and it refuses.
-While a cluster moves the list's slot to another node, no call is answered.
+A list that is empty, replaced or older than it was fails closed until a restart. That is so, too, where a
+failover loses a change that nobody was told is done, once a look-up has seen it. What cannot be told from
+here is a master that was cut off while another took its place: set min-replicas-to-write, so that it refuses
+to answer. While a cluster moves the list's slot to another node, no call is answered.
 """
 
 import logging

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from service import KEY, cli, environment, free_port
+from service import KEY, Service, cli, environment, free_port
 from stores.redis_server import Redis
 
 from signer.errors import ConfigurationError, StoreError
@@ -230,6 +231,21 @@ def test_a_list_that_is_gone_fails_closed(tmp_path: Path, how: str) -> None:
         store.close()
 
 
+def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
+    """What one revokes the other refuses."""
+    settings = {"DATABASE_URL": redis_url, "SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    scopes = "token:issue token:introspect token:revoke"
+    credential = cli(tmp_path, "client", "x", "--scope", scopes, "--ttl", "1d", **settings).stdout.strip()
+    with (
+        Service(tmp_path, settings, credential=credential) as here,
+        Service(tmp_path, settings, credential=credential) as there,
+    ):
+        tokens = [here.issue(sub="42") for _ in range(2)]
+        assert there.says_valid(tokens[0])
+        assert here.call("POST", "/app/revoke", {"token": tokens[0]}).status == 200
+        assert [there.says_valid(token) for token in tokens] == [False, True]
+
+
 # The list's history runs one way.
 
 
@@ -424,6 +440,40 @@ def test_a_server_that_hangs_is_given_up(server: Redis) -> None:
         assert store.lookup(JTI, EXP, []).revoked
     store.ping()
     store.close()
+
+
+@pytest.mark.parametrize("how", ["plain", "sentinel", "cluster"])
+def test_a_reply_that_comes_too_late_is_nobodys(tmp_path: Path, how: str) -> None:
+    """It is not taken for the reply to what is asked next, which waits while the server goes on."""
+    options = ("cluster-enabled yes",) if how == "cluster" else ()
+    with (
+        Redis(tmp_path, *options) as server,
+        Redis(tmp_path, f"sentinel monitor list 127.0.0.1 {server.port} 1", is_sentinel=True) as sentinel,
+    ):
+        if how == "cluster":
+            server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            server.wait_for("CLUSTER", "INFO", told="cluster_state:ok")
+        urls = {
+            "plain": server.url,
+            "sentinel": f"redis+sentinel://127.0.0.1:{sentinel.port}/list",
+            "cluster": f"redis+cluster://127.0.0.1:{server.port}",
+        }
+        create_list(urls[how])
+        store = RedisStore(urls[how], timeout=0.5)
+        store.revoke(JTI, EXP)
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(StoreError):
+            store.lookup(JTI, EXP, [])
+        thread = threading.Timer(0.2, server.signal, (signal.SIGCONT,))
+        thread.start()
+        answers = []
+        for _ in range(5):
+            with suppress(StoreError):
+                answers.append(store.lookup(OTHER, EXP, []).revoked)
+        thread.join()
+        assert answers
+        assert not any(answers)
+        store.close()
 
 
 def test_many_threads_do_not_hang_longer(server: Redis) -> None:
