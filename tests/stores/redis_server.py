@@ -34,6 +34,10 @@ class Redis:
         self._mode = ["--sentinel"] if is_sentinel else []
         common = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", "logfile server.log"]
         lines = [*common, *([] if is_sentinel else ['save ""', "repl-diskless-sync-delay 0"]), *options]
+        if "cluster-enabled yes" in options:
+            # Else it is ten thousand higher, which may be too high.
+            self.bus = free_port()
+            lines.append(f"cluster-port {self.bus}")
         self._configuration = directory / f"{self.port}.conf"
         self._configuration.write_text("\n".join(lines))
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,6 +64,7 @@ class Redis:
                 self.call("PING")
                 return
             time.sleep(0.02)
+        self.kill()
         raise AssertionError((self.directory / "server.log").read_text())
 
     def call(self, *command: str | int) -> Any:
@@ -96,6 +101,7 @@ class Redis:
             except driver.ResponseError as error:
                 answer = str(error)
 
-    def wait_for_master(self) -> None:
-        """Until it holds what its master has, as a replica."""
+    def wait_for_master(self, master: "Redis") -> None:
+        """Until it holds what its master has, as a replica, and the master knows so."""
         self.wait_for("INFO", "replication", told="'master_link_status': 'up'")
+        master.wait_for("INFO", "replication", told="'state': 'online'")

@@ -142,13 +142,13 @@ def test_a_replica_is_refused(server: Redis, tmp_path_factory: pytest.TempPathFa
     """It lags. One that becomes a replica while running is noticed at the next call, by look-ups, too."""
     folder = tmp_path_factory.mktemp("replica")
     with Redis(folder, f"replicaof 127.0.0.1 {server.port}") as replica:
-        replica.wait_for_master()
+        replica.wait_for_master(server)
         with pytest.raises(StoreError, match="replica"):
             RedisStore(replica.url)
         replica.call("REPLICAOF", "NO", "ONE")
         store = RedisStore(replica.url)
         replica.call("REPLICAOF", "127.0.0.1", server.port)
-        replica.wait_for_master()
+        replica.wait_for_master(server)
         assert_all_fail(store, "this server is a replica")
         store.close()
 
@@ -569,7 +569,7 @@ def test_a_change_that_replicas_lack_is_not_acknowledged(
     """With ?replicas=1; it may have been made, and can be repeated. Look-ups go on."""
     folder = tmp_path_factory.mktemp("replica")
     with Redis(folder, f"replicaof 127.0.0.1 {server.port}", "appendonly yes") as replica:
-        replica.wait_for_master()
+        replica.wait_for_master(server)
         store = RedisStore(f"{server.url}?replicas=1", timeout=1.5)
         store.revoke(JTI, EXP)
         assert replica.call("HGET", f"{ROWS}{EXP // 3600}", f"{EXP}/{JTI}") == "1 0 0"
@@ -579,7 +579,7 @@ def test_a_change_that_replicas_lack_is_not_acknowledged(
                 store.revoke(OTHER, EXP)
         assert store.lookup(OTHER, EXP, []).revoked
         replica.signal(signal.SIGCONT)
-        replica.wait_for_master()
+        replica.wait_for_master(server)
         store.revoke(OTHER, EXP)
         store.close()
 
@@ -591,7 +591,7 @@ def test_a_cluster_holds_a_list(tmp_path: Path) -> None:
         Redis(tmp_path, "cluster-config-file a.conf", *cluster) as first,
         Redis(tmp_path, "cluster-config-file b.conf", "appenddirname b", *cluster) as second,
     ):
-        first.call("CLUSTER", "MEET", "127.0.0.1", second.port)
+        first.call("CLUSTER", "MEET", "127.0.0.1", second.port, second.bus)
         slot = first.call("CLUSTER", "KEYSLOT", STATE)
         for node, start, end in ((first, 0, slot), (second, slot + 1, 16383)):
             node.call("CLUSTER", "ADDSLOTSRANGE", start, end)
@@ -646,7 +646,7 @@ def test_sentinels_lead_to_the_master(tmp_path: Path, tmp_path_factory: pytest.T
         ) as sentinel,
     ):
         url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/list/0?replicas=1"
-        replica.wait_for_master()
+        replica.wait_for_master(master)
         sentinel.wait_for("SENTINEL", "MASTER", "list", told="'num-slaves', '1'")
         create_list(url)
         store = RedisStore(url, timeout=1)
