@@ -12,7 +12,7 @@ from signer.errors import ConfigurationError, StoreError
 @pytest.mark.parametrize(
     "url",
     ["", "tokens.db", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/x.db", "memory", "memory://x",
-     "redis://localhost", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
+     "redis://localhost/x", "redis+cluster://h:1/1", "redis+sentinel://h:1", "redis://h?timeout=9", "redis://user@h", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
 )  # fmt: skip
 def test_what_names_no_list_is_refused(url: str) -> None:
     """With the kinds there are."""
