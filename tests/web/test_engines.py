@@ -125,7 +125,7 @@ def test_the_feed_is_of_any_engine(nodes: Callable[..., list[Service]], tmp_path
             assert time.monotonic() < until
             time.sleep(0.02)
         reply = copy.call("POST", "/app/revoke", {"token": token})
-        assert (reply.status, reply.json["code"]) == (500, "store_required")
+        assert (reply.status, reply.json["code"]) == (501, "store_required")
 
 
 def test_the_metrics_tell_how_old_the_copy_is(nodes: Callable[..., list[Service]]) -> None:
