@@ -300,3 +300,59 @@ def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> 
     assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
     assert min(pauses[-1]) >= 0.5
     assert all(len(set(some)) > 40 for some in pauses)
+
+
+class Steps:
+    """What a Following does, told step by step."""
+
+    def __init__(self, *steps: Callable[[], Copied | None]) -> None:
+        self._steps = list(steps)
+
+    def __call__(self) -> Copied | None:
+        return (self._steps.pop(0) if self._steps else Copied)()
+
+    def followed(self, staleness: float = 60.0) -> following.Following:
+        return following.Following(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
+
+
+def fails(error: BaseException) -> Callable[[], None]:
+    def step() -> None:
+        raise error
+
+    return step
+
+
+def slowly() -> Copied:
+    time.sleep(0.2)
+    return Copied()
+
+
+def test_a_copy_is_as_old_as_the_question() -> None:
+    """Not as its answer: the list may have changed while that was on its way."""
+    with closing(Steps(slowly, slowly, slowly).followed()) as kept:
+        assert kept.freshness.age >= 0.2
+
+
+def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
+    """However often it is made."""
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        for _ in range(20):
+            with pytest.raises(StoreError):
+                kept.copy.lookup("x", EXP, ())
+            time.sleep(0.02)
+
+
+def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that ended would leave the copy to grow old for ever."""
+    last = Copied()
+    steps = Steps(Copied, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
+    with closing(steps.followed()) as kept:
+        eventually(lambda: kept.copy is last or not steps._steps)
+    assert "The list cannot be followed: no" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
+    """There is nothing to begin with."""
+    with pytest.raises(StoreError, match="no"):
+        Steps(fails(StoreError("no"))).followed()
