@@ -20,7 +20,7 @@ from signer.names import by_subject, groups, row
 from signer.stores import following, mirror
 from signer.stores.base import Entry, Row
 from signer.stores.copied import UNKNOWING, Copied
-from signer.stores.followed import FollowedStore
+from signer.stores.followed import FollowedStore, as_of
 from signer.stores.opening import create_list
 
 EXP = 4_000_000_000
@@ -36,7 +36,7 @@ def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
     """Opens one list, as often as there are processes."""
     opened: list[Store] = []
 
-    def open_one(staleness: float = BOUND) -> Store:
+    def open_one(staleness: float | None = BOUND) -> Store:
         opened.append(open_store(engine_url, staleness=staleness))
         return opened[-1]
 
@@ -356,3 +356,46 @@ def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
     """There is nothing to begin with."""
     with pytest.raises(StoreError, match="no"):
         Steps(fails(StoreError("no"))).followed()
+
+
+def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
+    """By whoever has not caught up; the copy is no answer, however fresh."""
+    here, there = lists(0), lists(None)
+    token = claims()
+    assert not here.is_prompt
+    assert not here.is_clear(token, EXP)
+    there.revoke(row(token), EXP)
+    assert here.recall(row(token), EXP, ()).revoked
+
+
+def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) -> None:
+    """When it was asked; of what came before it need not ask again."""
+    here, there = lists(0), lists(None)
+    for number in range(20):
+        there.revoke(row(claims(number)), EXP)
+        moment = following.now()
+        caught_up = here.catch_up()
+        assert caught_up is not None
+        assert caught_up >= moment
+        with as_of(moment):
+            assert not here.is_clear(claims(number), EXP)
+            assert here.is_clear(claims(number + 1), EXP)
+    asked: list[str] = []
+    here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[method-assign,func-returns-value]
+    with as_of(moment):
+        assert here.recall(row(claims(0)), EXP, ()).revoked
+    assert asked == []
+    with as_of(following.now()):
+        here.recall(row(claims(0)), EXP, ())
+    assert asked == ["lookup"]
+
+
+def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
+    """And nothing is answered meanwhile."""
+    with closing(open_store(engine.url, staleness=0)) as store:
+        engine.kill()
+        moment = following.now()
+        with pytest.raises(StoreError):
+            store.catch_up()
+        with as_of(moment), pytest.raises(StoreError):
+            store.recall("x", EXP, ())
