@@ -31,6 +31,9 @@ Time = Annotated[int, Meta(ge=0, le=MAX_TIME)]
 #: Milliseconds since 1970; as many as JSON readers carry exactly.
 Generation = Annotated[int, Meta(ge=0, le=2**53)]
 Uses = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+#: Ours have 22 characters, and names 64. Whoever has a purpose's key may choose others, and any list must be
+#: able to hold them: a key of PostgreSQL's indexes has 2,700 bytes.
+Id = Annotated[str, Meta(max_length=255)]
 
 
 class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -39,14 +42,14 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     A member this version does not know is refused: it may be a restriction that a later one made.
     """
 
-    jti: str
+    jti: Id
     exp: Time
     purpose: str
     sub: str | None = None
     scope: str | None = None
     aud: str | None = None
-    client_id: str | None = None
-    sid: str | None = None
+    client_id: Id | None = None
+    sid: Id | None = None
     data: Any = None
     max_uses: Uses | None = None
     #: An HMAC of the state the token is bound to; see keys.Key.binding.

@@ -59,7 +59,8 @@ class TokenBackend(AuthenticationBackend):
     that is to be used up is anybody's session: they are refused whatever `validate` says.
 
     Args:
-        validate: the claims of a token that is good, by whatever purpose; raises as Signer.validate does.
+        validate: the claims of a token that is good, by whatever purpose; raises as Signer.validate does. It
+            is called in the event loop: of a list on another machine there must be a copy with a bound.
         cookie: the cookie's name; "" for none.
     """
 
@@ -88,7 +89,7 @@ class TokenBackend(AuthenticationBackend):
 
     def _admitted(self, token: str) -> Claims:
         try:
-            # In the event loop: a look-up takes microseconds, and a locked list 250 ms at the most.
+            # In the event loop: a look-up takes microseconds, and a locked file 250 ms at the most.
             claims = self._validate(token)
             check_reusable(claims)
         # StoreRequired: a token with max_uses, and a Signer without a list.

@@ -267,6 +267,10 @@ def _signed(signer: Any, payload: bytes, timestamp: bytes) -> str:
         {"jti": JTI, "exp": MAX_TIME + 1, "purpose": "access"},
         {"jti": JTI, "exp": NOW, "purpose": "access", "max_uses": 0},
         {"jti": JTI, "exp": NOW, "purpose": "access", "gen": -1},
+        # No index could hold them: such a token could be neither revoked nor used.
+        {"jti": "x" * 256, "exp": NOW, "purpose": "access"},
+        {"jti": JTI, "exp": NOW, "purpose": "access", "sid": "x" * 256},
+        {"jti": JTI, "exp": NOW, "purpose": "access", "client_id": "x" * 256},
     ],
 )
 def test_signed_claims_that_we_do_not_understand_are_refused(payload: dict[str, Any]) -> None:

@@ -6,18 +6,19 @@ tells first all rows, then what changes. The service remembers nothing of its re
 
 from base64 import urlsafe_b64decode
 from contextlib import suppress
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ..keys import base64url
 from .base import Point, Row, Store
 
 #: Rows in one part.
 PART: Final = 1000
-#: Characters of a cursor.
-MAX_CURSOR: Final = 1024
+#: Characters of a cursor: more than the longest names in a list make of it.
+MAX_CURSOR: Final = 8192
+_Number = Annotated[int, Meta(ge=-(2**62), le=2**63 - 1)]
 
 
 class Told(Struct, frozen=True, omit_defaults=True):
@@ -64,8 +65,14 @@ def part_after(store: Store, cursor: str = "") -> Part:
                     log.rows, _written(log.end), log.end.number >= snapshot.point.number, snapshot.horizon
                 )
             point = None
-        is_anew, point = point is None, point or snapshot.point
-        page = snapshot.page(start, PART)
+        page = None
+        if point:
+            # A caller's own may be of any shape.
+            with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+                page = snapshot.page(start, PART)
+        is_anew = page is None or point is None
+        if page is None or point is None:
+            page, point = snapshot.page(None, PART), snapshot.point
         is_whole = page.next is None and point == snapshot.point
         following = _written(point, page.next)
         return _part(page.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
@@ -83,8 +90,10 @@ def _written(point: Point, start: Any = None) -> str:
 
 def _read(cursor: str) -> tuple[Point | None, Any]:
     with suppress(ValueError, RecursionError):
-        raw = urlsafe_b64decode(cursor[:MAX_CURSOR] + "=" * (-len(cursor) % 4))
-        number, mark, start = msgspec.json.decode(raw, type=tuple[int, int, list[int | str] | None])
+        raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4) if len(cursor) <= MAX_CURSOR else "")
+        number, mark, start = msgspec.json.decode(
+            raw, type=tuple[_Number, _Number, list[_Number | str] | None]
+        )
         return Point(number, mark), start
     return None, None
 

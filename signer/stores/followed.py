@@ -12,7 +12,7 @@ from typing import Protocol
 from ..claims import Claims
 from .base import Entry, Freshness, Store
 from .copied import UNKNOWING, Copied
-from .following import Following
+from .following import Following, Step
 from .mirror import Mirror
 
 
@@ -40,7 +40,8 @@ def as_of(moment: float) -> Iterator[None]:
 
 class FollowedStore:
     """A Store whose `is_clear` and `recall` ask a copy that is fresher than a bound; all else asks the list.
-    So do these two while the list is too large for a copy; and without a bound, unless within `as_of`.
+    So do these two while a copy is loaded, and while the list is too large for one; and without a bound, but
+    for what is within `as_of`.
 
     Args:
         store: the list.
@@ -95,8 +96,12 @@ class FollowedStore:
         copy = None if moment is None else self._following.copy_since(moment)
         return None if copy is UNKNOWING else copy
 
-    def _step(self) -> Copied | None:
+    def _step(self) -> Step:
         if self._mirror.is_resting:
-            return UNKNOWING
+            return Step(UNKNOWING, is_whole=True)
         with self._store.snapshot() as snapshot:
-            return self._mirror.copy if self._mirror.step(snapshot) else None
+            is_whole = self._mirror.step(snapshot)
+        if is_whole:
+            return Step(self._mirror.copy, is_whole=True)
+        # While it is loaded, which may take seconds, the list is asked.
+        return Step(UNKNOWING if self._mirror.is_loading else None, is_whole=False)

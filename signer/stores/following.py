@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import StoreError
 from .base import Freshness
@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _LONGEST, _SHORTEST = 1.0, 0.02
 #: Seconds that the first copy may take.
 _START_TIMEOUT: Final = 60.0
+#: Seconds that one question waits for another.
+_PATIENCE: Final = 2.0
 #: Goes on while a machine sleeps, where there is such a clock.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -31,12 +33,20 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
+class Step(NamedTuple):
+    """What came of taking in a part of what changed."""
+
+    #: What answers from now on: a copy that has all, or UNKNOWING; None for what did until now.
+    copy: Copied | None
+    #: Whether there is no more to take in.
+    is_whole: bool
+
+
 class Following:
     """Keeps a copy.
 
     Args:
-        step: takes in what changed; returns the copy where it then has all, None where there is more, and
-            UNKNOWING where there is to be no copy for now.
+        step: takes in a part of what changed.
         wait: returns when the list may have changed, after so many seconds at the latest.
         staleness: seconds; the bound. 0 where only a copy will do that catch_up has just made.
         close: lets go of what the two use, so that they end.
@@ -47,7 +57,7 @@ class Following:
 
     def __init__(
         self,
-        step: Callable[[], Copied | None],
+        step: Callable[[], Step],
         wait: Callable[[float], None],
         staleness: float,
         close: Callable[[], None],
@@ -87,7 +97,7 @@ class Following:
 
     @property
     def is_copying(self) -> bool:
-        """Whether there is a copy, fresh or not."""
+        """Whether there is a copy, fresh or not: it may still be loaded, or the list be too large for one."""
         return self._fresh[1] is not UNKNOWING
 
     @property
@@ -106,8 +116,11 @@ class Following:
         Raises:
             StoreError: the list cannot be asked now.
         """
-        self._load()
-        return self._fresh[0] if self.is_copying else None
+        if self._pid != os.getpid():
+            raise self._refusal()
+        is_whole = self._refresh()
+        since, copy = self._fresh
+        return since if is_whole and copy is not UNKNOWING else None
 
     def close(self) -> None:
         """End the thread. Again is a no-op."""
@@ -129,20 +142,25 @@ class Following:
 
     def _load(self) -> None:
         latest = now() + _START_TIMEOUT
-        while not self._refresh():
+        # Until something answers, if only that the list is to be asked.
+        while not self._refresh() and not self._fresh[0]:
             if now() > latest:
-                raise StoreError("The list cannot be copied in a minute: set REVOCATION_STALENESS_SECONDS=0.")
+                raise StoreError("The list cannot be copied in a minute.")
 
     def _refresh(self) -> bool:
-        with self._stepping:
+        if not self._stepping.acquire(timeout=_PATIENCE):
+            raise StoreError("The list is being asked already, and does not answer.")
+        try:
             began = now()  # whatever was done before this, the list tells
             self._asked = self._asked or began
-            copy = self._step()
+            copy, is_whole = self._step()
             if copy is not None and not self._is_closed.is_set():
                 self._fresh = (began, copy)
-                self._lag = now() - self._asked
-                self._asked = 0.0
-            return copy is not None
+            if is_whole:
+                self._lag, self._asked = now() - self._asked, 0.0
+            return is_whole
+        finally:
+            self._stepping.release()
 
     def _work(self) -> None:
         failures = 0

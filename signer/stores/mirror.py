@@ -53,6 +53,11 @@ class Mirror(Generic[C]):
         self._point: Point | None = None
 
     @property
+    def is_loading(self) -> bool:
+        """Whether it has not been through all rows yet."""
+        return not self._is_loaded
+
+    @property
     def is_resting(self) -> bool:
         """Whether the list was too large for it a moment ago."""
         return monotonic() < self._rests_until

@@ -1,6 +1,5 @@
 """From a URL to a list."""
 
-import re
 from typing import Final
 from urllib.parse import unquote
 
@@ -12,7 +11,6 @@ MEMORY_URL: Final = "memory://"
 _POSTGRES: Final = ("postgresql://", "postgres://")
 _REDIS: Final = ("redis://", "rediss://", "redis+", "rediss+", "unix://")
 _REMOTE: Final = ("https://", "http://")
-_SERVICE: Final = r"https?://[^\s/?#@]+@[0-9A-Za-z.:\[\]-]+(/[0-9A-Za-z._~/-]*)?"
 _EXAMPLES: Final = (
     "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, postgresql://user:password@host/database,"
     " redis://127.0.0.1:6379/0, https://client:credential@host, memory://"
@@ -64,13 +62,12 @@ def create_list(url: str) -> None:
     url = url.partition("?")[0] if sqlite_path(url) else url
     try:
         open_store(url, create=False).close()
-    except StoreError:
-        if url.startswith(_REDIS):
-            _open_redis(url, create=True).close()
-        else:
-            open_store(url).close()
-    else:
-        raise ConfigurationError("There is a list at DATABASE_URL already: it is left as it is.")
+    except StoreError:  # as a rule since there is none; where it is something else, so is this
+        store = _open_redis(url, create=True) if url.startswith(_REDIS) else open_store(url)
+        store.close()
+        if getattr(store, "is_new", True):
+            return
+    raise ConfigurationError("There is a list at DATABASE_URL already: it is left as it is.")
 
 
 def _followed(store: Followable, staleness: float | None) -> Store:
@@ -108,10 +105,6 @@ def _open_redis(url: str, *, create: bool = False) -> Followable:
 def _open_remote(url: str, staleness: float | None) -> Store:
     from .remote import RemoteStore
 
-    if not re.fullmatch(_SERVICE, url):
-        raise ConfigurationError(
-            "DATABASE_URL, where it names a service, must be like https://CLIENT:CREDENTIAL@tokens.example.org."
-        )
     if not staleness:
         raise ConfigurationError(
             "The list of another service can only be copied: say how old the copy may be, such as"

@@ -300,10 +300,14 @@ class PostgresStore:
         with self.translated():
             self._writer.deadline = monotonic() + self.timeout
             point = self._log(self._writer)
+            self._writer.warning = ""
             # What fails within a transaction makes a ROLLBACK of this, and no error.
             if _last(self._writer, statements.COMMIT).statusmessage != "COMMIT":
                 raise StoreError(f"The list {self._name} did not commit: nothing was made.")
             self._see(point)
+            # An administrator may end the wait for a synchronous standby; that is a warning, and no error.
+            if self._writer.warning:
+                raise StoreError(f"The list {self._name} may not be durable: {self._writer.warning}.")
 
     def _log(self, writer: Connection) -> Point:
         names, exps, generations = zip(*self._changed, strict=True)

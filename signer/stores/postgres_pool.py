@@ -37,6 +37,13 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose every wait ends with TimeoutError at `deadline`, by time.monotonic."""
 
     deadline: float = math.inf
+    #: What the server warned of last.
+    warning = ""
+
+    def heed(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Take note of a warning."""
+        if notice.severity_nonlocalized == "WARNING":
+            self.warning = notice.message_primary or "a warning"
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """See psycopg, which asks the generator at least every tenth of a second."""
@@ -185,6 +192,7 @@ def _connect(future: "Future[Connection]", parameters: Mapping[str, Any]) -> Non
     try:
         # No prepared statements, which a pooler before the server would not find again.
         connection = Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
+        connection.add_notice_handler(connection.heed)
     except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
         if future.set_running_or_notify_cancel():
             future.set_exception(error)

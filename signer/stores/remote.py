@@ -1,25 +1,36 @@
 """The list of a service elsewhere, copied: tokens are checked here, at full speed, and what is revoked there
 is refused within a bound."""
 
+import http
 import http.client
+import re
+import socket
 import ssl
+import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import Event
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from ..claims import Claims
-from ..errors import StoreError, StoreRequired
+from ..errors import ConfigurationError, StoreError, StoreRequired
 from .base import PURGE_STEP, Entry, Freshness, Snapshot
 from .copied import Copied
 from .feed import Part, row_of
-from .following import Following
+from .following import Following, Step
 
 #: Bytes of an answer: many times what a part has.
 _MAX_ANSWER: Final = 8 << 20
+#: Client and credential are of the characters that those have.
+_SERVICE: Final = (
+    r"(?P<scheme>https?)://[A-Za-z0-9._~-]{1,64}:(?P<credential>[A-Za-z0-9._~-]+)@"
+    r"(?:(?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[A-Za-z0-9._~/-]*)?"
+)
+_MAX_PORT: Final = 65535
 _READ_ONLY: Final = "This list is a copy of a service's: use, rotate and revoke tokens at the service."
 
 
@@ -33,6 +44,7 @@ class RemoteStore:
         timeout: seconds that the service has for each part.
 
     Raises:
+        ConfigurationError: it is no such URL.
         StoreError: the service cannot be read now, or refuses the credential.
     """
 
@@ -41,13 +53,8 @@ class RemoteStore:
 
     def __init__(self, url: str, staleness: float, timeout: float = 2.0) -> None:
         self._timeout = timeout
-        parts = urlsplit(url)
-        self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname or "", parts.port
-        self._path = f"{parts.path.rstrip('/')}/app/revocations"
-        self._headers = {"Accept": "application/json"}
-        if parts.password:
-            self._headers["Authorization"] = f"Bearer {unquote(parts.password)}"
+        self._is_secure, self._host, self._port, self._path, credential = _parsed(url)
+        self._headers = {"Accept": "application/json", "Authorization": f"Bearer {credential}"}
         self._connection: http.client.HTTPConnection | None = None
         self._cursor = ""
         self._copy = Copied()
@@ -103,7 +110,7 @@ class RemoteStore:
     def _sleep(self, seconds: float) -> None:
         self._is_closed.wait(seconds)
 
-    def _step(self) -> Copied | None:
+    def _step(self) -> Step:
         try:
             part = self._part()
         except BaseException:
@@ -115,7 +122,7 @@ class RemoteStore:
             self._copy.add(row_of(told))
         self._copy.horizon = part.horizon
         self._cursor = part.next
-        return self._copy if part.is_whole else None
+        return Step(self._copy if part.is_whole else None, part.is_whole)
 
     def _part(self) -> Part:
         try:
@@ -138,15 +145,21 @@ class RemoteStore:
         if self._connection is None:
             self._connection = self._connected()
         since = f"?since={quote(self._cursor)}" if self._cursor else ""
-        self._connection.request("GET", self._path + since, headers=self._headers)
-        answer = self._connection.getresponse()
-        body = answer.read(_MAX_ANSWER)
-        if not answer.isclosed():
-            raise http.client.HTTPException("an answer without end")
-        return answer.status, body
+        # A time-out of sockets is for each piece: an answer may come drop by drop.
+        latest = threading.Timer(self._timeout, _cut, (self._connection,))
+        latest.start()
+        try:
+            self._connection.request("GET", self._path + since, headers=self._headers)
+            answer = self._connection.getresponse()
+            body = answer.read(_MAX_ANSWER)
+            if not answer.isclosed():
+                raise http.client.HTTPException("an answer without end")
+            return answer.status, body
+        finally:
+            latest.cancel()
 
     def _connected(self) -> http.client.HTTPConnection:
-        if not self._secure:
+        if not self._is_secure:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
         context = ssl.create_default_context()
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
@@ -155,6 +168,25 @@ class RemoteStore:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def _parsed(url: str) -> tuple[bool, str, int, str, str]:
+    # Strictly, and by one pattern: what two parsers read differently would send the credential elsewhere.
+    match = re.fullmatch(_SERVICE, url)
+    if match is None or not 0 < int(match["port"] or 1) <= _MAX_PORT:
+        raise ConfigurationError(
+            "DATABASE_URL, where it names a service, must be like"
+            " https://CLIENT:CREDENTIAL@tokens.example.org."
+        )
+    is_secure = match["scheme"] == "https"
+    port = int(match["port"] or (443 if is_secure else 80))
+    path = f"{(match['path'] or '').rstrip('/')}/app/revocations"
+    return is_secure, match["name"] or match["address"], port, path, match["credential"]
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _named(error: Any) -> str:

@@ -73,7 +73,12 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     lookups = Lookups(assembly.store)
     guard = Guard(signer, anonymous, limits, lookups)
     issues_wait = assembly.trail is not None or not assembly.store.is_local
-    writer = Writer(signer, metrics.change_waits if metrics else _unheeded, issues_wait=issues_wait)
+    writer = Writer(
+        signer,
+        metrics.change_waits if metrics else _unheeded,
+        issues_wait=issues_wait,
+        together=assembly.store.together() is not None,
+    )
     page = None
     # A worker that knows of no folder would tell its own part for the whole.
     if metrics and (metrics_folder or not is_worker):

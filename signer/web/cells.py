@@ -67,7 +67,7 @@ class Cells:
     def read(self) -> dict[Name, float]:
         """All numbers; the sums of all processes' where they share a folder."""
         if self._folder is None:
-            return {name: self.values[place] for name, place in self._places.items()}
+            return {name: self.values[place] for name, place in list(self._places.items())}
         sums: defaultdict[Name, float] = defaultdict(float)
         for name, number in _shared(self._folder):
             sums[name] += number

@@ -16,10 +16,11 @@ from ..stores.following import now
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Look-ups that wait for the list at the same time, and all with those that wait for their turn. More are
-#: refused at once: a list that is slow must not collect callers.
+#: Look-ups that ask the list at the same time; all that do, or wait for their turn; and all that wait for a
+#: copy to catch up. More are refused at once: a list that is slow must not collect callers.
 THREADS: Final = 4
 MOST_WAITING: Final = 256
+MOST_CATCHING_UP: Final = 4096
 
 
 class Lookups:
@@ -35,6 +36,7 @@ class Lookups:
         self._threads = ThreadPoolExecutor(THREADS, "signer-lookup")
         self._catcher = ThreadPoolExecutor(1, "signer-catching-up")
         self._under_way = 0
+        self._catching_up_for = 0
 
     @property
     def are_prompt(self) -> bool:
@@ -50,7 +52,13 @@ class Lookups:
         if self._store.is_prompt:
             return ask(*args, **kwargs)
         came = now()
-        caught_up = await self._caught_up(came)
+        if self._catching_up_for >= MOST_CATCHING_UP:
+            raise StoreError("Too many look-ups wait for the list.")
+        self._catching_up_for += 1
+        try:
+            caught_up = await self._caught_up(came)
+        finally:
+            self._catching_up_for -= 1
         if caught_up is None:
             return await self.elsewhere(ask, *args, **kwargs)
         with as_of(came):

@@ -59,6 +59,8 @@ class RequestLog:
         started = time.perf_counter()
         call = began(scope)
         response = self._shortcut(scope, body)
+        if response is None:
+            return None
         self._note(scope, response.status_code, time.perf_counter() - started, call)
         headers = [*response.raw_headers, *call.headers, _request_id(call)]
         return response.status_code, headers, bytes(response.body)

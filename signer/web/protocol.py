@@ -48,6 +48,8 @@ class CappedProtocol(HttpToolsProtocol):
 
     _head = 0
     _head_is_complete = False
+    #: A message has begun and is not complete: what comes is a part of it, whatever it looks like.
+    _is_within = False
     _is_draining = False
 
     def shutdown(self) -> None:
@@ -78,6 +80,7 @@ class CappedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
+        self._is_within = True
         self._head_is_complete = False
         super().on_message_begin()
 
@@ -94,6 +97,7 @@ class CappedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._is_within = False
         self._head = 0
         super().on_message_complete()
 
@@ -104,7 +108,13 @@ class CappedProtocol(HttpToolsProtocol):
 
     def _is_answered(self, data: bytes) -> bool:
         """Whether `data` was one whole request of the plainest kind, and has its answer."""
-        is_free = self._head == 0 and self._is_idle() and not self._is_draining and not self.flow.write_paused
+        is_free = (
+            self._head == 0
+            and not self._is_within
+            and self._is_idle()
+            and not self._is_draining
+            and not self.flow.write_paused
+        )
         match = _PLAIN.match(data) if is_free and hasattr(self.app, "at_once") else None
         if match is None or match.end() > MAX_HEAD:
             return False

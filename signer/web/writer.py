@@ -58,11 +58,15 @@ class Writer:
     Args:
         signer: whose changes they are.
         waits: is told of more changes that wait (1), and of fewer (-1 or less).
-        issues_wait: issuing waits, too: for the disk, or the reader, of the audit trail.
+        issues_wait: issuing waits, too: for the list, or for the disk or the reader of the audit trail.
+        together: the list can make changes together; otherwise each is told when it is made.
     """
 
-    def __init__(self, signer: Signer, waits: Callable[[int], None], *, issues_wait: bool) -> None:
+    def __init__(
+        self, signer: Signer, waits: Callable[[int], None], *, issues_wait: bool, together: bool = True
+    ) -> None:
         self._signer = signer
+        self._most = MOST_TOGETHER if together else 1
         self._waits = waits
         self._issues_wait = issues_wait
         self._changes: deque[_Change] = deque()
@@ -144,7 +148,7 @@ class Writer:
         with self._arrived:
             while not self._changes and not self._is_closed:
                 self._arrived.wait()
-            return [self._changes.popleft() for _ in range(min(len(self._changes), MOST_TOGETHER))]
+            return [self._changes.popleft() for _ in range(min(len(self._changes), self._most))]
 
     def _tell(self, changes: list[_Change]) -> None:
         self._waits(-len(changes))

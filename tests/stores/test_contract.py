@@ -392,3 +392,14 @@ def test_what_others_do_meanwhile_is_not_in_it(store: Store) -> None:
             raise ZeroDivisionError
         other.result(10)
     assert store.lookup(OTHER, EXP, []).revoked
+
+
+def test_the_longest_ids_can_be_revoked(store: Store) -> None:
+    """Of a token that somebody made with the key of a purpose: 255 characters of four bytes, that do not repeat."""
+    ids = ["".join(chr(0x10000 + 97 * number + place) for place in range(255)) for number in range(3)]
+    token = Claims(jti=ids[0], exp=EXP, purpose="p" * 64, sid=ids[1], client_id=ids[2])
+    store.revoke(row(token), EXP, groups(token))
+    for group in groups(token):
+        store.advance(group, 9, EXP)
+    assert store.lookup(row(token), EXP, groups(token)).revoked
+    assert not store.is_clear(token, EXP)

@@ -115,12 +115,17 @@ def test_uses_and_new_tokens_ask_the_list(
         assert Signer(KEY, lists(0)).validate(later).sub == "alice"
 
 
+def behind() -> following.Step:
+    time.sleep(0.01)
+    return following.Step(None, is_whole=False)
+
+
 @contextmanager
 def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A copy that takes nothing in."""
     assert isinstance(store, FollowedStore)
     with monkeypatch.context() as patch:
-        patch.setattr(store._following, "_step", lambda: time.sleep(0.01))
+        patch.setattr(store._following, "_step", behind)
         time.sleep(1.2)
         yield
 
@@ -142,12 +147,15 @@ def test_a_copy_that_is_too_old_says_nothing(
 
 
 def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many parts that takes."""
+    """However many parts that takes; until then the list is asked."""
     monkeypatch.setattr(mirror, "STEP", 7)
     there = lists(0)
     for number in range(50):
         there.revoke(row(claims(number)), EXP)
     here = lists()
+    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
+    assert here.recall(row(claims(7)), EXP, ()).revoked
+    eventually(lambda: here.is_prompt)
     assert not any(here.is_clear(claims(number), EXP) for number in range(50))
     assert here.is_clear(claims(50), EXP)
 
@@ -177,13 +185,13 @@ def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
     store = lists()
     there = lists(0)
     there.revoke("access/x", 100)
-    there.revoke("access/y", 200)
-    there.purge(150)
+    there.revoke("access/y", 8000)
+    there.purge(7500)
     assert isinstance(store, FollowedStore)
-    eventually(lambda: store._following.copy.horizon == 150)
+    eventually(lambda: store._following.copy.horizon == 7500)
     assert len(store._following.copy) == 1
-    assert not store.is_clear(claims(), 149)
-    assert store.is_clear(claims(), 150)
+    assert not store.is_clear(claims(), 7499)
+    assert store.is_clear(claims(), 7500)
 
 
 def test_nothing_is_clear_in_no_copy() -> None:
@@ -308,8 +316,9 @@ class Steps:
     def __init__(self, *steps: Callable[[], Copied | None]) -> None:
         self._steps = list(steps)
 
-    def __call__(self) -> Copied | None:
-        return (self._steps.pop(0) if self._steps else Copied)()
+    def __call__(self) -> following.Step:
+        copy = (self._steps.pop(0) if self._steps else Copied)()
+        return following.Step(copy, copy is not None)
 
     def followed(self, staleness: float = 60.0) -> following.Following:
         return following.Following(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
@@ -399,3 +408,49 @@ def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
             store.catch_up()
         with as_of(moment), pytest.raises(StoreError):
             store.recall("x", EXP, ())
+
+
+def test_a_child_of_a_fork_is_told_so_whatever_was_under_way() -> None:
+    """The thread that had the lock is not there any more."""
+    with closing(Steps(Copied, *[slowly] * 50).followed()) as kept:
+        time.sleep(0.1)  # in the midst of a step
+        if (child := os.fork()) == 0:
+            try:
+                kept.catch_up()
+            except StoreError as error:
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_who_catches_up_does_not_wait_for_a_whole_list(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told that there is no copy yet, and asks the list."""
+    there, here = lists(None), lists(0)
+    for number in range(30):
+        there.revoke(row(claims(number)), EXP)
+    eventually(lambda: here.catch_up() is not None)
+    monkeypatch.setattr(mirror, "STEP", 1)
+    assert isinstance(here, FollowedStore)
+    here._mirror._begin()
+    assert here.catch_up() is None
+    assert here.recall(row(claims(3)), EXP, ()).revoked
+    eventually(lambda: here.catch_up() is not None)
+
+
+def test_a_list_that_outgrows_its_copy_is_asked_at_once(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is refused while the copy that is too small is made anew."""
+    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
+    monkeypatch.setattr(mirror, "STEP", 1)
+    there, here = lists(None), lists(1.0)
+    answered = []
+    for number in range(40):
+        there.revoke(row(claims(number)), EXP)
+        answered += outcomes([lambda: here.is_clear(claims(99), EXP) or here.recall("x", EXP, ())])
+        time.sleep(0.03)
+    assert all(answered)
+    assert not here.is_prompt
+    assert here.recall(row(claims(39)), EXP, ()).revoked

@@ -651,3 +651,21 @@ def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore)
     started = time.monotonic()
     on_mortal.wait_for_change(5)
     assert time.monotonic() - started < 0.5
+
+
+def test_a_wait_for_a_standby_that_was_ended_is_no_success() -> None:
+    """An administrator cancels it, and PostgreSQL warns; the change is here, and nowhere else."""
+    server = Postgres()
+    try:
+        store = PostgresStore(server.url, timeout=5)
+        server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+        time.sleep(0.5)
+        waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        timer = threading.Timer(0.7, server.sql, (waits,))
+        timer.start()
+        with pytest.raises(StoreError, match="durable"):
+            store.revoke(JTI, EXP)
+        timer.join()
+        store.close()
+    finally:
+        server.remove()

@@ -1,16 +1,19 @@
 """A list that is the copy of a service's, kept by GET /app/revocations."""
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from service import KEY, Service
 
-from signer import Signer, TokenError, Verifier, open_store
+from signer import Signer, Store, TokenError, Verifier, open_store
 from signer.errors import (
     ConfigurationError,
     StoreError,
@@ -19,10 +22,11 @@ from signer.errors import (
     TokenRotated,
     TokenUsed,
 )
+from signer.keys import base64url
 from signer.stores.base import Row
-from signer.stores.feed import PART, Told, part_after, row_of
+from signer.stores.feed import MAX_CURSOR, PART, Part, Told, part_after, row_of
 from signer.stores.memory import MemoryStore
-from signer.stores.remote import RemoteStore
+from signer.stores.remote import RemoteStore, _parsed
 
 EXP = 1_900_000_000
 BOUND = 1.0
@@ -222,6 +226,13 @@ def test_a_copy_is_not_carried_across_fork(opened: Callable[..., RemoteStore]) -
         ("https://tokens.example.org", "CLIENT:CREDENTIAL"),
         ("https://edge:secret@tokens.example.org?x=y", "CLIENT:CREDENTIAL"),
         ("https://edge:secret@", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret@host:99999", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret@host:0", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret@host:abc", "CLIENT:CREDENTIAL"),
+        ("https://edge:sec[ret@host", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret\uff0f@host", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret@host\n", "CLIENT:CREDENTIAL"),
+        ("https://edge:secret@other@host", "CLIENT:CREDENTIAL"),
     ],
 )
 def test_a_url_that_names_no_service_is_refused(url: str, message: str) -> None:
@@ -273,3 +284,93 @@ def test_a_row_is_told_as_it_is() -> None:
         Row("access/x", EXP, rotated_at=7),
         Row("access/y", EXP, uses=1),
     ]
+
+
+def test_the_longest_ids_are_told() -> None:
+    """Wherever a part ends: a cursor that were cut would begin the list anew, for ever."""
+    store = MemoryStore()
+    names = ["\x00" * 255 + f"{number:04}" for number in range(2 * PART + 1)]
+    for name in names:
+        store.revoke(f"chain:{'p' * 64}/{name}", EXP)
+    told, cursor = [], ""
+    for _ in range(3):
+        part = part_after(store, cursor)
+        assert len(part.next) < MAX_CURSOR
+        told += [row.name.rpartition("/")[2] for row in part.rows]
+        cursor = part.next
+    assert sorted(told) == names
+
+
+@pytest.mark.parametrize("start", [[], [1], ["x", "y", "z"], [0, "a", 1], [2**62, "", ""], [9, 9, 9, 9]])
+def test_a_crafted_cursor_is_no_bug(lists: Callable[[], Store], start: list[Any]) -> None:
+    """It begins anew, or is told what comes after something."""
+    store = lists()
+    store.revoke("access/x", EXP)
+    with store.snapshot() as snapshot:
+        point = snapshot.point
+    cursor = base64url(msgspec.json.encode([point.number, point.mark, start]))
+    with suppress(StoreError):
+        part_after(store, cursor)
+    assert store.lookup("access/x", EXP, ()).revoked
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
+def lists(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    urls = {"memory": "memory://", "sqlite": f"sqlite:///{tmp_path}/list.db"}
+    url = urls.get(request.param) or request.getfixturevalue(f"{request.param}_url")
+    with closing(open_store(url)) as store:
+        yield lambda: store
+
+
+class Dripping:
+    """A server whose answers come one byte at a time, until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.drips = False
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        body = msgspec.json.encode(Part(rows=[], next="x", is_anew=False, is_whole=True, horizon=0))
+        with connection, suppress(OSError):
+            while connection.recv(65536):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+                for byte in body:
+                    connection.sendall(bytes([byte]))
+                    time.sleep(0.3 if self.drips else 0)
+
+
+def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
+    """Within the time for a part; the next one is asked for on another connection."""
+    with ExitStack() as stack:
+        server = stack.enter_context(closing(Dripping()))
+        url = f"http://a:b@127.0.0.1:{server.port}"
+        store = stack.enter_context(closing(RemoteStore(url, 1.0, 0.5)))
+        server.drips = True
+        eventually(lambda: store.freshness.age > 1.2)
+        server.drips = False
+        assert eventually(lambda: store.freshness.age < 0.5) < 3
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://a:b@tokens.example.org", "tokens.example.org", 443),
+        ("http://a:b@tokens.example.org/x/", "tokens.example.org", 80),
+        ("http://a:b@[2001:db8::5:443]", "2001:db8::5:443", 80),
+        ("https://a:b@[::1]:8443", "::1", 8443),
+    ],
+)
+def test_a_url_means_one_host(url: str, host: str, port: int) -> None:
+    """To everybody who reads it."""
+    assert _parsed(url)[1:3] == (host, port)

@@ -308,3 +308,36 @@ def test_an_issuing_request_is_logged_the_same(issuers: list[Service]) -> None:
         "method=POST route=/app/token status=403 ",
     ]
     assert "code=scope_insufficient actor=cli" in told[0][1][1]
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        request("POST /app/revoke HTTP/1.1", JSON, "Content-Length: 1000"),
+        request("POST /app/revoke HTTP/1.1", "Transfer-Encoding: chunked", body="3e8\r\n"),
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Something: ",
+        b"GET ",
+    ],
+    ids=["body", "chunk", "header", "line"],
+)
+@pytest.mark.parametrize(
+    "within", [request(f"GET {GOOD} HTTP/1.1"), post("{}", JSON, CREDENTIAL)], ids=["GET", "POST"]
+)
+def test_what_is_within_a_message_is_no_request(
+    issuers: list[Service], beginning: bytes, within: bytes
+) -> None:
+    """Also where the message before it was answered, and this one was refused by its head: a proxy would take
+    the answer for that to the next caller."""
+    received = []
+    for service in issuers:
+        with socket.create_connection(("127.0.0.1", service.port), timeout=1) as connection:
+            connection.sendall(request("GET /healthz HTTP/1.1") + beginning)
+            time.sleep(0.3)
+            connection.sendall(within)
+            answers = b""
+            with suppress(TimeoutError):
+                while chunk := connection.recv(65536):
+                    answers += chunk
+            received.append(re.findall(rb"HTTP/1.1 \d+", answers))
+    assert received[0] == received[1]
+    assert len(received[0]) <= 2
