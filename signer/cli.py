@@ -110,6 +110,13 @@ def _parser() -> argparse.ArgumentParser:
         "delete the rows of tokens that have expired",
         "signer purge   (hourly, from cron, with the service's settings; it may run meanwhile)",
     )
+    command(
+        "create-list",
+        commands.create_list,
+        "make an empty list, on which nothing is revoked, where there is none",
+        "signer create-list   (once, before a service on a database server starts for the first time; and\n"
+        "where the list was lost, and nothing that was revoked matters any more)",
+    )
     added = command(
         "backup",
         commands.backup,

@@ -26,6 +26,7 @@ from .keys import KeyRing, generate_key
 from .requests import IssueRequest, check_public, converted
 from .settings import AUDIT_OFF, Settings
 from .signer import PURGE_PAUSE, Signer
+from .stores import opening
 from .stores.opening import sqlite_path
 
 #: Seconds between two words about a purge that takes long.
@@ -55,7 +56,7 @@ def purpose_key(options: argparse.Namespace) -> Result:
 
 
 def client(options: argparse.Namespace) -> Result:
-    """A credential; the one command that makes a list where there is none."""
+    """A credential; beside create_list the one command that makes a list where there is none, in a file."""
     with _signer(create=True) as signer:
         credential = issue_credential(signer, options.name, options.scope, options.ttl)
         claims = signer.inspect(credential).unverified_claims  # our own
@@ -142,6 +143,14 @@ def purge(options: argparse.Namespace) -> Result:
                 print(f"signer: {purged} rows so far", file=sys.stderr)
             time.sleep(PURGE_PAUSE)
     return Result({"purged": purged})
+
+
+def create_list(options: argparse.Namespace) -> Result:
+    """An empty list where DATABASE_URL names none."""
+    url = _settings().database_url
+    opening.create_list(url)
+    said = f"Made an empty list, on which nothing is revoked: {_without_secrets(url)}"
+    return Result({"created": _without_secrets(url)}, said)
 
 
 def backup(options: argparse.Namespace) -> Result:

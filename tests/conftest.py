@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from postgres import Postgres
 from service import KEY, Service, cli
 
 from signer import Signer, Store, open_store
@@ -55,3 +56,18 @@ def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service as it starts with no configuration at all."""
     with Service(tmp_path_factory.mktemp("development")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, for tests that leave it running."""
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """A database on it, without a list."""
+    postgres.sql("DROP SCHEMA IF EXISTS signer CASCADE")
+    return postgres.url

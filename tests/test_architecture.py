@@ -13,7 +13,7 @@ from signer import errors
 PACKAGE = ROOT / "signer"
 #: Each module may import those before it, and no other of ours.
 ORDER = [
-    "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.mirror", "stores.sqlite_file", "stores.sqlite", "stores.copied", "stores.following", "stores.followed", "stores.feed", "stores.remote",
+    "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.mirror", "stores.sqlite_file", "stores.sqlite", "stores.postgres_pool", "stores.postgres_schema", "stores.postgres", "stores.redis_scripts", "stores.redis_link", "stores.redis", "stores.copied", "stores.following", "stores.followed", "stores.feed", "stores.remote",
     "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
     "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.protocol", "web.bodies", "web.lookups", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
     "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.loop", "web.app", "web.supervisor", "web.server", "web",
@@ -22,6 +22,8 @@ ORDER = [
 ONLY_IN = {
     "itsdangerous": {"codec"},
     "sqlite3": {"stores.sqlite", "stores.sqlite_file"},
+    "psycopg": {"stores.postgres", "stores.postgres_pool"},
+    "redis": {"stores.redis", "stores.redis_link"},
     "starlette": {name for name in ORDER if name.startswith("web.")} | {"starlette"},
     "uvicorn": {"web.protocol", "web.app", "web.supervisor", "web.server"},
     "prometheus_client": {"web.metrics"},
@@ -91,7 +93,16 @@ def test_import_signer_loads_nothing_optional_and_touches_nothing(tmp_path: Path
         cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     assert "signer.codec" in loaded
-    assert not {"starlette", "uvicorn", "sqlite3", "asyncio", "signer.web", "signer.cli"} & set(loaded)
+    assert not {
+        "starlette",
+        "uvicorn",
+        "sqlite3",
+        "psycopg",
+        "redis",
+        "asyncio",
+        "signer.web",
+        "signer.cli",
+    } & set(loaded)
     assert not list(tmp_path.iterdir())
 
 

@@ -300,7 +300,7 @@ def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None
     commands = re.findall(r"^    ([a-z-]+)", help_, re.MULTILINE)
     assert set(commands) == {
         "keygen", "purpose-key", "client", "issue", "validate", "consume", "inspect", "revoke", "purge", "backup",
-        "serve", "check",
+        "create-list", "serve", "check",
     }  # fmt: skip
     for command in commands:
         assert f"signer {command}" in run(tmp_path, command, "--help").stdout.partition("\n\n")[2], command
@@ -376,7 +376,8 @@ def test_a_client_credential_is_not_used_up(listed: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"DATABASE_URL": "redis://user:p%40ss@example.org/0"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "mysql://user:p%40ss@example.org/0"}, "DATABASE_URL"),
+        ({"DATABASE_URL": "redis://user:p%40ss@example.org/x"}, "DATABASE_URL"),
         ({"DATABASE_URL": "redis://[::1"}, "DATABASE_URL"),
         ({"AUDIT_LOG": "/proc/1/no/such"}, "AUDIT_LOG"),
         ({"AUDIT_LOG": "."}, "AUDIT_LOG"),

@@ -86,28 +86,33 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
     return [process.communicate(timeout=60)[0].split() for process in processes]
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where there is no list yet."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path}/list.db"
+
+
 @pytest.mark.parametrize("program", [CONSUMER, TOGETHER], ids=["one by one", "together"])
-def test_eight_processes_claim_a_single_use_and_one_wins(tmp_path: Path, program: str) -> None:
+def test_eight_processes_claim_a_single_use_and_one_wins(url: str, program: str) -> None:
     """They also create the list at once. For each of 50 tokens exactly one is told it had the use."""
     signer = Signer(KEY)
     tokens = [signer.issue() for _ in range(50)]
-    url = f"sqlite:///{tmp_path}/list.db"
     answers = let_go([start(program, url, *tokens) for _ in range(8)])
     for told in zip(*answers, strict=True):
         assert sorted(told) == ["0"] + ["token_used"] * 7
 
 
-def test_eight_processes_share_a_limit_of_uses(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
+def test_eight_processes_share_a_limit_of_uses(url: str, open_list: Callable[[str], Store]) -> None:
     """max_uses=3 is three, and each is told another number of uses left."""
-    url = f"sqlite:///{tmp_path}/list.db"
     token = Signer(KEY, open_list(url)).issue(max_uses=3)
     answers = let_go([start(CONSUMER, url, token) for _ in range(8)])
     assert sorted(told for (told,) in answers) == ["0", "1", "2"] + ["token_used"] * 5
 
 
-def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
+def test_what_was_acknowledged_survives_kill_9(url: str, open_list: Callable[[str], Store]) -> None:
     """A stream of revocations, cut off anywhere."""
-    url = f"sqlite:///{tmp_path}/list.db"
     process = start(REVOKER, url)
     assert process.stdin is not None
     assert process.stdout is not None

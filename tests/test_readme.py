@@ -144,9 +144,9 @@ def test_every_setting_is_in_the_readme_with_its_default() -> None:
     for field in Settings.__struct_fields__:
         default = getattr(Settings(), field)
         if field not in ("keys", "issuer", "app_description"):
-            assert (str(default).lower() if default else "none") in rows[field.upper()] or default is False, (
-                field
-            )
+            assert (str(default).lower() if default or type(default) is int else "none") in rows[
+                field.upper()
+            ] or default is False, field
 
 
 def test_every_route_is_in_the_readme(development: Service) -> None:

@@ -28,7 +28,7 @@ def test_every_setting_is_read() -> None:
     settings = Settings.from_env(
         {
             "SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": f"{OTHER}, {OTHER}2", "DATABASE_URL": "memory://",
-            "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "TOKEN_GRACE_SECONDS": "60", "HOST": "0.0.0.0",
+            "TOKEN_TTL_MINUTES": "5", "TOKEN_MAX_TTL_MINUTES": "10", "TOKEN_LEEWAY_SECONDS": "0", "TOKEN_GRACE_SECONDS": "60", "REVOCATION_STALENESS_SECONDS": "5", "HOST": "0.0.0.0",
             "PORT": "80", "WEB_CONCURRENCY": "1", "ANONYMOUS_SCOPES": "token:issue read", "LOG_LEVEL": "DEBUG", "AUTH_COOKIE": "__Host-session", "ISSUER": "https://a.example.org:8443/tokens", "APP_TITLE": "Tokens",
             "APP_DESCRIPTION": "Ours.\nAll of them.", "LOG_FORMAT": "json", "AUDIT_LOG": "/var/log/signer/audit.log",
             "AUDIT_VALIDATIONS": "TRUE", "METRICS": "False", "RATE_LIMIT": "10/second;1000 per 2 hours", "RATE_LIMIT_STORAGE": "redis://127.0.0.1/0", "TRUSTED_PROXIES": "10.0.0.7, fd00::/8",

@@ -89,6 +89,13 @@ class Snapshot(Protocol):
         ...
 
 
+class Freshness(NamedTuple):
+    """Of a copy: seconds since it was as the list, and those that it took to take in what had changed."""
+
+    age: float
+    lag: float
+
+
 class Store(Protocol):
     """The list of exceptions: tokens revoked, used or rotated before they expired, and guesses at codes.
 
@@ -113,6 +120,11 @@ class Store(Protocol):
     @property
     def is_prompt(self) -> bool:
         """Whether `is_clear` and `recall` wait for nothing now."""
+        ...
+
+    @property
+    def freshness(self) -> Freshness | None:
+        """Of the copy that `is_clear` and `recall` ask; None where they ask none."""
         ...
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:

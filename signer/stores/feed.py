@@ -60,7 +60,9 @@ def part_after(store: Store, cursor: str = "") -> Part:
         if point and start is None:
             log = snapshot.log(point, PART)
             if log:
-                return _part(log.rows, _written(log.end), log.end == snapshot.point, snapshot.horizon)
+                return _part(
+                    log.rows, _written(log.end), log.end.number >= snapshot.point.number, snapshot.horizon
+                )
             point = None
         is_anew, point = point is None, point or snapshot.point
         page = snapshot.page(start, PART)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..claims import Claims
-from .base import Entry, Store
+from .base import Entry, Freshness, Store
 from .copied import UNKNOWING, Copied
 from .following import Following
 from .mirror import Mirror
@@ -53,9 +53,8 @@ class FollowedStore:
         return self._following.is_copying
 
     @property
-    def age(self) -> float:
-        """Seconds since the copy was as the list."""
-        return self._following.age
+    def freshness(self) -> Freshness:
+        return self._following.freshness
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         return self.is_prompt and self._following.copy.is_clear(claims, end)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import StoreError
+from .base import Freshness
 from .copied import UNKNOWING, Copied
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ class Following:
         self._interval = min(max(staleness / 4, _SHORTEST), _LONGEST)
         #: When the copy was as the list, and the copy. One tuple, since others read it at any moment.
         self._fresh: tuple[float, Copied] = (0.0, UNKNOWING)
+        self._lag = 0.0
+        #: When it began to take in what had changed; 0 when that is done.
+        self._asked = 0.0
         self._is_closed = threading.Event()
         self._pid = os.getpid()
         self._load()
@@ -82,9 +86,9 @@ class Following:
         return self._fresh[1] is not UNKNOWING
 
     @property
-    def age(self) -> float:
-        """Seconds since the copy was as the list."""
-        return now() - self._fresh[0]
+    def freshness(self) -> Freshness:
+        """How old the copy is, fresh or not."""
+        return Freshness(now() - self._fresh[0], self._lag)
 
     def close(self) -> None:
         """End the thread. Again is a no-op."""
@@ -100,7 +104,7 @@ class Following:
         if self._pid != os.getpid():
             return StoreError("A copy of a list cannot be carried across fork(): open the list after it.")
         return StoreError(
-            f"The copy of the list is {self.age:.1f} seconds old, and may be {self._staleness:g}"
+            f"The copy of the list is {self.freshness.age:.1f} seconds old, and may be {self._staleness:g}"
             " (REVOCATION_STALENESS_SECONDS): the list does not answer, or not fast enough."
         )
 
@@ -112,9 +116,12 @@ class Following:
 
     def _refresh(self) -> bool:
         began = now()  # whatever was done before this, the list tells
+        self._asked = self._asked or began
         copy = self._step()
         if copy is not None and not self._is_closed.is_set():
             self._fresh = (began, copy)
+            self._lag = now() - self._asked
+            self._asked = 0.0
         return copy is not None
 
     def _work(self) -> None:

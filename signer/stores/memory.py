@@ -21,6 +21,7 @@ class MemoryStore:
 
     is_local = True
     is_prompt = True
+    freshness = None
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,9 +30,7 @@ class MemoryStore:
         self._exchange(Index())
         self._generation = 0
         self._horizon = 0
-        self._changes = 0
-        self._mark = secrets.randbits(63)
-        self._log: deque[Row] = deque(maxlen=LOG_SIZE)
+        self._log = deque([_Line(Point(0, secrets.randbits(63)), "", 0)], maxlen=LOG_SIZE)
         self._closed = False
         self._pid = os.getpid()
         _of_this_process.add(self)
@@ -95,6 +94,7 @@ class MemoryStore:
             for group in groups:
                 del self._groups[group]
             deleted = len(tokens) + len(groups)
+            self._note("", 0)
             if deleted < limit:
                 self._exchange(self._indexed())
             return deleted
@@ -106,9 +106,7 @@ class MemoryStore:
     def snapshot(self) -> Iterator["_Snapshot"]:
         self._check_open()
         with self._lock:
-            point = Point(self._changes, self._mark)
-            newest = [row if row.generation else self._row(row.expires_at, row.name) for row in self._log]
-            yield _Snapshot(point, self._horizon, self._rows(), newest)
+            yield _Snapshot(self._log[-1].point, self._horizon, self._rows(), [*self._log])
 
     def count(self) -> int:
         self._check_open()
@@ -134,18 +132,18 @@ class MemoryStore:
 
     def _changed(self, row: Row) -> None:
         self._index.add(row)
-        self._log.append(row)
-        self._changes += 1
+        self._note(row.name, 0 if row.generation else row.expires_at)
+
+    def _note(self, name: str, exp: int) -> None:
+        point = Point(self._log[-1].point.number + 1, secrets.randbits(63))
+        self._log.append(_Line(point, name, exp))
 
     def _rows(self) -> list[Row]:
-        groups = (
+        tokens = [Row(jti, exp, 0, *entry[:3]) for (exp, jti), entry in self._tokens.items()]
+        groups = [
             Row(name, expires_at, generation) for name, (generation, expires_at) in self._groups.items()
-        )
-        return [*(self._row(*key) for key in self._tokens), *groups]
-
-    def _row(self, exp: int, jti: str) -> Row:
-        entry = self._tokens.get((exp, jti), Entry())
-        return Row(jti, exp, 0, entry.revoked, entry.uses, entry.rotated_at)
+        ]
+        return [*tokens, *groups]
 
     def _check_open(self) -> None:
         if self._closed:
@@ -155,23 +153,38 @@ class MemoryStore:
             raise StoreError("A list in memory is one process's own: it cannot be carried across fork().")
 
 
+class _Line(NamedTuple):
+    """Of the log; a group's has no `exp`."""
+
+    point: Point
+    name: str
+    exp: int
+
+
 class _Snapshot(NamedTuple):
     point: Point
     horizon: int
     rows: list[Row]
-    newest: list[Row]
+    lines: list[_Line]
 
     def page(self, start: Any, limit: int) -> Page:
-        """All of it."""
-        return Page(self.rows, None)
+        """By expiry and name, from after [expires_at, name]."""
+        rest = sorted((row for row in self.rows if start is None or _place(row) > start), key=_place)
+        return Page(rest[:limit], _place(rest[limit - 1]) if len(rest) > limit else None)
 
     def log(self, after: Point, limit: int) -> Log | None:
-        """The same."""
-        behind = self.point.number - after.number
-        if after.mark != self.point.mark or not 0 <= behind <= len(self.newest):
+        """As it was changed."""
+        points = [line.point for line in self.lines]
+        if after not in points:
             return None
-        newest = self.newest[len(self.newest) - behind :]
-        return Log([row for row in newest if row.generation or any(row[3:])], self.point)
+        lines = self.lines[points.index(after) + 1 :][:limit]
+        known = {(row.name, 0 if row.generation else row.expires_at): row for row in self.rows}
+        rows = [known[line[1:]] for line in lines if line[1:] in known]
+        return Log(rows, lines[-1].point if lines else after)
+
+
+def _place(row: Row) -> list[Any]:
+    return [row.expires_at, row.name]
 
 
 def _leave_behind() -> None:

@@ -70,7 +70,8 @@ class Mirror(Generic[C]):
             # Rows that were purged leave it only by loading anew; what was just loaded is all there.
             self._rests_until = monotonic() + REST * is_loading
             self._begin()
-        return self._is_loaded and self._point == source.point
+        # A log may tell more than there was when the snapshot was taken.
+        return self._is_loaded and self._point is not None and self._point.number >= source.point.number
 
     def _load(self, source: Snapshot) -> None:
         page = source.page(self._next, STEP)

@@ -4,24 +4,35 @@ import re
 from typing import Final
 from urllib.parse import unquote
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StoreError
 from .base import Store
+from .followed import Followable, FollowedStore
 
 MEMORY_URL: Final = "memory://"
+_POSTGRES: Final = ("postgresql://", "postgres://")
+_REDIS: Final = ("redis://", "rediss://", "redis+", "rediss+", "unix://")
 _REMOTE: Final = ("https://", "http://")
 _SERVICE: Final = r"https?://[^\s/?#@]+@[0-9A-Za-z.:\[\]-]+(/[0-9A-Za-z._~/-]*)?"
-_EXAMPLES = "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, memory://"
+_EXAMPLES: Final = (
+    "sqlite:///./tokens.db, sqlite:////var/lib/signer/tokens.db?mode=rw, postgresql://user:password@host/database,"
+    " redis://127.0.0.1:6379/0, https://client:credential@host, memory://"
+)
 
 
 def open_store(url: str, *, create: bool = True, staleness: float = 0.0) -> Store:
     """Open the list that `url` names.
 
     `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
-    file must exist already. `memory://` is one process's own and forgets. `https://client:credential@host` is
-    the list of a service elsewhere, to look up only, whose copy here is fresher than `staleness` seconds.
+    file must exist already. `postgresql://user:password@host/database`, with libpq's options; where `create`
+    is False, the list must be in it already. `redis://` and its relatives (see redis_link.py) lead to a
+    server; no list is made there but by create_list. `https://client:credential@host` is the list of a
+    service elsewhere, to look up only. `memory://` is one process's own and forgets.
+
+    Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness`
+    seconds; at 0 they are asked every time.
 
     Raises:
-        ConfigurationError: no such kind of list, or an option it does not have.
+        ConfigurationError: no such kind of list, an option it does not have, or its driver is not installed.
         StoreError: it cannot be opened.
     """
     if url == MEMORY_URL:
@@ -32,12 +43,69 @@ def open_store(url: str, *, create: bool = True, staleness: float = 0.0) -> Stor
         from .sqlite import SQLiteStore
 
         return SQLiteStore(path, create=_may_create(url) and create)
+    if url.startswith(_POSTGRES):
+        return _followed(_open_postgres(url, create=create), staleness)
+    if url.startswith(_REDIS):
+        return _followed(_open_redis(url), staleness)
     if url.startswith(_REMOTE):
-        return _remote(url, staleness)
+        return _open_remote(url, staleness)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
 
 
-def _remote(url: str, staleness: float) -> Store:
+def create_list(url: str) -> None:
+    """Make an empty list, on which nothing is revoked, where `url` names none; whatever its options say.
+
+    Raises:
+        ConfigurationError: there is one already, or as open_store.
+        StoreError: it cannot be made.
+    """
+    if url == MEMORY_URL or url.startswith(_REMOTE):
+        raise ConfigurationError("DATABASE_URL names no list that could be made here.")
+    url = url.partition("?")[0] if sqlite_path(url) else url
+    try:
+        open_store(url, create=False).close()
+    except StoreError:
+        if url.startswith(_REDIS):
+            _open_redis(url, create=True).close()
+        else:
+            open_store(url).close()
+    else:
+        raise ConfigurationError("There is a list at DATABASE_URL already: it is left as it is.")
+
+
+def _followed(store: Followable, staleness: float) -> Store:
+    if not staleness:
+        return store
+    try:
+        return FollowedStore(store, staleness)
+    except BaseException:
+        store.close()
+        raise
+
+
+def _open_postgres(url: str, *, create: bool) -> Followable:
+    try:
+        from .postgres import PostgresStore
+    except ImportError:  # of the driver, or of the library that it needs
+        raise ConfigurationError(
+            "A list in PostgreSQL needs its driver: pip install 'signer[postgres]'."
+        ) from None
+    return PostgresStore(url, create=create)
+
+
+def _open_redis(url: str, *, create: bool = False) -> Followable:
+    try:
+        from .redis import RedisStore
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "redis":
+            raise
+        raise ConfigurationError(
+            "A list at a Redis server needs its driver: pip install 'signer[redis]'."
+        ) from None
+    return RedisStore(url, create=create)
+
+
+def _open_remote(url: str, staleness: float) -> Store:
     from .remote import RemoteStore
 
     if not re.fullmatch(_SERVICE, url):

@@ -13,7 +13,7 @@ import msgspec
 
 from ..claims import Claims
 from ..errors import StoreError, StoreRequired
-from .base import PURGE_STEP, Entry, Snapshot
+from .base import PURGE_STEP, Entry, Freshness, Snapshot
 from .copied import Copied
 from .feed import Part, row_of
 from .following import Following
@@ -55,9 +55,8 @@ class RemoteStore:
         self._following = Following(self._step, self._sleep, staleness, self._is_closed.set)
 
     @property
-    def age(self) -> float:
-        """Seconds since the copy was as the list."""
-        return self._following.age
+    def freshness(self) -> Freshness:
+        return self._following.freshness
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._following.copy.lookup(jti, exp, groups)

@@ -64,8 +64,10 @@ ORDER BY expires_at, jti LIMIT ?
 """
 _GROUPS_AFTER: Final = "SELECT name, expires_at, generation FROM groups WHERE name > ? ORDER BY name LIMIT ?"
 _LOG_AFTER: Final = """
-SELECT number, mark, name, log.expires_at, generation, revoked, uses, rotated_at FROM log
-LEFT JOIN tokens ON tokens.expires_at = log.expires_at AND jti = name AND generation = 0
+SELECT number, mark, log.name, coalesce(groups.expires_at, tokens.expires_at), coalesce(groups.generation, 0),
+revoked, uses, rotated_at FROM log
+LEFT JOIN tokens ON tokens.expires_at = log.expires_at AND jti = log.name AND log.generation = 0
+LEFT JOIN groups ON groups.name = log.name AND log.generation > 0
 WHERE number > ? ORDER BY number LIMIT ?
 """
 
@@ -84,6 +86,7 @@ class SQLiteStore:
 
     is_local = True
     is_prompt = True
+    freshness = None
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
         self._timeout = timeout
@@ -426,9 +429,7 @@ class _Snapshot(NamedTuple):
         end = Point(*lines[-1][:2])
         if len(lines) <= limit and end != self.point:
             return None  # somebody else wrote to it
-        return Log(
-            [_row(*line[2:]) for line in lines[1:] if line[2] and (line[4] or line[5] is not None)], end
-        )
+        return Log([_row(*line[2:]) for line in lines[1:] if line[3] is not None], end)
 
 
 def _row(name: str, expires_at: int, generation: int, *entry: int | None) -> Row:

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 from ..claims import Claims
-from .base import PURGE_STEP, Entry, Snapshot, Store
+from .base import PURGE_STEP, Entry, Freshness, Snapshot, Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +31,10 @@ class TimedStore:
     @property
     def is_prompt(self) -> bool:
         return self._store.is_prompt
+
+    @property
+    def freshness(self) -> Freshness | None:
+        return self._store.freshness
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.lookup, jti, exp, groups)

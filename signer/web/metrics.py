@@ -246,3 +246,14 @@ class _State(Collector):
             "Rows that expired before are purged, whoever did it; 0 where nobody ever did.",
             horizon,
         )
+        if freshness := self._store.freshness:
+            yield GaugeMetricFamily(
+                "signer_store_copy_age_seconds",
+                "Since this worker's copy of the list was as the list.",
+                freshness.age,
+            )
+            yield GaugeMetricFamily(
+                "signer_store_copy_lag_seconds",
+                "That the copy took to take in what had changed.",
+                freshness.lag,
+            )

@@ -1,5 +1,6 @@
 """From a URL to a list."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from signer.errors import ConfigurationError, StoreError
 @pytest.mark.parametrize(
     "url",
     ["", "tokens.db", "sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite://host/x.db", "memory", "memory://x",
-     "redis://localhost", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
+     "redis://localhost/x", "redis+cluster://h:1/1", "redis+sentinel://h:1", "redis://h?timeout=9", "redis://user@h", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
 )  # fmt: skip
 def test_what_names_no_list_is_refused(url: str) -> None:
     """With the kinds there are."""
@@ -51,3 +52,13 @@ def test_mode_rw_asks_for_a_list_that_is_there(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     open_store(f"sqlite:///{tmp_path}/list.db?mode=rwc").close()
     open_store(f"sqlite:///{tmp_path}/list.db?mode=rw").close()
+
+
+def test_a_list_without_its_driver_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line that says how to get it."""
+    for name in ("postgres", "postgres_pool", "postgres_schema"):
+        monkeypatch.delitem(sys.modules, f"signer.stores.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'signer\[postgres\]'") as caught:
+        open_store("postgresql://u:secret@host/db")
+    assert "secret" not in str(caught.value)

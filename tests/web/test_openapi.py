@@ -78,7 +78,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_what_a_caller_needs_is_said() -> None:
     """The scope in words, the ways to authenticate as security; nobody where ANONYMOUS_SCOPES lets them."""
     described = document(ANONYMOUS_SCOPES="token:issue")["paths"]
-    scopes = set(re.findall(r"`((?:token|metrics):\w+)`", str(described)))
+    scopes = set(re.findall(r"`((?:token|metrics|revocations):\w+)`", str(described)))
     assert scopes == SERVICE_SCOPES
     assert {} in described["/app/token"]["post"]["security"]
     assert {} not in described["/app/revoke"]["post"]["security"]

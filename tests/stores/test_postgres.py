@@ -1,0 +1,653 @@
+"""The PostgreSQL list when its server, its network or its neighbours misbehave: it fails closed, and in time."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from signal import SIGCONT, SIGSTOP
+from typing import Any
+
+import psycopg
+import pytest
+from postgres import PASSWORD, PgBouncer, Postgres, eventually
+from service import environment, free_port
+
+from signer import open_store
+from signer.errors import ConfigurationError, StoreError
+from signer.stores import Entry, postgres_pool, postgres_schema
+from signer.stores import postgres as module
+from signer.stores.base import Point
+from signer.stores.postgres import PostgresStore
+
+JTI, OTHER = "a" * 22, "b" * 22
+EXP = 1_800_000_000
+TIMEOUT = 0.5
+
+
+@pytest.fixture
+def store(postgres_url: str) -> Iterator[PostgresStore]:
+    with closing(PostgresStore(postgres_url)) as opened:
+        opened.revoke(JTI, EXP)
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[Postgres]:
+    """A server that tests may stop, and start again."""
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def on_mortal(mortal: Postgres) -> Iterator[PostgresStore]:
+    mortal.sql("DROP SCHEMA IF EXISTS signer CASCADE")
+    with closing(PostgresStore(mortal.url, timeout=TIMEOUT)) as opened:
+        opened.revoke(JTI, EXP)
+        yield opened
+
+
+def calls(store: PostgresStore) -> list[Callable[[], object]]:
+    return [
+        lambda: store.lookup(OTHER, EXP, []),
+        lambda: store.revoke(OTHER, EXP),
+        lambda: store.use(OTHER, EXP, 1),
+        lambda: store.rotate(OTHER, EXP, 1),
+        lambda: store.advance("sub:a", 1, EXP),
+        lambda: store.purge(1),
+        lambda: store.snapshot().__enter__(),
+        store.count,
+        store.ping,
+    ]
+
+
+def refuses_everything(store: PostgresStore, match: str = "") -> None:
+    for call in calls(store):
+        with pytest.raises(StoreError, match=match):
+            call()
+
+
+def ask(connection: "psycopg.Connection[Any]", statement: str) -> Any:
+    row = connection.execute(statement).fetchone()
+    return row[0] if row else None
+
+
+@contextmanager
+def neighbour(url: str) -> Iterator["psycopg.Connection[Any]"]:
+    """Somebody else on the same database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+def test_starters_at_once_make_one_list(postgres_url: str) -> None:
+    """Eight, of which one makes the tables."""
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: PostgresStore(postgres_url), range(8)))
+    stores[0].revoke(JTI, EXP)
+    assert all(store.lookup(JTI, EXP, []).revoked for store in stores)
+    for store in stores:
+        store.close()
+
+
+def test_a_later_version_is_refused(store: PostgresStore, postgres_url: str) -> None:
+    """By whoever starts, and by whoever runs already."""
+    with neighbour(postgres_url) as other:
+        other.execute("UPDATE signer.state SET version = 2")
+    refuses_everything(store, "is of version 2")
+    with pytest.raises(StoreError, match="is of version 2"):
+        PostgresStore(postgres_url)
+
+
+def test_a_list_that_must_be_there_is_not_made(postgres_url: str) -> None:
+    """A lost list must not come back empty."""
+    with pytest.raises(StoreError, match="There is no list"):
+        PostgresStore(postgres_url, create=False)
+    PostgresStore(postgres_url).close()
+    PostgresStore(postgres_url, create=False).close()
+
+
+def test_a_role_without_the_right_to_create_can_use_it(store: PostgresStore, postgres: Postgres) -> None:
+    """Its tables are made by an administrator; it needs no more than to read and write them."""
+    postgres.sql("DROP ROLE IF EXISTS app")
+    postgres.sql(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+    postgres.sql("GRANT USAGE ON SCHEMA signer TO app")
+    postgres.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA signer TO app")
+    try:
+        with closing(PostgresStore(postgres.url_of(postgres.port, user="app"))) as opened:
+            assert opened.use(OTHER, EXP, 1) == 1
+            assert opened.purge(1) == 0
+            postgres.sql("REVOKE INSERT ON signer.tokens FROM app")
+            with pytest.raises(StoreError, match="permission denied"):
+                opened.revoke(OTHER, EXP)
+    finally:
+        postgres.sql("DROP OWNED BY app")
+        postgres.sql("DROP ROLE app")
+
+
+def test_a_server_that_hangs_is_refused_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """Its connections stay up, new ones are taken, and nothing answers; afterwards all is well again."""
+    mortal.signal(SIGSTOP)
+    try:
+        for call in calls(on_mortal):
+            started = time.monotonic()
+            with pytest.raises(StoreError):
+                call()
+            assert time.monotonic() - started < 2 * TIMEOUT
+        with pytest.raises(StoreError):
+            PostgresStore(mortal.url, timeout=TIMEOUT)
+    finally:
+        mortal.signal(SIGCONT)
+    eventually(lambda: on_mortal.revoke(OTHER, EXP), StoreError, within=5)
+    assert on_mortal.lookup(OTHER, EXP, []).revoked
+
+
+def test_a_name_server_that_hangs_is_refused_in_time(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can interrupt that wait; the connection that comes too late is closed."""
+    connected: list[postgres_pool.Connection] = []
+    connect = postgres_pool.Connection.connect
+
+    def late(*args: Any, **kwargs: Any) -> postgres_pool.Connection:
+        time.sleep(TIMEOUT)
+        connected.append(connect(*args, **kwargs))
+        return connected[0]
+
+    monkeypatch.setattr(postgres_pool.Connection, "connect", late)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="no answer to the attempt to connect"):
+        PostgresStore(postgres_url, timeout=TIMEOUT / 2)
+    assert time.monotonic() - started < TIMEOUT
+    eventually(lambda: _assert(connected[0].closed), AssertionError, IndexError, within=5)
+
+
+def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """Nobody waits for its farewell, nor for what it still does."""
+    on_mortal.wait_for_change(0)
+    mortal.signal(SIGSTOP)
+    try:
+        with pytest.raises(StoreError):
+            on_mortal.lookup(JTI, EXP, [])
+        started = time.monotonic()
+        on_mortal.close()
+        assert time.monotonic() - started < TIMEOUT
+    finally:
+        mortal.signal(SIGCONT)
+
+
+def test_it_works_again_by_itself_after_kill_9(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """What was acknowledged is there, and while the server is away, whoever calls is told so at once."""
+    mortal.kill()
+    started = time.monotonic()
+    refuses_everything(on_mortal, "cannot")
+    assert time.monotonic() - started < 2 * TIMEOUT
+    mortal.start()
+    eventually(lambda: on_mortal.lookup(OTHER, EXP, []), StoreError, within=2)
+    assert on_mortal.lookup(JTI, EXP, []).revoked
+    on_mortal.revoke(OTHER, EXP)
+
+
+def test_a_server_that_was_restarted_fails_no_call(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """Whatever comes first, reading or writing: nothing was sent on the connections that died."""
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: on_mortal.lookup(JTI, EXP, []), range(50)))
+    for call in calls(on_mortal):
+        mortal.stop()
+        mortal.start()
+        call()
+
+
+def test_connections_that_are_ended_fail_no_call(store: PostgresStore, postgres_url: str) -> None:
+    """An administrator ends them all."""
+    for call in calls(store):
+        with neighbour(postgres_url) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+        call()
+
+
+def test_a_connection_that_is_lost_amid_changes_makes_none(store: PostgresStore, postgres_url: str) -> None:
+    """They are not begun again, since the first ones are gone."""
+    with pytest.raises(StoreError), store.together():  # noqa: PT012
+        store.revoke(OTHER, EXP)
+        with neighbour(postgres_url) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+            )
+        with suppress(StoreError):
+            store.revoke("c", EXP)
+    assert not store.lookup(OTHER, EXP, []).revoked
+    assert store.count() == 1
+
+
+def test_a_change_that_fails_undoes_those_before(store: PostgresStore) -> None:
+    """The database would commit nothing, and say nothing of it."""
+    with pytest.raises(StoreError, match="made together has failed"), store.together():  # noqa: PT012
+        store.revoke(OTHER, EXP)
+        with pytest.raises(StoreError):
+            store.revoke("c", 1 << 80)
+    assert store.count() == 1
+
+
+def test_together_cannot_be_nested(store: PostgresStore) -> None:
+    """The inner one's end would not be one."""
+    with store.together(), pytest.raises(StoreError, match="already"), store.together():
+        pass
+
+
+def test_a_writer_that_does_not_let_go_stops_nobody_for_long(store: PostgresStore, postgres_url: str) -> None:
+    """Readers go on, writers are refused in time."""
+    with closing(PostgresStore(postgres_url, timeout=TIMEOUT)) as hasty, neighbour(postgres_url) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT FROM signer.state FOR UPDATE")
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="timeout"):
+            hasty.revoke(OTHER, EXP)
+        assert time.monotonic() - started < 2 * TIMEOUT
+        assert hasty.lookup(JTI, EXP, []).revoked
+        other.execute("ROLLBACK")
+        hasty.revoke(OTHER, EXP)
+
+
+def test_a_process_that_stops_amid_changes_loses_the_lock(store: PostgresStore, postgres_url: str) -> None:
+    """The others would wait for it, for as long as it lives."""
+    with closing(PostgresStore(postgres_url, timeout=TIMEOUT)) as hasty:
+        with pytest.raises(StoreError), hasty.together():  # noqa: PT012
+            hasty.revoke(OTHER, EXP)
+            store.revoke("c", EXP)
+        assert hasty.count() == 2
+
+
+def test_what_nobody_waits_for_is_cancelled(store: PostgresStore, postgres_url: str) -> None:
+    """Look-ups that wait behind a table's maintenance leave nothing behind on the server."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with closing(PostgresStore(postgres_url, timeout=TIMEOUT)) as hasty, neighbour(postgres_url) as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE signer.tokens")
+        with pytest.raises(StoreError, match="in time"):
+            hasty.lookup(JTI, EXP, [])
+
+        def check() -> None:
+            assert ask(other, waiting) == 0
+
+        eventually(check, AssertionError, within=2)
+        other.execute("ROLLBACK")
+        assert hasty.lookup(JTI, EXP, []).revoked
+
+
+def test_so_many_may_wait_for_a_connection_and_no_more(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has the only one, as many as may wait are refused after their time, and the next one at once."""
+    monkeypatch.setattr(postgres_pool, "_MAX_WAITING", 2)
+    with (
+        closing(PostgresStore(postgres_url, timeout=TIMEOUT, pool_size=1)) as small,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        with small.snapshot():
+            waiting = [pool.submit(small.lookup, JTI, EXP, []) for _ in range(2)]
+            time.sleep(TIMEOUT / 5)
+            with pytest.raises(StoreError, match="Too many calls"):
+                small.lookup(JTI, EXP, [])
+            for call in waiting:
+                with pytest.raises(StoreError, match="free in time"):
+                    call.result(5)
+        small.lookup(JTI, EXP, [])
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres: Postgres) -> Iterator[PgBouncer]:
+    server = PgBouncer(postgres)
+    yield server
+    server.remove()
+
+
+def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None:
+    """In transaction mode, where two statements may come to two servers: eight threads of two processes share
+    three connections, and exactly the limit are given a number."""
+    with (
+        closing(PostgresStore(pooler.url)) as one,
+        closing(PostgresStore(pooler.url)) as two,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        numbers = list(pool.map(lambda n: (one, two)[n % 2].use(OTHER, EXP, 20), range(40)))
+        assert sorted(number for number in numbers if number is not None) == list(range(1, 21))
+        assert one.advance("sub:a", 1000, EXP) == 1000
+        assert two.rotate(JTI, EXP, 100) == one.rotate(JTI, EXP, 101) == 100
+        assert two.lookup(JTI, EXP, ["sub:a"]) == Entry(rotated_at=100, generation=1000)
+        with suppress(ZeroDivisionError), one.together():
+            one.revoke(JTI, EXP)
+            raise ZeroDivisionError
+        assert not two.lookup(JTI, EXP, []).revoked
+        one.wait_for_change(0.01)
+        assert two.purge(EXP + 1) == 2
+        assert [one.count(), two.count()] == [1, 1]
+        with one.snapshot() as snapshot:
+            assert len(snapshot.page(None, 10).rows) == 1
+
+
+def test_a_standby_is_refused(postgres: Postgres, store: PostgresStore) -> None:
+    """It does not know the newest revocations."""
+    standby = Postgres(source=postgres)
+    try:
+        with pytest.raises(StoreError, match="read-only"):
+            PostgresStore(standby.url)
+    finally:
+        standby.remove()
+
+
+def test_a_server_that_becomes_a_standby_is_refused(store: PostgresStore, postgres: Postgres) -> None:
+    """On connections that are there already, as those through a pooler are."""
+    store.lookup(JTI, EXP, [])
+    postgres.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+    postgres.sql("SELECT pg_reload_conf()")
+    try:
+        eventually(lambda: refuses_everything(store, "read|lost"), pytest.fail.Exception, within=2)
+    finally:
+        postgres.sql(
+            "SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only"
+        )
+        postgres.sql("SELECT pg_reload_conf()")
+    eventually(lambda: store.revoke(OTHER, EXP), StoreError, within=5)
+
+
+def test_a_list_that_was_restored_is_refused(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """Also when others have changed it since, and count as many changes as it had. A restart accepts it."""
+    mortal.stop()
+    copy = mortal.copy()
+    mortal.start()
+    on_mortal.revoke(OTHER, EXP)
+    on_mortal.revoke("c", EXP)
+    mortal.stop()
+    mortal.restore(copy)
+    mortal.start()
+    refuses_everything(on_mortal, "went back to an older state")
+    with closing(PostgresStore(mortal.url)) as restarted:
+        assert not restarted.lookup(OTHER, EXP, []).revoked
+        for number in range(3):
+            restarted.revoke(f"{number}", EXP)
+            refuses_everything(on_mortal, "went back to an older state")
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE signer.state SET changes = changes - 1", "UPDATE signer.state SET mark = 1"]
+)
+def test_another_state_of_the_same_list_is_refused(
+    store: PostgresStore, postgres_url: str, change: str
+) -> None:
+    """By its number, or by its mark."""
+    with neighbour(postgres_url) as other:
+        other.execute(change)
+    refuses_everything(store, "went back to an older state")
+
+
+def test_a_list_that_is_gone_is_refused(store: PostgresStore, postgres_url: str) -> None:
+    """Its row, its tables, and when somebody has made an empty one."""
+    with neighbour(postgres_url) as other:
+        other.execute("DELETE FROM signer.state")
+        refuses_everything(store, "lost its state")
+        other.execute("DROP SCHEMA signer CASCADE")
+        refuses_everything(store, "is gone")
+        with closing(PostgresStore(postgres_url)) as empty:
+            refuses_everything(store, "went back to an older state")
+            empty.revoke(OTHER, EXP)
+            refuses_everything(store, "went back to an older state")
+
+
+def test_an_empty_list_that_was_made_anew_is_refused(postgres_url: str) -> None:
+    """Both count no change."""
+    with closing(PostgresStore(postgres_url)) as first, neighbour(postgres_url) as other:
+        other.execute("DROP SCHEMA signer CASCADE")
+        with closing(PostgresStore(postgres_url)):
+            refuses_everything(first, "went back to an older state")
+
+
+def test_others_changes_are_no_other_history(store: PostgresStore, postgres_url: str) -> None:
+    """While many threads read and write, none is told that the list went back."""
+    with closing(PostgresStore(postgres_url)) as other, ThreadPoolExecutor(6) as pool:
+        stop = threading.Event()
+
+        def read() -> int:
+            rounds = 0
+            while not stop.is_set():
+                store.lookup(JTI, EXP, [])
+                rounds += 1
+            return rounds
+
+        readers = [pool.submit(read) for _ in range(3)]
+        for number in range(100):
+            (store, other)[number % 2].revoke(f"{number}", EXP)
+        stop.set()
+        assert all(reader.result(5) > 10 for reader in readers)
+
+
+def test_every_change_is_in_the_log(
+    store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to the number that is forgotten; who has seen nothing since is not refused for that."""
+    monkeypatch.setattr(module, "LOG_SIZE", 20)
+    monkeypatch.setattr(module, "_LOT", 4)
+    with closing(PostgresStore(postgres_url)) as other, neighbour(postgres_url) as neighbour_:
+        start = Point(0, ask(neighbour_, "SELECT mark FROM signer.log WHERE number = 0"))
+        for number in range(10):
+            store.revoke(f"{number}", EXP)
+            store.purge(1)
+            store.ping()
+            with store.together():
+                store.advance("sub:a", number, EXP)
+                store.use(OTHER, EXP, 100)
+        changes = ask(neighbour_, "SELECT changes FROM signer.state")
+        numbers = ask(neighbour_, "SELECT array_agg(number ORDER BY number) FROM signer.log")
+        assert numbers == list(range(numbers[0], changes + 1))
+        assert 20 <= len(numbers) <= 20 + 4
+        with other.snapshot() as snapshot:
+            assert snapshot.log(start, 10) is None
+        assert other.lookup(JTI, EXP, []).revoked
+
+
+def test_a_snapshot_is_of_one_moment(store: PostgresStore) -> None:
+    """What changes while it is read is not in it."""
+    with store.snapshot() as snapshot, ThreadPoolExecutor(1) as pool:
+        pool.submit(store.revoke, OTHER, EXP).result(5)
+        assert [row.name for row in snapshot.page(None, 10).rows] == [JTI]
+        assert snapshot.log(snapshot.point, 10) == ([], snapshot.point)
+
+
+def test_an_error_of_the_readers_own_is_left_alone(store: PostgresStore) -> None:
+    """The list did not fail."""
+    for context in (store.snapshot, store.together):
+        with pytest.raises(ValueError, match="mine"), context():
+            raise ValueError("mine")
+
+
+def test_what_is_acknowledged_is_durable_whatever_the_role_wants(
+    store: PostgresStore, postgres: Postgres
+) -> None:
+    """synchronous_commit = off would lose the last changes at a crash; what is stronger than `on` stays."""
+    for wanted, is_so in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
+        postgres.sql(f"ALTER ROLE signer SET synchronous_commit = {wanted}")
+        try:
+            with closing(PostgresStore(postgres.url)) as opened, opened._writing() as writer:
+                assert ask(writer, "SHOW synchronous_commit") == is_so
+                assert ask(writer, "SHOW statement_timeout") == "1600ms"
+        finally:
+            postgres.sql("ALTER ROLE signer RESET synchronous_commit")
+
+
+def test_nothing_is_left_set_on_a_connection(store: PostgresStore) -> None:
+    """Others may have it next, behind a pooler."""
+    with store._pool.connection(time.monotonic() + 2) as connection:
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "search_path")
+        shown = [ask(connection, f"SHOW {name}") for name in names]
+    assert shown == ["0", "0", "0", '"$user", public']
+
+
+def test_an_operator_of_somebody_elses_is_not_taken_for_the_servers(
+    store: PostgresStore, postgres: Postgres
+) -> None:
+    """Whoever may make functions in `public` could do what the list's role may (CVE-2018-1058)."""
+    postgres.sql(
+        "CREATE FUNCTION public.trap(int, numeric) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped'; END $$",
+        "CREATE OPERATOR public.< (LEFTARG = int, RIGHTARG = numeric, FUNCTION = public.trap)",
+    )
+    try:
+        assert store.use(OTHER, EXP, 1 << 70) == 1
+    finally:
+        postgres.sql("DROP FUNCTION public.trap CASCADE")
+
+
+def test_a_row_is_found_without_going_through_the_table(store: PostgresStore, postgres_url: str) -> None:
+    """Whatever its size: with many rows, the planner scans but the one row of the state."""
+    with neighbour(postgres_url) as other:
+        other.execute(
+            "INSERT INTO signer.tokens SELECT n, '\\x61', true, 0, 0 FROM generate_series(1, 20000) n"
+        )
+        other.execute(
+            "INSERT INTO signer.groups SELECT n::text::bytea, n, n FROM generate_series(1, 20000) n"
+        )
+        other.execute(
+            "INSERT INTO signer.log SELECT n + 10, 1, '\\x61', n, 0 FROM generate_series(1, 20000) n"
+        )
+        other.execute("ANALYZE signer.tokens, signer.groups, signer.log")
+        lookup = {"groups": [b"7", b"8"], "exp": 7, "jti": b"a", "seen": 3}
+        for statement, values in (
+            (postgres_schema.LOOKUP, lookup),
+            (postgres_schema.PURGE_BOUND, (100, 10)),
+            (postgres_schema.PURGE_TOKENS, (100, b"a")),
+            (postgres_schema.PURGE_GROUPS, (100, 10)),
+            (postgres_schema.LOG_AFTER, (5, 10)),
+            (postgres_schema.TOKENS_AFTER, (100, b"a", 10)),
+            (postgres_schema.GROUPS_AFTER, (b"7", 10)),
+        ):
+            plan = [row[0] for row in other.execute(f"EXPLAIN {statement}", values)]
+            assert not [step for step in plan if "Seq Scan" in step and "state" not in step], plan
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_name_may_hold_anything_in_any_database(postgres: Postgres, encoding: str) -> None:
+    """What its text could not hold, too; what is no text is an error of ours."""
+    postgres.sql("DROP DATABASE IF EXISTS other")
+    postgres.sql(f"CREATE DATABASE other ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    with closing(PostgresStore(postgres.url_of(postgres.port, "other"))) as store:
+        for number, name in enumerate(
+            ("sub:\u0142", "sub:\U0001f600", "sub:\0", "sub:'\"\\%s", "sub:" + "\u0142" * 255)
+        ):
+            store.advance(name, number + 1, EXP)
+            store.revoke(name, EXP)
+            assert store.lookup(name, EXP, [name]) == Entry(revoked=True, generation=number + 1)
+        for call in (lambda: store.lookup("\udcff", EXP, []), lambda: store.advance("sub:\udcff", 1, 1)):
+            with pytest.raises(StoreError, match="surrogates"):
+                call()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://signer:se/cret@host/db", "postgresql://signer:se@cret@host/db", "postgresql://signer:12/se@cret/db",
+        "postgresql://u:secret@[::1/db",
+        "postgresql://u:secret@host/db?nonsense=1", "postgres://u:secret@host:port/db", "postgresql://u:%zzsecret@host/db",
+    ],
+)  # fmt: skip
+def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
+    """Not a part of it: it may be the password's."""
+    with pytest.raises(ConfigurationError, match="DATABASE_URL") as caught:
+        open_store(url)
+    told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__suppress_context__}"
+    assert not {"se", "cret", "secret", "12/se"} & set(told.replace("@", " ").replace("/", " ").split())
+    assert "secret" not in told
+    assert told.endswith("True")
+
+
+def test_the_password_is_never_told(postgres: Postgres, postgres_url: str) -> None:
+    """Not where it is wrong, where there is no server or no database, nor by the list itself."""
+    for url, expected in (
+        (postgres.url_of(postgres.port, password="wrong-pass"), "password authentication failed"),
+        (postgres.url_of(free_port(), password="wrong-pass"), "refused"),
+        (postgres.url_of(postgres.port, "nowhere"), 'database "nowhere" does not exist'),
+    ):
+        with pytest.raises(StoreError, match=expected) as caught:
+            open_store(url)
+        assert "127.0.0.1:" in str(caught.value)
+        assert not [
+            word for word in ("wrong-pass", PASSWORD, "://") if word in f"{caught.value} {caught.value!r}"
+        ]
+    with closing(PostgresStore(postgres_url)) as store:
+        assert PASSWORD not in repr(store) + repr(store._pool)
+
+
+WRITER = """
+import sys
+from signer import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+store.revoke("b" * 22, 1_800_000_000)
+"""
+
+
+def test_another_process_s_change_wakes_who_waits(store: PostgresStore, postgres_url: str) -> None:
+    """Within half a second; without one, the time is waited for."""
+    store.wait_for_change(5)  # begins to listen
+    started = time.monotonic()
+    store.wait_for_change(0.2)
+    assert 0.2 <= time.monotonic() - started < 1
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, postgres_url],
+        env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process, ThreadPoolExecutor(1) as pool:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        waiting = pool.submit(store.wait_for_change, 20)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        eventually(lambda: _assert(store.lookup(OTHER, EXP, []).revoked), AssertionError)
+        waiting.result(0.5)
+
+
+def _assert(is_so: bool) -> None:
+    assert is_so
+
+
+def test_a_change_between_two_waits_is_heard(store: PostgresStore) -> None:
+    """The second one ends at once."""
+    store.wait_for_change(5)
+    store.revoke(OTHER, EXP)
+    started = time.monotonic()
+    store.wait_for_change(5)
+    assert time.monotonic() - started < 0.5
+
+
+def test_who_waits_is_let_go_when_the_list_is_closed(store: PostgresStore) -> None:
+    """With an error, as of every call then."""
+    store.wait_for_change(5)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.wait_for_change, 20)
+        time.sleep(0.1)
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            waiting.result(1)
+    with pytest.raises(StoreError, match="closed"):
+        store.wait_for_change(1)
+
+
+def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore) -> None:
+    """Without one it is a sleep; with one again, it hears."""
+    on_mortal.wait_for_change(5)
+    mortal.stop()
+    for _ in range(2):
+        started = time.monotonic()
+        on_mortal.wait_for_change(0.2)
+        assert 0.2 <= time.monotonic() - started < 1
+    mortal.start()
+    time.sleep(0.1)
+    on_mortal.wait_for_change(5)
+    on_mortal.revoke(OTHER, EXP)
+    started = time.monotonic()
+    on_mortal.wait_for_change(5)
+    assert time.monotonic() - started < 0.5

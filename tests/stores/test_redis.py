@@ -1,0 +1,855 @@
+"""The list on Redis: what goes wrong between it and its server."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import KEY, Service, cli, environment, free_port
+from stores.redis_server import Redis
+
+from signer.errors import ConfigurationError, StoreError
+from signer.stores.opening import create_list, open_store
+from signer.stores.redis import RedisStore
+from signer.stores.redis_link import parse
+from signer.stores.redis_scripts import AGES, BUCKETS, GROUPS, KEEP, LOG, ROWS, STATE
+
+JTI, OTHER = "a" * 22, "b" * 22
+EXP = 4_000_000_000
+DURABLE = ("appendonly yes", "appendfsync always")
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[RedisStore]:
+    opened = RedisStore(redis_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Redis]:
+    """One that may be killed, with a list."""
+    with Redis(tmp_path, *DURABLE) as running:
+        create_list(running.url)
+        yield running
+
+
+def calls(store: RedisStore) -> list[Callable[[], object]]:
+    return [
+        lambda: store.lookup(JTI, EXP, ["sub:a"]),
+        lambda: store.revoke(JTI, EXP),
+        lambda: store.use(OTHER, EXP, 1),
+        lambda: store.rotate("c" * 22, EXP, 1),
+        lambda: store.advance("sub:a", 1, 1),
+        lambda: store.purge(1),
+        store.count,
+        store.ping,
+        lambda: store.snapshot().__enter__(),
+    ]
+
+
+def assert_all_fail(store: RedisStore, match: str) -> None:
+    for call in calls(store):
+        with pytest.raises(StoreError, match=match):
+            call()
+
+
+def dump(server: Redis) -> dict[str, bytes]:
+    """All keys as they are, to be put back by `load`."""
+    import redis
+
+    with redis.Redis(port=server.port) as client:
+        return {key.decode(): client.dump(key) for key in client.keys("*")}
+
+
+def load(server: Redis, keys: dict[str, bytes]) -> None:
+    import redis
+
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        for key, value in keys.items():
+            client.restore(key, 0, value)
+
+
+# Which server will do.
+
+
+def test_a_server_that_evicts_is_refused(tmp_path: Path) -> None:
+    """It would forget revocations; told at opening and, where it was changed since, by ping."""
+    with Redis(tmp_path, "maxmemory 100mb", "maxmemory-policy volatile-ttl") as server:
+        with pytest.raises(
+            StoreError, match=r"maxmemory-policy volatile-ttl.*Set maxmemory-policy noeviction"
+        ):
+            create_list(server.url)
+        server.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        create_list(server.url)
+        store = RedisStore(server.url)
+        server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        with pytest.raises(StoreError, match="allkeys-lru"):
+            store.ping()
+        store.close()
+
+
+def test_a_server_without_room_still_answers(server: Redis) -> None:
+    """Changes are refused; look-ups and purges are not."""
+    store = RedisStore(server.url)
+    store.revoke(JTI, EXP)
+    server.call("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreError, match="maxmemory"):
+        store.revoke(OTHER, EXP)
+    assert store.lookup(JTI, EXP, []).revoked
+    store.purge(5)
+    store.close()
+
+
+def test_a_server_in_memory_alone_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Once, at opening."""
+    with Redis(tmp_path) as server:
+        create_list(server.url)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            store = RedisStore(server.url)
+            store.revoke(JTI, EXP)
+        assert len(caplog.records) == 1
+        assert "does not survive a restart" in caplog.text
+        store.close()
+
+
+def test_a_server_that_tells_nothing_of_itself_is_warned_of(
+    server: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A managed one may forbid INFO."""
+    server.call("ACL", "SETUSER", "app", "on", ">word", "~{signer}:*", "&{signer}:*", "+@all", "-info")
+    with caplog.at_level(logging.WARNING):
+        store = RedisStore(server.url.replace("redis://", "redis://app:word@"))
+    assert "evicts keys is unknown" in caplog.text
+    store.revoke(JTI, EXP)
+    assert store.lookup(JTI, EXP, []).revoked
+    store.close()
+
+
+def test_a_replica_is_refused(server: Redis, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """It lags. One that becomes a replica while running is noticed at the next call, by look-ups, too."""
+    folder = tmp_path_factory.mktemp("replica")
+    with Redis(folder, f"replicaof 127.0.0.1 {server.port}") as replica:
+        replica.wait_for_master(server)
+        with pytest.raises(StoreError, match="replica"):
+            RedisStore(replica.url)
+        replica.call("REPLICAOF", "NO", "ONE")
+        store = RedisStore(replica.url)
+        replica.call("REPLICAOF", "127.0.0.1", server.port)
+        replica.wait_for_master(server)
+        assert_all_fail(store, "this server is a replica")
+        store.close()
+
+
+# An empty list is confirmed, and never an accident.
+
+
+def test_an_empty_server_is_refused_until_confirmed(tmp_path: Path) -> None:
+    """By the command, which leaves a list that is there as it is."""
+    with Redis(tmp_path, *DURABLE) as server:
+        settings = {"DATABASE_URL": server.url, "SECRET_KEY": KEY}
+        for create in (True, False):
+            with pytest.raises(StoreError, match="python -m signer create-list"):
+                open_store(server.url, create=create)
+        refused = cli(tmp_path, "client", "x", "--scope", "read", "--ttl", "1d", **settings)
+        assert (refused.returncode, "create-list" in refused.stderr) == (3, True)
+        made = cli(tmp_path, "create-list", **settings)
+        assert (made.returncode, "nothing is revoked" in made.stdout) == (0, True)
+        assert cli(tmp_path, "revoke", "--sub", "42", **settings).returncode == 0
+        again = cli(tmp_path, "create-list", **settings)
+        assert (again.returncode, "already" in again.stderr) == (2, True)
+        store = open_store(server.url)
+        assert store.count() == 1
+        store.close()
+
+
+def test_a_list_in_a_file_is_confirmed_the_same_way(tmp_path: Path) -> None:
+    """Whatever ?mode= the service opens it with."""
+    settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db?mode=rw", "SECRET_KEY": KEY}
+    assert cli(tmp_path, "create-list", **settings).returncode == 0
+    assert cli(tmp_path, "create-list", **settings).returncode == 2
+    assert cli(tmp_path, "create-list", DATABASE_URL="memory://", SECRET_KEY=KEY).returncode == 2
+
+
+def test_parts_of_a_list_are_not_taken_for_none(server: Redis) -> None:
+    """Somebody deleted its state: that is no empty list."""
+    store = RedisStore(server.url)
+    store.revoke(JTI, EXP)
+    server.call("DEL", STATE)
+    with pytest.raises(StoreError, match="parts are left"):
+        create_list(server.url)
+    store.close()
+
+
+def test_several_that_make_the_list_make_one(tmp_path: Path) -> None:
+    """And exactly one of them did."""
+    with Redis(tmp_path) as server:
+        stores: list[RedisStore] = []
+        threads = [
+            threading.Thread(target=lambda: stores.append(RedisStore(server.url, create=True)))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(store.is_new for store in stores) == [False] * 5 + [True]
+        for store in stores:
+            store.revoke(JTI, EXP)
+            store.close()
+
+
+@pytest.mark.parametrize("how", ["FLUSHALL", "DEL", "restart"])
+def test_a_list_that_is_gone_fails_closed(tmp_path: Path, how: str) -> None:
+    """Until an empty one is confirmed and the store opened anew."""
+    with Redis(tmp_path) as server:
+        create_list(server.url)
+        store = RedisStore(server.url)
+        store.revoke(JTI, EXP)
+        if how == "restart":
+            server.restart()
+        else:
+            server.call(*((how, *server.call("KEYS", "*")) if how == "DEL" else (how,)))
+        assert_all_fail(store, "create-list")
+        create_list(server.url)
+        assert_all_fail(store, "replaced while running")
+        store.close()
+        store = RedisStore(server.url)
+        assert not store.lookup(JTI, EXP, []).revoked
+        store.close()
+
+
+def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
+    """What one revokes the other refuses."""
+    settings = {"DATABASE_URL": redis_url, "SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    scopes = "token:issue token:introspect token:revoke"
+    credential = cli(tmp_path, "client", "x", "--scope", scopes, "--ttl", "1d", **settings).stdout.strip()
+    with (
+        Service(tmp_path, settings, credential=credential) as here,
+        Service(tmp_path, settings, credential=credential) as there,
+    ):
+        tokens = [here.issue(sub="42") for _ in range(2)]
+        assert there.says_valid(tokens[0])
+        assert here.call("POST", "/app/revoke", {"token": tokens[0]}).status == 200
+        assert [there.says_valid(token) for token in tokens] == [False, True]
+
+
+# The list's history runs one way.
+
+
+def test_an_older_state_fails_closed(server: Redis) -> None:
+    """As after a failover to a replica that lagged: by its number, and nothing is changed on it."""
+    store = RedisStore(server.url)
+    older = dump(server)
+    store.revoke(JTI, EXP)
+    load(server, older)
+    assert_all_fail(store, "older state")
+    assert dump(server) == older
+    store.close()
+    store = RedisStore(server.url)
+    store.revoke(JTI, EXP)
+    store.close()
+
+
+@pytest.mark.parametrize("more", [1, 2, 5])
+def test_another_history_fails_closed(server: Redis, more: int) -> None:
+    """Where others changed the older state since, by its marks: as many times as was lost, or more often."""
+    store = RedisStore(server.url)
+    older = dump(server)
+    store.revoke(JTI, EXP)
+    load(server, older)
+    other = RedisStore(server.url)
+    for number in range(more):
+        other.revoke(str(number), EXP)
+    assert_all_fail(store, "older state")
+    other.revoke(JTI, EXP)
+    for opened in (other, store):
+        opened.close()
+
+
+def test_moments_that_the_log_forgot_are_not_told(store: RedisStore, redis_server: Redis) -> None:
+    """Whoever is so far behind reads the list anew."""
+    with store.snapshot() as snapshot:
+        known = snapshot.point
+    for number in range(5):
+        store.revoke(str(number), EXP)
+    redis_server.call("XTRIM", LOG, "MAXLEN", 2)
+    with store.snapshot() as snapshot:
+        assert snapshot.log(known, 10) is None
+        assert snapshot.log(snapshot.point, 10) == ([], snapshot.point)
+
+
+def test_a_page_is_begun_anew_on_another_server(server: Redis) -> None:
+    """It hashes otherwise, so that where one was is no place in the other."""
+    store = RedisStore(server.url)
+    names = {f"{number:060d}-long-enough-for-a-big-hash" for number in range(1000)}
+    for name in names:
+        store.revoke(name, EXP)
+    key, found = None, set()
+    for number in range(1000):
+        if number in {2, 4}:
+            server.restart()
+        with store.snapshot() as snapshot:
+            page = snapshot.page(key, 100)
+        found |= {row.name for row in page.rows}
+        key = page.next
+        if key is None:
+            break
+    assert found == names
+    store.close()
+
+
+def test_a_gap_in_the_log_fails_closed(server: Redis) -> None:
+    """The newest change seen is in it, or was long ago."""
+    store, other = RedisStore(server.url), RedisStore(server.url)
+    store.revoke(JTI, EXP)
+    (entry,) = server.call("XREVRANGE", LOG, "+", "-", "COUNT", 1)
+    other.revoke(OTHER, EXP)
+    server.call("XDEL", LOG, entry[0])
+    assert_all_fail(store, "older state")
+    for opened in (other, store):
+        opened.close()
+
+
+def test_what_others_change_is_history_too(redis_url: str) -> None:
+    """Two stores take turns, and none complains."""
+    stores = [RedisStore(redis_url) for _ in range(2)]
+    for number in range(50):
+        stores[number % 2].revoke(str(number), EXP)
+        assert stores[(number + 1) % 2].lookup(str(number), EXP, []).revoked
+    for store in stores:
+        store.close()
+
+
+def test_values_that_are_none_are_our_own_error(store: RedisStore, redis_server: Redis) -> None:
+    """Damage is not "not revoked"."""
+    store.revoke(JTI, EXP)
+    redis_server.call("HSET", f"{ROWS}{EXP // 3600}", f"{EXP}/{JTI}", "yes")
+    redis_server.call("HSET", GROUPS, "sub:a", "x 1")
+    for call in (
+        lambda: store.lookup(JTI, EXP, []),
+        lambda: store.use(JTI, EXP, 1),
+        lambda: store.lookup(OTHER, EXP, ["sub:a"]),
+    ):
+        with pytest.raises(StoreError, match="damaged"):
+            call()
+    redis_server.call("HSET", STATE, "changes", "many")
+    assert_all_fail(store, "damaged")
+
+
+def test_numbers_that_lua_cannot_count_are_refused(store: RedisStore) -> None:
+    """Beyond 2^53 it would round."""
+    with pytest.raises(StoreError, match="too large"):
+        store.advance("sub:a", 1 << 53, 1)
+    assert store.advance("sub:a", (1 << 53) - 10, 1) == (1 << 53) - 10
+    assert store.lookup(JTI, EXP, ["sub:a"]).generation == (1 << 53) - 10
+
+
+# What the engine lets go by itself.
+
+
+def test_the_engine_lets_rows_go_a_day_after_their_hour(store: RedisStore, redis_server: Redis) -> None:
+    """By the expiry of their key."""
+    store.revoke(JTI, EXP)
+    bucket = EXP // 3600
+    assert redis_server.call("EXPIRETIME", f"{ROWS}{bucket}") == (bucket + 1) * 3600 + KEEP
+
+
+@pytest.mark.parametrize("how", ["lookup", "use", "rotate", "revoke", "page", "log", "purge"])
+def test_what_the_engine_let_go_lies_behind_the_horizon(
+    store: RedisStore, redis_server: Redis, how: str
+) -> None:
+    """Whatever its clock was at the time; and it stays there, whoever writes into that hour again."""
+    with store.snapshot() as snapshot:
+        known = snapshot.point
+    store.revoke(JTI, EXP)
+    store.revoke(OTHER, EXP + 100_000)
+    ending = (EXP // 3600 + 1) * 3600
+    redis_server.call("PEXPIRE", f"{ROWS}{EXP // 3600}", 1)
+    time.sleep(0.01)
+    if how == "lookup":
+        assert store.lookup("c" * 22, EXP, []).horizon == ending
+    elif how in ("use", "rotate"):
+        assert getattr(store, how)(JTI, EXP, 1) is None
+    elif how == "revoke":
+        store.revoke("c" * 22, EXP)
+    elif how == "purge":
+        store.purge(EXP + 1)
+    else:
+        with store.snapshot() as snapshot:
+            assert snapshot.horizon == 0
+            snapshot.page(None, 10) if how == "page" else snapshot.log(known, 10)
+            assert snapshot.horizon == ending
+    entry = store.lookup(JTI, EXP, [])
+    assert not entry.revoked
+    assert entry.horizon == ending
+    assert store.lookup(OTHER, EXP + 100_000, []) == (True, 0, 0, 0, ending)
+
+
+def test_a_purge_leaves_nothing_behind(store: RedisStore, redis_server: Redis) -> None:
+    """Neither empty hours nor names of groups."""
+    for number in range(3000):
+        store.revoke(str(number), 1000 + number * 10)
+    store.advance("sub:a", 1000, 10)
+    assert [store.purge(20_000_000) for _ in range(4)] == [1000, 1000, 1000, 1]
+    assert store.count() == 0
+    for key in (BUCKETS, GROUPS, AGES):
+        assert redis_server.call("EXISTS", key) == 0
+
+
+def test_a_clock_of_the_engine_that_runs_ahead_keeps_rows_longer(
+    store: RedisStore, redis_server: Redis
+) -> None:
+    """What is written after its time, by that clock, is not let go at once."""
+    store.revoke(JTI, 1000)
+    assert redis_server.call("TTL", f"{ROWS}0") == -1
+    assert store.lookup(JTI, 1000, []) == (True, 0, 0, 0, 0)
+
+
+# A server that hangs, dies and returns.
+
+
+def test_a_server_that_hangs_is_given_up(server: Redis) -> None:
+    """In about the time that was set, however often; once it goes on, so do we."""
+    store = RedisStore(server.url, timeout=0.3)
+    store.revoke(JTI, EXP)
+    server.signal(signal.SIGSTOP)
+    for call in calls(store):
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="no reply within"):
+            call()
+        assert time.monotonic() - started < 1
+    with pytest.raises(StoreError, match="no reply"):
+        RedisStore(server.url, timeout=0.3)
+    server.signal(signal.SIGCONT)
+    # No reply that came too late is taken for another's.
+    for number in range(10):
+        assert not store.lookup(str(number), EXP, []).revoked
+        assert store.lookup(JTI, EXP, []).revoked
+    store.ping()
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["plain", "sentinel", "cluster"])
+def test_a_reply_that_comes_too_late_is_nobodys(tmp_path: Path, how: str) -> None:
+    """It is not taken for the reply to what is asked next, which waits while the server goes on."""
+    options = ("cluster-enabled yes",) if how == "cluster" else ()
+    with (
+        Redis(tmp_path, *options) as server,
+        Redis(tmp_path, f"sentinel monitor list 127.0.0.1 {server.port} 1", is_sentinel=True) as sentinel,
+    ):
+        if how == "cluster":
+            server.call("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            server.wait_for("CLUSTER", "INFO", told="cluster_state:ok")
+        urls = {
+            "plain": server.url,
+            "sentinel": f"redis+sentinel://127.0.0.1:{sentinel.port}/list",
+            "cluster": f"redis+cluster://127.0.0.1:{server.port}",
+        }
+        create_list(urls[how])
+        store = RedisStore(urls[how], timeout=0.5)
+        store.revoke(JTI, EXP)
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(StoreError):
+            store.lookup(JTI, EXP, [])
+        thread = threading.Timer(0.2, server.signal, (signal.SIGCONT,))
+        thread.start()
+        answers = []
+        for _ in range(5):
+            with suppress(StoreError):
+                answers.append(store.lookup(OTHER, EXP, []).revoked)
+        thread.join()
+        assert answers
+        assert not any(answers)
+        store.close()
+
+
+def test_many_threads_do_not_hang_longer(server: Redis) -> None:
+    """They wait for a connection no longer than for a reply."""
+    store = RedisStore(server.url, timeout=0.3)
+    server.signal(signal.SIGSTOP)
+    seconds: list[float] = []
+
+    def look() -> None:
+        started = time.monotonic()
+        with pytest.raises(StoreError):
+            store.lookup(JTI, EXP, [])
+        seconds.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=look) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    server.signal(signal.SIGCONT)
+    assert len(seconds) == 30
+    assert max(seconds) < 1.5
+    store.close()
+
+
+WRITER = """
+import sys
+from signer.errors import StoreError
+from signer.stores import open_store
+store = open_store(sys.argv[1])
+for number in range(1_000_000):
+    store.revoke(str(number), 4_000_000_000)
+    print(number, flush=True)
+"""
+
+
+def test_nothing_acknowledged_is_lost_by_kill_9(server: Redis) -> None:
+    """With appendfsync always. The store finds its way back by itself."""
+    store = RedisStore(server.url)
+    command = [sys.executable, "-c", WRITER, server.url]
+    with subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as writer:
+        assert writer.stdout
+        told = [writer.stdout.readline() for _ in range(50)]
+        server.kill()
+        told += writer.stdout.readlines()
+    with pytest.raises(StoreError, match="cannot answer"):
+        store.lookup("0", EXP, [])
+    server.start()
+    assert len(told) >= 50
+    assert all(store.lookup(number.strip(), EXP, []).revoked for number in told)
+    store.revoke(JTI, EXP)
+    store.close()
+
+
+def test_a_change_after_a_restart_just_works(server: Redis) -> None:
+    """Connections that died meanwhile are no error."""
+    store = RedisStore(server.url)
+    store.revoke(JTI, EXP)
+    server.restart()
+    store.revoke(OTHER, EXP)
+    store.close()
+
+
+def claim(url: str, barrier: Any, told: Any) -> None:
+    store = RedisStore(url)
+    barrier.wait(20)
+    told.put([store.use(str(number), EXP, 1) for number in range(100)])
+    store.close()
+
+
+def test_of_four_processes_one_wins(redis_url: str) -> None:
+    """Each use of each token."""
+    context = multiprocessing.get_context("spawn")
+    barrier, told = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=claim, args=(redis_url, barrier, told)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    answers = [told.get(timeout=30) for _ in processes]
+    for process in processes:
+        process.join(20)
+    for uses in zip(*answers, strict=True):
+        assert sorted(uses, key=str) == [1, None, None, None]
+
+
+# Replicas, sentinels, clusters.
+
+
+def test_a_change_that_replicas_lack_is_not_acknowledged(
+    server: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With ?replicas=1; it may have been made, and can be repeated. Look-ups go on."""
+    folder = tmp_path_factory.mktemp("replica")
+    with Redis(folder, f"replicaof 127.0.0.1 {server.port}", "appendonly yes") as replica:
+        replica.wait_for_master(server)
+        store = RedisStore(f"{server.url}?replicas=1", timeout=1.5)
+        store.revoke(JTI, EXP)
+        assert replica.call("HGET", f"{ROWS}{EXP // 3600}", f"{EXP}/{JTI}") == "1 0 0"
+        replica.signal(signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="reached 0 replicas, and must reach 1"):
+                store.revoke(OTHER, EXP)
+        assert store.lookup(OTHER, EXP, []).revoked
+        replica.signal(signal.SIGCONT)
+        replica.wait_for_master(server)
+        store.revoke(OTHER, EXP)
+        store.close()
+
+
+def test_a_cluster_holds_a_list(tmp_path: Path) -> None:
+    """All of it on one of its nodes, which is found from any other, also after it moved."""
+    cluster = ("cluster-enabled yes", "appendonly yes")
+    with (
+        Redis(tmp_path, "cluster-config-file a.conf", *cluster) as first,
+        Redis(tmp_path, "cluster-config-file b.conf", "appenddirname b", *cluster) as second,
+    ):
+        first.call("CLUSTER", "MEET", "127.0.0.1", second.port, second.bus)
+        slot = first.call("CLUSTER", "KEYSLOT", STATE)
+        for node, start, end in ((first, 0, slot), (second, slot + 1, 16383)):
+            node.call("CLUSTER", "ADDSLOTSRANGE", start, end)
+        for node in (first, second):
+            node.wait_for("CLUSTER", "INFO", told="cluster_state:ok")
+        url = f"redis+cluster://127.0.0.1:{second.port},127.0.0.1:{first.port}"
+        create_list(url)
+        store = RedisStore(url)
+        exercise(store)
+        store.wait_for_change(5)
+        waiter = threading.Timer(0.2, store.revoke, ("woken", EXP))
+        waiter.start()
+        store.wait_for_change(5)
+        waiter.join()
+        # To an empty node: the way there is found, and what is there is no list.
+        identity = second.call("CLUSTER", "MYID")
+        first.call("FLUSHALL")
+        for node in (second, first):
+            node.call("CLUSTER", "SETSLOT", slot, "NODE", identity)
+        with pytest.raises(StoreError, match="create-list"):
+            store.lookup(JTI, EXP, [])
+        store.close()
+
+
+def exercise(store: RedisStore) -> None:
+    store.revoke(JTI, EXP)
+    assert store.use(OTHER, EXP, 1) == 1
+    store.advance("sub:a", 1, 1)
+    store.purge(100)
+    assert store.count() == 2
+    with store.snapshot() as snapshot:
+        assert len(snapshot.page(None, 10).rows) == 2
+        told = snapshot.log(snapshot.point, 10)
+        assert told
+        assert told.rows == []
+    store.ping()
+
+
+def test_sentinels_lead_to_the_master(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """And after a failover to the next one, without a restart: it has all that was acknowledged. With
+    min-replicas-to-write the former one refuses as soon as its replica has left it."""
+    folder = tmp_path_factory.mktemp("replica")
+    options = (*DURABLE, "min-replicas-to-write 1")
+    with (
+        Redis(tmp_path, *options) as master,
+        Redis(folder, f"replicaof 127.0.0.1 {master.port}", *options) as replica,
+        Redis(
+            tmp_path_factory.mktemp("sentinel"),
+            f"sentinel monitor list 127.0.0.1 {master.port} 1",
+            "sentinel down-after-milliseconds list 500",
+            is_sentinel=True,
+        ) as sentinel,
+    ):
+        url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{sentinel.port}/list/0?replicas=1"
+        replica.wait_for_master(master)
+        sentinel.wait_for("SENTINEL", "MASTER", "list", told="'num-slaves', '1'")
+        create_list(url)
+        store = RedisStore(url, timeout=1)
+        exercise(store)
+        deadline = time.monotonic() + 30
+        sentinel.wait_for("SENTINEL", "FAILOVER", "list", told="INPROG")
+        replica.wait_for("INFO", "replication", told="'role': 'master'")
+        while True:
+            try:
+                assert store.lookup(JTI, EXP, []).revoked
+                store.revoke("after", EXP)
+                break
+            except StoreError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        assert replica.call("HGET", f"{ROWS}{EXP // 3600}", f"{EXP}/after") == "1 0 0"
+        store.close()
+
+
+# URLs and secrets.
+
+
+def test_a_password_is_told_to_nobody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In no message, log line, or repr; a wrong one neither."""
+    caplog.set_level(logging.DEBUG)
+    with Redis(tmp_path, "requirepass hush%hush") as server:
+        url = f"redis://:hush%25hush@127.0.0.1:{server.port}/1"
+        with pytest.raises(StoreError, match=f"127.0.0.1:{server.port}/1 is gone") as caught:
+            open_store(url)
+        texts = [str(caught.value)]
+        create_list(url)
+        store = RedisStore(url)
+        texts += [repr(store), str(store), repr(vars(store)), repr(vars(store._link)["_redis"])]
+        with pytest.raises(StoreError) as caught:
+            open_store(url.replace("%25", ""))
+        texts.append(str(caught.value))
+        server.kill()
+        with pytest.raises(StoreError) as caught:
+            store.lookup(JTI, EXP, [])
+        texts.append(str(caught.value))
+        for text in (*texts, caplog.text):
+            assert "hush" not in text
+        store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:secret@[::1", "redis://:secret@h:99999/0", "redis://:secret@h:x", "redis+sentinel://:secret@h",
+     "redis://:secret@h?password=secret", "redis://:secret@h#secret", "unix://:secret@", "redis://secret@h", "rediss+nothing://:secret@h"],
+)  # fmt: skip
+def test_a_url_that_cannot_be_used_is_not_repeated(url: str) -> None:
+    """The message says how to write one."""
+    with pytest.raises(ConfigurationError, match="DATABASE_URL") as caught:
+        open_store(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_every_kind_of_url_is_understood() -> None:
+    """Hosts, names, options; TLS checks who answers."""
+    assert parse("redis://u%40:p%2F@h/3?replicas=2") == (
+        "", [("h", 6379)], "", 2, {"username": "u@", "password": "p/", "db": 3}
+    )  # fmt: skip
+    assert parse("unix:///run/redis.sock?db=2").where == "/run/redis.sock/2"
+    sentinel = parse("redis+sentinel://a:1,[::1]:2,c/name/4")
+    assert (sentinel.hosts, sentinel.name) == ([("a", 1), ("::1", 2), ("c", 26379)], "name")
+    assert sentinel.options["db"] == 4
+    tls = parse("rediss+cluster://h?ssl_ca_certs=/ca.pem")
+    assert tls.options["ssl_cert_reqs"] == "required"
+    assert tls.options["ssl_check_hostname"]
+    assert tls.options["ssl_ca_certs"] == "/ca.pem"
+
+
+def test_a_socket_leads_to_a_list(tmp_path: Path) -> None:
+    """unix:///path."""
+    path = tmp_path / "s"
+    with Redis(tmp_path, f"unixsocket {path}"):
+        create_list(f"unix://{path}?db=2")
+        store = RedisStore(f"unix://{path}?db=2")
+        exercise(store)
+        store.close()
+
+
+def test_tls_checks_who_answers(tmp_path: Path) -> None:
+    """rediss://, by the authority that is named, or by those that the system knows."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += [
+        "-subj",
+        "/CN=x",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    port = free_port()
+    files = (f"tls-cert-file {cert}", f"tls-key-file {key}", f"tls-ca-cert-file {cert}")
+    with Redis(tmp_path, f"tls-port {port}", "tls-auth-clients no", *files):
+        url = f"rediss://127.0.0.1:{port}"
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            create_list(url)
+        create_list(f"{url}?ssl_ca_certs={cert}")
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            open_store(f"rediss://localhost:{port}?ssl_ca_certs={cert}")
+        store = RedisStore(f"{url}?ssl_ca_certs={cert}")
+        exercise(store)
+        store.close()
+
+
+def test_a_missing_driver_is_one_line() -> None:
+    """It is an extra."""
+    program = "import sys; sys.modules['redis'] = None; import signer; signer.open_store('redis://h')"
+    made = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert (
+        "ConfigurationError: A list at a Redis server needs its driver: pip install 'signer[redis]'."
+        in made.stderr
+    )
+
+
+# Waiting for others.
+
+
+def test_whoever_waits_is_woken_by_a_change(store: RedisStore, redis_url: str) -> None:
+    """Within half a second, by any process; what was told before it waited counts as well."""
+    other = RedisStore(redis_url)
+    store.wait_for_change(5)  # begins to listen
+    started = time.monotonic()
+    store.wait_for_change(0.3)
+    assert 0.29 < time.monotonic() - started < 1
+    changed: list[float] = []
+
+    def change() -> None:
+        time.sleep(0.2)
+        changed.append(time.monotonic())
+        other.revoke(JTI, EXP)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    store.wait_for_change(10)
+    thread.join()
+    assert time.monotonic() - changed[0] < 0.5
+    other.revoke(OTHER, EXP)
+    other.revoke(OTHER, EXP)
+    started = time.monotonic()
+    store.wait_for_change(10)
+    assert time.monotonic() - started < 0.5
+    started = time.monotonic()
+    store.wait_for_change(0.3)
+    assert time.monotonic() - started > 0.29
+    other.close()
+
+
+def test_whoever_cannot_listen_sleeps(server: Redis) -> None:
+    """Also where the server dies meanwhile; once it is back it is listened to again."""
+    store = RedisStore(server.url, timeout=0.3)
+    store.wait_for_change(5)
+    threading.Timer(0.1, server.kill).start()
+    for _ in range(2):
+        started = time.monotonic()
+        store.wait_for_change(0.5)
+        assert 0.49 < time.monotonic() - started < 1.5
+    server.start()
+    store.wait_for_change(5)
+    thread = threading.Timer(0.2, store.revoke, (JTI, EXP))
+    thread.start()
+    started = time.monotonic()
+    store.wait_for_change(5)
+    assert time.monotonic() - started < 1
+    thread.join()
+    store.close()
+
+
+def test_whoever_waits_hears_of_the_end(redis_url: str) -> None:
+    """Closing does not wait for those who wait."""
+    store = RedisStore(redis_url)
+    store.wait_for_change(5)
+    thread = threading.Timer(0.2, store.close)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="closed"):
+        store.wait_for_change(10)
+    assert time.monotonic() - started < 1.5
+    with pytest.raises(StoreError, match="closed"):
+        store.wait_for_change(0)
+    thread.join()
+
+
+def test_a_child_cannot_wait(store: RedisStore) -> None:
+    """Nor close what is its parent's."""
+    child = os.fork()
+    if child == 0:
+        try:
+            store.close()
+            store.wait_for_change(0)
+        except StoreError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    store.ping()
