@@ -11,7 +11,11 @@ from typing import Any, Protocol
 
 from faults.proxy import Proxy
 from faults.recorder import CREDENTIAL, Node, Recorder
+from postgres import Postgres
 from service import KEY, ROOT, Service
+from stores.redis_server import Redis
+
+from signer.stores.opening import create_list
 
 #: Seconds that copies may be old.
 BOUND = 1
@@ -102,6 +106,54 @@ class Central(SQLite):
         self.service.process.send_signal(number)
 
 
+class OnPostgres:
+    """A server that is there, with no list."""
+
+    writers: Sequence[Node] = ()
+
+    def __init__(self, server: Postgres, bound: int) -> None:
+        self._server = server
+        self.name = "postgres" if bound else "postgres, asked"
+        self.bound = float(bound)
+        self.port = server.port
+
+    def url(self, port: int) -> str:
+        return self._server.url_of(port)
+
+    def start(self) -> None:
+        if self._server.process is None:
+            self._server.start()
+
+    def kill(self) -> None:
+        self._server.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._server.signal(number)
+
+
+class OnRedis:
+    """A server of its own, which writes each change to the disk before it acknowledges it."""
+
+    writers: Sequence[Node] = ()
+
+    def __init__(self, directory: Path, bound: int) -> None:
+        self._server = Redis(directory, "appendonly yes", "appendfsync always")
+        self.name = "redis" if bound else "redis, asked"
+        self.bound = float(bound)
+        self.port = self._server.port
+        self._is_new = True
+        self.kill, self.signal = self._server.kill, self._server.signal
+
+    def url(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0"
+
+    def start(self) -> None:
+        self._server.start()
+        if self._is_new:
+            create_list(self._server.url)
+        self._is_new = False
+
+
 @dataclass
 class Cluster:
     """Two nodes on one engine; `first` are settings of the one behind the proxy."""
@@ -129,7 +181,7 @@ class Cluster:
         self._opened.close()
 
     def _service(self, port: int, **settings: str) -> Service:
-        copied = {"REVOCATION_STALENESS_SECONDS": str(BOUND)} if self.engine.bound else {}
+        copied = {"REVOCATION_STALENESS_SECONDS": f"{self.engine.bound:.0f}"}
         settings = {**SETTINGS, "DATABASE_URL": self.engine.url(port), **copied, **settings}
         return Service(self.directory, settings, credential=CREDENTIAL, run_as=self.run_as)
 

@@ -7,34 +7,54 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.cluster import Central, Cluster, Engine, SQLite
+from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis, SQLite
 from faults.recorder import Recorder
+from postgres import Postgres
 
 #: Used as `with during(cluster, "what happens", within=seconds) as recorder`.
 During = Callable[..., AbstractContextManager[Recorder]]
-SERVERS = ["copy"]
+SERVERS = ["copy", "postgres", "redis"]
+#: The same, and no copies of them are kept.
+ASKED = ["postgres, asked", "redis, asked"]
 EVERY = ["sqlite", *SERVERS]
+
+
+@contextmanager
+def opened(name: str, folder: Path) -> Iterator[Engine]:
+    """The engine of this name, started and with an empty list."""
+    bound = 0 if name in ASKED else BOUND
+    with ExitStack() as stack:
+        engine: Engine = SQLite(folder)
+        if name == "copy":
+            engine = Central(folder)
+        elif name.startswith("postgres"):
+            server = Postgres()
+            stack.callback(server.remove)
+            engine = OnPostgres(server, bound)
+        elif name.startswith("redis"):
+            engine = OnRedis(folder, bound)
+        if name != "sqlite":
+            stack.callback(engine.kill)
+        engine.start()
+        yield engine
 
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """The one that the test's parameter names, started and with an empty list."""
+    """The one that the test's parameter names."""
     folder = tmp_path / "engine"
     folder.mkdir()
-    made: Engine = {"sqlite": SQLite, "copy": Central}[request.param](folder)
-    made.start()
-    yield made
-    if made.port:
-        made.kill()
+    with opened(request.param, folder) as made:
+        yield made
 
 
 @pytest.fixture
 def clustered(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Makes two nodes, the first of which has these settings."""
-    with ExitStack() as opened:
+    with ExitStack() as stack:
 
         def make(**first: str) -> Cluster:
-            return opened.enter_context(Cluster(engine, tmp_path, first))
+            return stack.enter_context(Cluster(engine, tmp_path, first))
 
         yield make
 

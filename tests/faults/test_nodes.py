@@ -53,18 +53,14 @@ def test_a_node_sleeps_and_wakes(cluster: Cluster, during: During) -> None:
             time.sleep(0.5)
 
 
-@pytest.mark.parametrize("seconds", [-3600, 3600], ids=["back", "forward"])
-def test_a_clock_steps_by_an_hour(
-    clustered: Callable[..., Cluster], during: During, tmp_path: Path, seconds: int
-) -> None:
-    """Of one node, there and back again. What it revokes and what is revoked elsewhere counts as before."""
+def test_a_clock_steps_by_an_hour(clustered: Callable[..., Cluster], during: During, tmp_path: Path) -> None:
+    """Of one node, back, forward and right again. What it revokes and what is revoked elsewhere counts as before."""
     clock = Shifted(tmp_path)
     cluster = clustered(**clock.settings)
-    with during(cluster, f"clock {seconds:+} s", within=5.0, issues=False) as recorder:
-        clock.step(seconds)
-        time.sleep(2.0)
-        clock.step(0)
-        time.sleep(1.0)
+    with during(cluster, "clock steps by 1 h", within=5.0, issues=False) as recorder:
+        for seconds in (-3600, 3600, 0):
+            clock.step(seconds)
+            time.sleep(1.2)
     assert not any(call.is_failure for call in recorder.calls)
 
 
