@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from clock import Clock
 from postgres import Postgres
+from redis_server import Redis
 from service import KEY, Service, cli
 
 from signer import Signer, Store, open_store
+from signer.stores.opening import create_list
 
 SCOPES = "token:issue token:introspect token:revoke token:purge read write"
 
@@ -71,3 +73,24 @@ def postgres_url(postgres: Postgres) -> str:
     """A database on it, without a list."""
     postgres.sql("DROP SCHEMA IF EXISTS signer CASCADE")
     return postgres.url
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis server, for tests that leave it running."""
+    with Redis(tmp_path_factory.mktemp("redis"), "appendonly yes") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """Of an empty list on it."""
+    redis_server.call("FLUSHALL")
+    create_list(redis_server.url)
+    return redis_server.url
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def engine_url(request: pytest.FixtureRequest) -> str:
+    """Of an empty list on each engine that machines can share."""
+    return str(request.getfixturevalue(f"{request.param}_url"))

@@ -143,4 +143,4 @@ class Following:
 
     def _pause(self, failures: int) -> float:
         # Many that lost one server must not come back to it all at once.
-        return float(min(_SHORTEST * 2**failures, _LONGEST)) * random.uniform(0.5, 1)  # noqa: S311
+        return float(min(_SHORTEST * 2 ** min(failures, 10), _LONGEST)) * random.uniform(0.5, 1)  # noqa: S311

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_server import Redis
 from service import KEY, Service, cli, environment, free_port
-from stores.redis_server import Redis
 
 from signer.errors import ConfigurationError, StoreError
 from signer.stores.opening import create_list, open_store

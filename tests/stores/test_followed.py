@@ -1,0 +1,300 @@
+"""A copy of a list on another machine: that it is fresh, or says nothing."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres import Postgres
+from redis_server import Redis
+from service import KEY
+
+from signer import Signer, Store, open_store
+from signer.claims import Claims
+from signer.errors import ClockError, StoreError, SystemUnavailable, TokenError, TokenRevoked
+from signer.names import by_subject, groups, row
+from signer.stores import following, mirror
+from signer.stores.base import Entry, Row
+from signer.stores.copied import UNKNOWING, Copied
+from signer.stores.followed import FollowedStore
+from signer.stores.opening import create_list
+
+EXP = 4_000_000_000
+BOUND = 1.0
+
+
+def claims(number: int = 0, **more: Any) -> Claims:
+    return Claims(jti=f"{number:022}", exp=EXP, purpose="access", **more)
+
+
+@pytest.fixture
+def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
+    """Opens one list, as often as there are processes."""
+    opened: list[Store] = []
+
+    def open_one(staleness: float = BOUND) -> Store:
+        opened.append(open_store(engine_url, staleness=staleness))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def eventually(holds: Callable[[], bool], within: float = 10.0) -> float:
+    """Seconds until it does."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() < began + within
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+def knows(store: Store, of: Claims) -> bool:
+    """Whether a copy that is fresh knows something of this token."""
+    try:
+        return not store.is_clear(of, EXP)
+    except StoreError:
+        return False
+
+
+CHANGES: dict[str, tuple[Callable[[Store], object], Entry]] = {
+    "revoke": (lambda store: store.revoke(row(claims()), EXP), Entry(revoked=True)),
+    "use": (lambda store: store.use(row(claims()), EXP, 2), Entry(uses=1)),
+    "rotate": (lambda store: store.rotate(row(claims()), EXP, 7), Entry(rotated_at=7)),
+    "advance": (lambda store: store.advance(by_subject("alice"), 9, EXP), Entry(generation=9)),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., Store], how: str) -> None:
+    """And soon, since the engine tells of it."""
+    here, there = lists(2.0), lists()
+    token = claims(sub="alice")
+    assert here.is_clear(token, EXP)
+    change, entry = CHANGES[how]
+    change(there)
+    assert eventually(lambda: knows(here, token)) < 1.0
+    assert here.recall(row(token), EXP, groups(token)) == entry
+    assert here.is_clear(claims(1, sub="bob"), EXP)
+
+
+def test_it_asks_the_list_nothing_for_a_validation(lists: Callable[..., Store]) -> None:
+    """Whether the token is listed or not."""
+    store = lists()
+    signer = Signer(KEY, store)
+    good, bad = Signer(KEY).issue(sub="alice"), Signer(KEY).issue()
+    signer.revoke(bad)
+    eventually(lambda: knows(store, Signer(KEY).validate(bad)))
+    asked: list[str] = []
+    store.lookup = lambda *args: asked.append("lookup")  # type: ignore[method-assign,assignment]
+    assert signer.validate(good).sub == "alice"
+    with pytest.raises(TokenRevoked):
+        signer.validate(bad)
+    assert asked == []
+
+
+def test_uses_and_new_tokens_ask_the_list(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that is a moment behind would grant what was revoked, and issue what is refused at once."""
+    here, there = lists(60.0), lists()
+    with deaf(here, monkeypatch):
+        token = Signer(KEY, here).issue(sub="alice", max_uses=1)
+        Signer(KEY, there).revoke_subject("alice")
+        assert Signer(KEY, here).validate(token).sub == "alice"  # the copy is behind, and may be
+        with pytest.raises(TokenRevoked):
+            Signer(KEY, here).consume(token)
+        with pytest.raises(TokenError):
+            Signer(KEY, here).rotate(token)
+        later = Signer(KEY, here).issue(sub="alice")
+        assert Signer(KEY, lists(0)).validate(later).sub == "alice"
+
+
+@contextmanager
+def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A copy that takes nothing in."""
+    assert isinstance(store, FollowedStore)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._following, "_step", lambda: time.sleep(0.01))
+        time.sleep(1.2)
+        yield
+
+
+def test_a_copy_that_is_too_old_says_nothing(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no token; and everything again when it is fresh."""
+    store = lists(BOUND)
+    with deaf(store, monkeypatch):
+        for call in (lambda: store.is_clear(claims(), EXP), lambda: store.recall("x", EXP, ())):
+            with pytest.raises(StoreError, match="REVOCATION_STALENESS_SECONDS"):
+                call()
+        freshness = store.freshness
+        assert freshness
+        assert freshness.age > BOUND
+    eventually(lambda: not (store.freshness and store.freshness.age > BOUND))
+    assert store.is_clear(claims(), EXP)
+
+
+def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts that takes."""
+    monkeypatch.setattr(mirror, "STEP", 7)
+    there = lists(0)
+    for number in range(50):
+        there.revoke(row(claims(number)), EXP)
+    here = lists()
+    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
+    assert here.is_clear(claims(50), EXP)
+
+
+def test_a_list_too_large_for_a_copy_is_asked(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every time; there is a copy again when it has shrunk."""
+    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
+    monkeypatch.setattr(mirror, "REST", 0.3)
+    there, here = lists(0), lists()
+    for number in range(30):
+        there.revoke(row(claims(number)), EXP if number else 100)
+    eventually(lambda: not here.is_prompt)
+    for number in range(1, 30):
+        assert not here.is_clear(claims(number), EXP)
+        assert here.recall(row(claims(number)), EXP, ()).revoked
+    assert not here.recall(row(claims(31)), EXP, ()).revoked
+    monkeypatch.setattr(mirror, "MAX_ROWS", 1000)
+    eventually(lambda: here.is_prompt)
+    assert not here.is_clear(claims(7), EXP)
+    assert here.is_clear(claims(31), EXP)
+
+
+def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
+    """And nothing behind the horizon is clear."""
+    store = lists()
+    there = lists(0)
+    there.revoke("access/x", 100)
+    there.revoke("access/y", 200)
+    there.purge(150)
+    assert isinstance(store, FollowedStore)
+    eventually(lambda: store._following.copy.horizon == 150)
+    assert len(store._following.copy) == 1
+    assert not store.is_clear(claims(), 149)
+    assert store.is_clear(claims(), 150)
+
+
+def test_nothing_is_clear_in_no_copy() -> None:
+    """Nor can anything be looked up in it."""
+    assert not UNKNOWING.is_clear(claims(), EXP)
+    with pytest.raises(ClockError):
+        Signer(KEY, Looked(UNKNOWING)).validate(Signer(KEY).issue())  # type: ignore[arg-type]
+
+
+class Looked:
+    """A list that has only what a validation asks."""
+
+    is_local = True
+
+    def __init__(self, copy: Copied) -> None:
+        self.is_clear, self.recall = copy.is_clear, copy.lookup
+
+
+def test_the_same_row_again_is_what_it_is_now() -> None:
+    """A group never goes back to an earlier generation."""
+    copy = Copied()
+    for entry in (
+        Row("access/x", EXP, uses=1),
+        Row("access/x", EXP, uses=2),
+        Row("sub:a", EXP, 9),
+        Row("sub:a", EXP, 8),
+    ):
+        copy.add(entry)
+    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9)
+    assert len(copy) == 2
+
+
+class Server:
+    """An engine that can be killed and stopped."""
+
+    def __init__(self, server: Postgres | Redis) -> None:
+        self._server = server
+        self.url = server.url
+        self.kill, self.start, self.signal = server.kill, server.start, server.signal
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    if request.param == "postgres":
+        server = Postgres("fsync=on")
+        yield Server(server)
+        server.remove()
+        return
+    with Redis(tmp_path, "appendonly yes", "appendfsync always") as running:
+        create_list(running.url)
+        yield Server(running)
+
+
+def outcomes(calls: Sequence[Callable[[], object]]) -> list[bool]:
+    answered = []
+    for call in calls:
+        try:
+            call()
+        except SystemUnavailable:
+            answered.append(False)
+        else:
+            answered.append(True)
+    return answered
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: str) -> None:
+    """Then it refuses, and begins again by itself; what was acknowledged before is still so."""
+    with closing(open_store(engine.url, staleness=2.0)) as store:
+        signer = Signer(KEY, store)
+        bad, good = Signer(KEY).issue(), Signer(KEY).issue()
+        signer.revoke(bad)
+        eventually(lambda: knows(store, Signer(KEY).validate(bad)))
+        if how == "killed":
+            engine.kill()
+        else:
+            engine.signal(signal.SIGSTOP)
+        with pytest.raises(TokenRevoked):
+            signer.validate(bad)
+        assert signer.validate(good)
+        eventually(lambda: outcomes([lambda: signer.validate(good)]) == [False])
+        assert outcomes([lambda: signer.revoke(good), lambda: signer.validate(good)]) == [False, False]
+        if how == "killed":
+            engine.start()
+        else:
+            engine.signal(signal.SIGCONT)
+        assert eventually(lambda: outcomes([lambda: signer.validate(good)]) == [True]) < 5
+        with pytest.raises(TokenRevoked):
+            signer.validate(bad)
+
+
+def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
+    """Nobody keeps it fresh there."""
+    store = lists(60.0)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            store.is_clear(claims(), EXP)
+        except StoreError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"fork" in os.read(read, 1000)
+    os.close(read)
+    os.close(write)
+
+
+def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to a second, and never all at the same moment."""
+    monkeypatch.setattr(following.Following, "__init__", lambda self: None)
+    pauses = [[following.Following()._pause(failures) for _ in range(50)] for failures in (1, 3, 9, 100_000)]  # type: ignore[call-arg]
+    assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
+    assert min(pauses[-1]) >= 0.5
+    assert all(len(set(some)) > 40 for some in pauses)
