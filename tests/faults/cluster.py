@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from faults.proxy import Proxy
 from faults.recorder import CREDENTIAL, Node, Recorder
 from postgres import Postgres
+from redis_server import Redis
 from service import KEY, ROOT, Service
-from stores.redis_server import Redis
 
 from signer.stores.opening import create_list
 
@@ -136,7 +136,8 @@ class OnRedis:
 
     writers: Sequence[Node] = ()
 
-    def __init__(self, directory: Path, bound: int) -> None:
+    def __init__(self, directory: Path, bound: int, options: str = "") -> None:
+        self._options = options
         self._server = Redis(directory, "appendonly yes", "appendfsync always")
         self.name = "redis" if bound else "redis, asked"
         self.bound = float(bound)
@@ -145,7 +146,7 @@ class OnRedis:
         self.kill, self.signal = self._server.kill, self._server.signal
 
     def url(self, port: int) -> str:
-        return f"redis://127.0.0.1:{port}/0"
+        return f"redis://127.0.0.1:{port}/0{self._options}"
 
     def start(self) -> None:
         self._server.start()
