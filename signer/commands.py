@@ -4,6 +4,7 @@ import argparse
 import getpass
 import os
 import pwd
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -180,7 +180,7 @@ def check(options: argparse.Namespace) -> Result:
 
     settings = _settings()
     said = _shown(settings)
-    Limits(settings.rate_limit, settings.rate_limit_storage)
+    Limits(settings.rate_limit, settings.counting_url)
     _check_trail(settings.audit_log)
     try:
         with closing(assemble(replace(settings, audit_log=AUDIT_OFF), create=False)) as assembly:
@@ -233,12 +233,11 @@ def _plain(value: Any) -> Any:
 def _without_secrets(url: str) -> str:
     if sqlite_path(url) or not url:
         return url
-    # A server's may hold a password, before its address or among its options: the address is what is shown.
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # A server's may hold a password, before its address or among its options: the address is what is shown. A
+    # password may hold what should have been encoded, so that it seems to end where it does not.
+    scheme, _, rest = url.partition("://")
+    _, at, address = re.split("[?#]", rest, maxsplit=1)[0].rpartition("@")
+    return f"{scheme}://{'…' if '@' in rest and not at else address}"
 
 
 def _settings() -> Settings:

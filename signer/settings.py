@@ -149,6 +149,12 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Whether this is the development service: no SECRET_KEY."""
         return self.keys is None
 
+    @property
+    def counting_url(self) -> str:
+        """Where calls are counted that RATE_LIMIT limits; "" for each worker by itself."""
+        on_redis = self.database_url.startswith(("redis://", "rediss://"))
+        return self.rate_limit_storage or (self.database_url.partition("?")[0] if on_redis else "")
+
     def _check_together(self) -> None:
         if self.web_concurrency > 1 and self.database_url == MEMORY_URL:
             raise ConfigurationError("DATABASE_URL=memory:// serves one process: set WEB_CONCURRENCY=1.")

@@ -396,11 +396,7 @@ class Signer:
             claims = told.about(self._codec.decode(token))
             _check_owner(claims, client_id)
             told.begin()
-            # By the list's horizon and not by the clock: that may run ahead, and be set right afterwards.
-            if claims.exp >= store.lookup(names.row(claims), claims.exp, ()).horizon:
-                store.revoke(names.row(claims), claims.exp)
-            # Looked up again: it may have been rotated up to the moment it was revoked.
-            entry = store.lookup(names.row(claims), claims.exp, names.chain_groups(claims))
+            entry = store.revoke(names.row(claims), claims.exp, names.chain_groups(claims))
             # Once is enough: a second time would end what began since under the same `sid`.
             is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
             if may_have_kin(claims, entry) and not is_ended:

@@ -7,17 +7,20 @@ from .claims import Claims
 from .errors import KeyInvalid, StoreRequired, TokenUsed
 from .keys import KeyRing, PurposeKey
 from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, Signer
+from .stores import Store
 
 
 class Verifier:
     """Validates tokens of one purpose, for a program that must not be able to make any others.
 
-    It sees no list, and so no revocation, use or rotation: let such tokens live for minutes. The key is
-    a secret: whoever has it can make tokens of this purpose, though of no other.
+    Without a list it sees no revocation, use or rotation: let such tokens live for minutes, or give it the
+    copy of the service's list. The key is a secret: whoever has it can make tokens of this purpose, though of
+    no other.
 
     Args:
         keys: what `Signer.purpose_key` or `python -m signer purpose-key` gave; around a change of
             SECRET_KEY the new one and the old one, in any order.
+        store: such as open_store("https://client:credential@tokens.example.org", staleness=5).
         max_ttl, leeway, clock: as for Signer.
 
     Raises:
@@ -27,6 +30,7 @@ class Verifier:
     def __init__(
         self,
         *keys: str,
+        store: Store | None = None,
         max_ttl: int = DEFAULT_MAX_TTL,
         leeway: int = DEFAULT_LEEWAY,
         clock: Callable[[], float] = time.time,
@@ -36,7 +40,7 @@ class Verifier:
             raise KeyInvalid("A Verifier takes keys of one purpose: python -m signer purpose-key PURPOSE")
         self.purpose = parsed[0].purpose
         ring = KeyRing(parsed[0], parsed[1:])
-        self._signer = Signer(ring, max_ttl=max_ttl, leeway=leeway, clock=clock)
+        self._signer = Signer(ring, store, max_ttl=max_ttl, leeway=leeway, clock=clock)
 
     def validate(
         self,
@@ -47,10 +51,12 @@ class Verifier:
         bind: str | None = None,
         max_age: int | None = None,
     ) -> Claims:
-        """The claims of a token that is good now by signature and age; see Signer.validate.
+        """The claims of a token that is good now by signature, age and list, if there is one; see
+        Signer.validate.
 
         Raises:
             TokenError: a subclass that says why the token is refused.
+            SystemUnavailable: the list or the clock cannot answer. Refuse then, too.
         """
         try:
             return self._signer.validate(

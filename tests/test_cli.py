@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from service import KEY, ROOT, Service, cli, environment
 
-from signer import Claims, KeyRing, Signer, Store, __version__, open_store
+from signer import Claims, KeyRing, Signer, Store, __version__, commands, open_store
 from signer.cli import main
 from signer.codec import Codec
 from signer.errors import TokenRevoked
@@ -463,3 +463,20 @@ def test_check_shows_a_server_and_none_of_its_secrets(listed: Path, url: str) ->
     assert made.returncode == 0
     assert "hidden" not in made.stdout + made.stderr
     assert re.search(r"^RATE_LIMIT_STORAGE +redis://127\.0\.0\.1:6379/0$", made.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:hid/den@h/db", "postgresql://h/db"),
+        ("redis://:hid?den@h/0", "redis://…"),
+        ("redis://:hid#den@h/0", "redis://…"),
+        ("https://edge:hidden@h/x", "https://h/x"),
+        ("postgresql:///db?password=hidden", "postgresql:///db"),
+        ("memory://", "memory://"),
+        ("sqlite:////a/b.db?mode=rw", "sqlite:////a/b.db?mode=rw"),
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_shown(url: str, shown: str) -> None:
+    """Whatever an URL's parser would make of it."""
+    assert commands._without_secrets(url) == shown

@@ -180,3 +180,17 @@ def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
         service.__enter__()
     assert service.log == "signer: LOG_LEVEL must be one of debug, info, warning, error, critical.\n"
     assert service.process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "storage", "counting"),
+    [
+        ("sqlite:///./tokens.db", "", ""),
+        ("redis://:secret@host:7/3?replicas=1", "", "redis://:secret@host:7/3"),
+        ("rediss://host", "redis://other", "redis://other"),
+        ("redis+sentinel://host/service", "", ""),
+    ],
+)
+def test_calls_are_counted_where_the_list_is(url: str, storage: str, counting: str) -> None:
+    """If it can count, and unless it is said where."""
+    assert Settings(database_url=url, rate_limit_storage=storage).counting_url == counting

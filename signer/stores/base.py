@@ -140,8 +140,9 @@ class Store(Protocol):
         """As lookup, for a validation that `is_clear` could not answer."""
         ...
 
-    def revoke(self, jti: str, exp: int) -> None:
-        """Refuse this token from now on. Again is a no-op."""
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
+        """Refuse this token from now on, and return what is known then, as lookup does. Again is a no-op, and
+        so it is where the token expired before the horizon."""
         ...
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:

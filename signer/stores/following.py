@@ -57,6 +57,8 @@ class Following:
         self._staleness = staleness
         self._close = close
         self._interval = min(max(staleness / 4, _SHORTEST), _LONGEST)
+        #: Where there is always something new, hundreds that follow must leave the engine time for others.
+        self._rest = min(staleness / 20, _LONGEST / 4)
         #: When the copy was as the list, and the copy. One tuple, since others read it at any moment.
         self._fresh: tuple[float, Copied] = (0.0, UNKNOWING)
         self._lag = 0.0
@@ -130,6 +132,7 @@ class Following:
             try:
                 if self._refresh():
                     self._wait(self._interval)
+                    self._is_closed.wait(max(0.0, self._fresh[0] + self._rest - now()))
                 failures = 0
             except StoreError as error:
                 if not failures and not self._is_closed.is_set():

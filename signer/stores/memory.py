@@ -38,18 +38,18 @@ class MemoryStore:
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         self._check_open()
         with self._lock:
-            entry = self._tokens.get((exp, jti), Entry())
-            generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
-            return entry._replace(generation=generation, horizon=self._horizon)
+            return self._entry(jti, exp, groups)
 
     recall = lookup
 
-    def revoke(self, jti: str, exp: int) -> None:
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         self._check_open()
         with self._lock:
-            entry = self._tokens.get((exp, jti), Entry())
-            self._tokens[exp, jti] = entry._replace(revoked=True)
-            self._changed(Row(jti, exp))
+            if exp >= self._horizon:
+                entry = self._tokens.get((exp, jti), Entry())
+                self._tokens[exp, jti] = entry._replace(revoked=True)
+                self._changed(Row(jti, exp))
+            return self._entry(jti, exp, groups)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         self._check_open()
@@ -129,6 +129,11 @@ class MemoryStore:
         for row in self._rows():
             index.add(row)
         return index
+
+    def _entry(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        entry = self._tokens.get((exp, jti), Entry())
+        generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
+        return entry._replace(generation=generation, horizon=self._horizon)
 
     def _changed(self, row: Row) -> None:
         self._index.add(row)

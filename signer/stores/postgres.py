@@ -109,10 +109,14 @@ class PostgresStore:
     def is_clear(self, claims: Claims, end: int) -> bool:
         return False
 
-    def revoke(self, jti: str, exp: int) -> None:
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         with self._writing() as writer:
-            writer.execute(statements.REVOKE, (exp, jti.encode()))
-            self._changed.append((jti.encode(), exp, 0))
+            values = {"jti": jti.encode(), "exp": exp, "groups": [name.encode() for name in groups]}
+            found = self._kept(writer.execute(statements.REVOKE, values).fetchone())
+            is_made, uses, rotated_at, generation, horizon, revoked = found
+            if is_made:
+                self._changed.append((jti.encode(), exp, 0))
+            return Entry(bool(is_made or revoked), uses or 0, rotated_at or 0, generation or 0, horizon)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:

@@ -82,8 +82,15 @@ BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS} SELECT horizon, {_STATE} FROM
 #: Without the time limit, which would end the wait for a synchronous standby as if that had the change.
 COMMIT: Final = "SELECT set_config('statement_timeout', '0', true); COMMIT"
 REVOKE: Final = """
-INSERT INTO signer.tokens VALUES (%s, %s, true, 0, 0)
-ON CONFLICT (expires_at, jti) DO UPDATE SET revoked = true
+WITH known AS (
+    SELECT uses, rotated_at,
+    (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon, revoked
+    FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
+), made AS (
+    INSERT INTO signer.tokens SELECT %(exp)s, %(jti)s, true, 0, 0 FROM known WHERE horizon <= %(exp)s
+    ON CONFLICT (expires_at, jti) DO UPDATE SET revoked = true RETURNING true
+)
+SELECT (SELECT * FROM made), known.* FROM known
 """
 USE: Final = """
 INSERT INTO signer.tokens AS token

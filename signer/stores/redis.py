@@ -94,9 +94,10 @@ class RedisStore:
     def is_clear(self, claims: Claims, end: int) -> bool:
         return False
 
-    def revoke(self, jti: str, exp: int) -> None:
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         key, field = _place(jti, exp)
-        self._run(scripts.REVOKE, (key,), field)
+        revoked, *numbers = self._run(scripts.REVOKE, (key, GROUPS), field, exp, *groups)
+        return Entry(bool(revoked), *numbers)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         key, field = _place(jti, exp)

@@ -139,11 +139,18 @@ for place = 6, #ARGV do
 end
 return {'', changes, mark, revoked, uses, rotated, highest, horizon}
 """)
-#: KEYS: bucket. ARGV: field.
+#: KEYS: bucket, groups. ARGV: field, exp, group names.
 REVOKE: Final = _changing("""
-local _, uses, rotated = row(KEYS[4], ARGV[5])
-put(KEYS[4], ARGV[5], 1, uses, rotated)
-return {'', changes, mark}
+local revoked, uses, rotated = row(KEYS[4], ARGV[5])
+local highest = 0
+for place = 7, #ARGV do
+    highest = math.max(highest, (group(redis.call('HGET', KEYS[5], ARGV[place]))))
+end
+if tonumber(ARGV[6]) >= horizon then
+    revoked = 1
+    put(KEYS[4], ARGV[5], revoked, uses, rotated)
+end
+return {'', changes, mark, revoked, uses, rotated, highest, horizon}
 """)
 #: KEYS: bucket. ARGV: field, exp, limit.
 USE: Final = _changing("""

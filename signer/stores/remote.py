@@ -66,7 +66,7 @@ class RemoteStore:
     def is_clear(self, claims: Claims, end: int) -> bool:
         return self._following.copy.is_clear(claims, end)
 
-    def revoke(self, jti: str, exp: int) -> NoReturn:
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> NoReturn:
         raise StoreRequired(_READ_ONLY)
 
     def use(self, jti: str, exp: int, limit: int) -> NoReturn:

@@ -137,13 +137,12 @@ class SQLiteStore:
         self._identity = self._identify()
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        names = (*groups, *[None] * (MAX_GROUPS - len(groups)))
         # Whoever makes changes together must see those before.
         if self._owner == threading.get_ident():
             with self._translated():
-                return _entry(self._writer.execute(_LOOKUP, (*names, exp, jti)).fetchone())
+                return _looked_up(self._writer, jti, exp, groups)
         with self._reading() as reader:
-            row = reader.execute(_LOOKUP, (*names, exp, jti)).fetchone()
+            row = reader.execute(_LOOKUP, (*_padded(groups), exp, jti)).fetchone()
             self._check_changes(row[-1], self._seen)
             self._seen = row[-1]
             return _entry(row)
@@ -158,32 +157,33 @@ class SQLiteStore:
         ids = self._mirrored()
         return ids is not None and ids.is_clear(claims, end)
 
-    def revoke(self, jti: str, exp: int) -> None:
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         with self._writing() as writer:
+            entry = _looked_up(writer, jti, exp, groups)
+            if exp < entry.horizon:
+                return entry
             writer.execute(_INSERT + "revoked = 1", (exp, jti, 1, 0, 0))
             self._changed.append(Row(jti, exp))
+            return entry._replace(revoked=True)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:
-            row = writer.execute(_LOOKUP, (*[None] * MAX_GROUPS, exp, jti)).fetchone()
-            revoked, uses, rotated_at, _, horizon, _ = row
-            uses = int(uses or 0)
-            if revoked or rotated_at or uses >= limit or exp < horizon:
+            entry = _looked_up(writer, jti, exp, ())
+            if entry.revoked or entry.rotated_at or entry.uses >= limit or exp < entry.horizon:
                 return None
             writer.execute(_INSERT + "uses = uses + 1", (exp, jti, 0, 1, 0))
             self._changed.append(Row(jti, exp))
-            return uses + 1
+            return entry.uses + 1
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
         with self._writing() as writer:
-            row = writer.execute(_LOOKUP, (*[None] * MAX_GROUPS, exp, jti)).fetchone()
-            revoked, uses, rotated_at, _, horizon, _ = row
-            if revoked or uses or exp < horizon:
+            entry = _looked_up(writer, jti, exp, ())
+            if entry.revoked or entry.uses or exp < entry.horizon:
                 return None
-            if not rotated_at:
+            if not entry.rotated_at:
                 writer.execute(_INSERT + "rotated_at = excluded.rotated_at", (exp, jti, 0, 0, now))
                 self._changed.append(Row(jti, exp))
-            return int(rotated_at or now)
+            return entry.rotated_at or now
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         with self._writing() as writer:
@@ -387,6 +387,14 @@ class SQLiteStore:
                 f"The list {self._path} was overwritten with an older one while running: put the newer one"
                 " back, or restart to accept it."
             )
+
+
+def _padded(groups: Sequence[str]) -> list[str | None]:
+    return [*groups, *[None] * (MAX_GROUPS - len(groups))]
+
+
+def _looked_up(connection: sqlite3.Connection, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+    return _entry(connection.execute(_LOOKUP, (*_padded(groups), exp, jti)).fetchone())
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

@@ -45,8 +45,8 @@ class TimedStore:
     def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.recall, jti, exp, groups)
 
-    def revoke(self, jti: str, exp: int) -> None:
-        self._timed(self._store.revoke, jti, exp)
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
+        return self._timed(self._store.revoke, jti, exp, groups)
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         return self._timed(self._store.use, jti, exp, limit)

@@ -59,7 +59,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     """
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
-    limits = Limits(settings.rate_limit, settings.rate_limit_storage)
+    limits = Limits(settings.rate_limit, settings.counting_url)
     metrics = Metrics(metrics_folder) if settings.metrics else None
     assembly = assemble(
         settings,

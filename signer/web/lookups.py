@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 #: Look-ups that wait for the list at the same time, and all with those that wait for their turn. More are
 #: refused at once: a list that is slow must not collect callers.
-THREADS: Final = 8
+THREADS: Final = 4
 MOST_WAITING: Final = 256
 
 

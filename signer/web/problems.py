@@ -20,6 +20,7 @@ from ..errors import (
     RequestInvalid,
     ScopeInsufficient,
     SignerError,
+    StoreRequired,
     SystemUnavailable,
     TokenError,
 )
@@ -35,6 +36,7 @@ _STATUS: Final[dict[type[Exception], int]] = {
     ScopeInsufficient: 403,
     RateLimited: 429,
     CallerError: 401,
+    StoreRequired: 501,
     SignerError: 500,
 }
 #: Codes of what HTTP itself refuses.

@@ -77,7 +77,7 @@ def serve() -> None:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level, settings.log_format)
         # What would keep workers from starting, again and again, keeps us from it once.
-        Limits(settings.rate_limit, settings.rate_limit_storage)
+        Limits(settings.rate_limit, settings.counting_url)
         # The list is made here, before there are workers: one that restarts must find it, not make another.
         assemble(settings).close()
     except SignerError as error:

@@ -59,6 +59,26 @@ def test_revoke_is_idempotent_and_of_one_token(store: Store) -> None:
     assert store.count() == 1
 
 
+def test_revoking_tells_what_is_known(store: Store) -> None:
+    """Of the token and its groups, at that moment."""
+    assert store.revoke(JTI, EXP) == Entry(revoked=True)
+    store.rotate(OTHER, EXP, 7)
+    generation = store.advance("sub:a", 9, 100)
+    store.advance("sub:b", 9, 100)
+    assert store.revoke(OTHER, EXP, ["sub:a", "sub:c"]) == Entry(True, 0, 7, generation)
+    assert store.revoke(OTHER, EXP, []) == Entry(True, 0, 7)
+
+
+def test_no_row_is_made_behind_the_horizon(store: Store) -> None:
+    """No purge would be told of it, and nobody can use such a token."""
+    store.revoke(JTI, 99)
+    store.purge(100, 0)
+    count = store.count()
+    assert store.revoke(OTHER, 99) == Entry(horizon=100)
+    assert store.count() == count
+    assert store.revoke(OTHER, 100) == Entry(revoked=True, horizon=100)
+
+
 def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
     """None means refused, and nothing was counted."""
     assert [store.use(JTI, EXP, 2) for _ in range(4)] == [1, 2, None, None]

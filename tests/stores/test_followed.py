@@ -265,7 +265,9 @@ def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: st
             signer.validate(bad)
         assert signer.validate(good)
         eventually(lambda: outcomes([lambda: signer.validate(good)]) == [False])
-        assert outcomes([lambda: signer.revoke(good), lambda: signer.validate(good)]) == [False, False]
+        # Of another token: nobody knows what becomes of a change that was sent to an engine which hangs.
+        other = Signer(KEY).issue()
+        assert outcomes([lambda: signer.revoke(other), lambda: signer.validate(good)]) == [False, False]
         if how == "killed":
             engine.start()
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from service import KEY, Service
 
-from signer import Signer, TokenError, open_store
+from signer import Signer, TokenError, Verifier, open_store
 from signer.errors import (
     ConfigurationError,
     StoreError,
@@ -62,7 +62,7 @@ def eventually(holds: Callable[[], bool], within: float = 5.0) -> float:
     return time.monotonic() - began
 
 
-def refuses(signer: Signer, token: str, error: type[TokenError]) -> Callable[[], bool]:
+def refuses(signer: Signer | Verifier, token: str, error: type[TokenError]) -> Callable[[], bool]:
     def refused() -> bool:
         try:
             signer.validate(token)
@@ -103,6 +103,18 @@ def test_what_is_done_there_is_known_here_within_the_bound(
     assert eventually(refuses(signer, token, error)) < 3.0
     assert signer.validate(other).sub == "other"
     assert service.says_valid(other)
+
+
+def test_a_verifier_refuses_what_was_revoked(service: Service, opened: Callable[..., RemoteStore]) -> None:
+    """With the key of one purpose and a copy."""
+    verifier = Verifier(Signer(KEY).purpose_key("access"), store=opened(3.0))
+    token, other, once = service.issue(), service.issue(), service.issue(max_uses=1)
+    assert verifier.validate(token).purpose == verifier.validate(once).purpose == "access"
+    service.call("POST", "/app/revoke", {"token": token})
+    service.call("POST", "/app/consume", {"token": once})
+    for each, error in ((token, TokenRevoked), (once, TokenUsed)):
+        eventually(refuses(verifier, each, error))
+    assert verifier.validate(other)
 
 
 def test_a_copy_begins_with_all_there_is(service: Service, opened: Callable[..., RemoteStore]) -> None:

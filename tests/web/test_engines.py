@@ -1,0 +1,174 @@
+"""Several services on one list, on an engine that machines share."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from postgres import Postgres
+from service import KEY, Service, cli
+
+from signer import Signer
+
+SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read revocations:read read"
+
+
+def credential() -> str:
+    return Signer(KEY).issue(purpose="signer:client", sub="tests", client_id="tests", scope=SCOPES)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, engine_url: str) -> Iterator[Callable[..., list[Service]]]:
+    """Starts so many services, each in a folder of its own as on a machine of its own."""
+    with ExitStack() as stack:
+
+        def started(count: int, staleness: int, **settings: str) -> list[Service]:
+            services = []
+            for number in range(count):
+                folder = tmp_path / f"node{number}"
+                folder.mkdir(exist_ok=True)
+                chosen = {
+                    "SECRET_KEY": KEY,
+                    "AUDIT_LOG": "off",
+                    "DATABASE_URL": engine_url,
+                    "REVOCATION_STALENESS_SECONDS": str(staleness),
+                }
+                service = Service(folder, chosen | settings, credential=credential())
+                services.append(stack.enter_context(service))
+            return services
+
+        yield started
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_what_one_revokes_all_refuse(nodes: Callable[..., list[Service]], staleness: int) -> None:
+    """At once where the engine is asked, and within the bound where a copy is."""
+    one, other = nodes(2, staleness)
+    tokens = [one.issue(sub="alice"), one.issue(), one.issue(sid="s")]
+    good = one.issue(sub="bob")
+    asked: list[dict[str, Any]] = [{"sub": "alice"}, {"token": tokens[1]}, {"sid": "s"}]
+    for token, body in zip(tokens, asked, strict=True):
+        assert other.says_valid(token)
+        assert one.call("POST", "/app/revoke", body).status == 200
+        until = time.monotonic() + staleness
+        while staleness and other.says_valid(token) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert not other.says_valid(token)
+    assert other.says_valid(good)
+    assert one.says_valid(one.issue(sub="alice"))
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_of_four_services_one_grants_a_use(nodes: Callable[..., list[Service]], staleness: int) -> None:
+    """However many ask at the same moment."""
+    services = nodes(4, staleness)
+    for _ in range(10):
+        token = services[0].issue(max_uses=1)
+        together = threading.Barrier(8)
+
+        def consume(service: Service, token: str = token, together: threading.Barrier = together) -> int:
+            together.wait()
+            return service.call("POST", "/app/consume", {"token": token}).status
+
+        with ThreadPoolExecutor(8) as pool:
+            statuses = sorted(pool.map(consume, services * 2))
+        assert statuses == [200] + [409] * 7
+
+
+def test_codes_and_chains_are_shared(nodes: Callable[..., list[Service]]) -> None:
+    """A code is answered once, and a token traded once, whichever service is asked."""
+    one, other = nodes(2, 2)
+    challenge = one.call("POST", "/app/code", {"sub": "42"}).json
+    answer = {"token": challenge["token"], "code": challenge["code"]}
+    assert other.call("POST", "/app/code/verify", answer).status == 200
+    assert one.call("POST", "/app/code/verify", answer).json["code"] == "token_used"
+    token = one.issue(sub="alice")
+    successors = {
+        service.call("POST", "/app/rotate", {"token": token}).json["jti"] for service in (one, other)
+    }
+    assert len(successors) == 1
+
+
+def test_a_purge_is_everybodys(nodes: Callable[..., list[Service]], engine_url: str) -> None:
+    """By cron, on any machine."""
+    (one,) = nodes(1, 1)
+    token = one.issue(ttl=1)
+    assert one.call("POST", "/app/revoke", {"token": token}).status == 200
+    purged = cli(one.directory, "purge", SECRET_KEY=KEY, DATABASE_URL=engine_url)
+    assert purged.returncode == 0, purged.stderr
+    assert one.call("DELETE", "/app/clear/all/tokens").json["purged"] == 0
+    assert not one.says_valid(token)
+
+
+def test_the_feed_is_of_any_engine(nodes: Callable[..., list[Service]], tmp_path: Path) -> None:
+    """So that a service may follow a service that follows an engine."""
+    (one,) = nodes(1, 1)
+    edge = tmp_path / "edge"
+    edge.mkdir()
+    settings = {
+        "SECRET_KEY": KEY,
+        "AUDIT_LOG": "off",
+        "DATABASE_URL": f"http://tests:{one.credential}@127.0.0.1:{one.port}",
+        "REVOCATION_STALENESS_SECONDS": "2",
+    }
+    with Service(edge, settings, credential=one.credential) as copy:
+        token = one.issue()
+        assert copy.says_valid(token)
+        one.call("POST", "/app/revoke", {"token": token})
+        until = time.monotonic() + 2
+        while copy.says_valid(token):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        reply = copy.call("POST", "/app/revoke", {"token": token})
+        assert (reply.status, reply.json["code"]) == (501, "store_required")
+
+
+def test_the_metrics_tell_how_old_the_copy_is(nodes: Callable[..., list[Service]]) -> None:
+    """Which is less than the bound."""
+    (one,) = nodes(1, 2)
+    text = one.call("GET", "/metrics").raw.decode()
+    told = dict(line.split(" ") for line in text.splitlines() if line.startswith("signer_store_copy_"))
+    assert 0 <= float(told["signer_store_copy_age_seconds"]) < 2
+    assert 0 <= float(told["signer_store_copy_lag_seconds"]) < 2
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_an_engine_that_hangs_holds_nobody_up(tmp_path: Path, staleness: int) -> None:
+    """Whoever asks is told so soon, however many ask, and what asks no list is answered at once."""
+    server = Postgres()
+    try:
+        settings = {
+            "SECRET_KEY": KEY,
+            "AUDIT_LOG": "off",
+            "DATABASE_URL": server.url,
+            "REVOCATION_STALENESS_SECONDS": str(staleness),
+        }
+        with Service(tmp_path, settings, credential=credential()) as service:
+            token = service.issue()
+            server.signal(signal.SIGSTOP)
+            time.sleep(staleness)
+            with ThreadPoolExecutor(320) as pool:
+                answers = [
+                    pool.submit(service.call, "POST", path, body)
+                    for path, body in [("/app/valid", {"token": token}), ("/app/revoke", {"token": token})]
+                    * 160
+                ]
+                time.sleep(0.5)
+                began = time.monotonic()
+                assert service.call("GET", "/healthz").status == 200
+                assert time.monotonic() - began < 1
+                assert {answer.result().status for answer in answers} == {503}
+            assert time.monotonic() - began < 15
+            server.signal(signal.SIGCONT)
+            until = time.monotonic() + 10
+            while service.call("POST", "/app/valid", {"token": token}).status != 200:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert service.call("POST", "/app/revoke", {"token": token}).status == 200
+    finally:
+        server.remove()
