@@ -1,16 +1,16 @@
-"""Engines, and service nodes that share one, of which the first stands behind a proxy."""
+"""Engines, and two nodes that share one, the first of which reaches it through a proxy."""
 
 import os
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from faults.proxy import Proxy
-from faults.recorder import CREDENTIAL, Node, Recorder
+from faults.recorder import CREDENTIAL, Node
 from postgres import Postgres
 from redis_server import Redis
 from service import KEY, ROOT, Service
@@ -29,75 +29,50 @@ time.time = lambda: real() + float(pathlib.Path(__file__).with_name("shift").rea
 """
 
 
-class Engine(Protocol):
-    """What the nodes share."""
-
-    name: str
-    #: Seconds until every node knows of a revocation.
-    bound: float
-    #: Of its server; 0 where it has none.
-    port: int
-    #: Who takes changes, where the nodes do not.
-    writers: Sequence[Node]
-
-    def url(self, port: int) -> str:
-        """What a node that reaches the server at `port` has for DATABASE_URL."""
-        ...
-
-    def start(self) -> None:
-        """Start its server, which may have been killed."""
-        ...
-
-    def kill(self) -> None:
-        """kill -9, all its processes."""
-        ...
-
-    def signal(self, number: signal.Signals) -> None:
-        """To all its processes."""
-        ...
-
-
-class SQLite:
-    """One file, in `directory`."""
+class Engine:
+    """What the nodes share: here a file of SQLite's in `directory`, which has no server."""
 
     name = "sqlite"
-    bound = 0.0
+    #: Seconds until every node knows of a revocation.
+    bound = 0
+    #: Of its server.
     port = 0
+    #: Who takes changes, where the nodes do not.
     writers: Sequence[Node] = ()
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def url(self, port: int) -> str:
+        """What a node that reaches the server at `port` has for DATABASE_URL."""
         return f"sqlite:///{self.directory}/tokens.db"
 
     def start(self) -> None:
-        pass
+        """Start its server, for the first time or after kill()."""
 
     def kill(self) -> None:
-        raise NotImplementedError
+        """kill -9, all its processes."""
 
     def signal(self, number: signal.Signals) -> None:
-        raise NotImplementedError
+        """To all its processes."""
 
 
-class Central(SQLite):
-    """A service with its list in `directory`, of which the nodes keep copies."""
+class Central(Engine):
+    """A service with its list in a file, of which the nodes keep copies."""
 
     name = "copy"
-    bound = float(BOUND)
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.service = Service(directory, {**SETTINGS, "DATABASE_URL": super().url(0)}, credential=CREDENTIAL)
-
-    def url(self, port: int) -> str:
-        return f"http://faults:{CREDENTIAL}@127.0.0.1:{port}"
+    bound = BOUND
 
     def start(self) -> None:
+        if not self.port:
+            settings = {**SETTINGS, "DATABASE_URL": super().url(0)}
+            self.service = Service(self.directory, settings, credential=CREDENTIAL)
         self.service.__enter__()
         self.port = self.service.port
         self.writers = [Node(self.port)]
+
+    def url(self, port: int) -> str:
+        return f"http://faults:{CREDENTIAL}@127.0.0.1:{port}"
 
     def kill(self) -> None:
         self.service.kill()
@@ -106,73 +81,62 @@ class Central(SQLite):
         self.service.process.send_signal(number)
 
 
-class OnPostgres:
-    """A server that is there, with no list."""
-
-    writers: Sequence[Node] = ()
+class OnPostgres(Engine):
+    """A server of PostgreSQL's, which runs already, without a list."""
 
     def __init__(self, server: Postgres, bound: int) -> None:
         self._server = server
         self.name = "postgres" if bound else "postgres, asked"
-        self.bound = float(bound)
+        self.bound = bound
         self.port = server.port
-
-    def url(self, port: int) -> str:
-        return self._server.url_of(port)
+        self.kill, self.signal, self.url = server.kill, server.signal, server.url_of  # type: ignore[method-assign]
 
     def start(self) -> None:
         if self._server.process is None:
             self._server.start()
 
-    def kill(self) -> None:
-        self._server.kill()
 
-    def signal(self, number: signal.Signals) -> None:
-        self._server.signal(number)
-
-
-class OnRedis:
-    """A server of its own, which writes each change to the disk before it acknowledges it."""
-
-    writers: Sequence[Node] = ()
+class OnRedis(Engine):
+    """A server of Redis', which writes each change to the disk before it acknowledges it."""
 
     def __init__(self, directory: Path, bound: int, options: str = "") -> None:
         self._options = options
         self._server = Redis(directory, "appendonly yes", "appendfsync always")
         self.name = "redis" if bound else "redis, asked"
-        self.bound = float(bound)
-        self.port = self._server.port
-        self._is_new = True
-        self.kill, self.signal = self._server.kill, self._server.signal
+        self.bound = bound
+        self.kill, self.signal = self._server.kill, self._server.signal  # type: ignore[method-assign]
 
     def url(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0{self._options}"
 
     def start(self) -> None:
         self._server.start()
-        if self._is_new:
+        if not self.port:
             create_list(self._server.url)
-        self._is_new = False
+        self.port = self._server.port
 
 
 @dataclass
 class Cluster:
-    """Two nodes on one engine; `first` are settings of the one behind the proxy."""
+    """Two nodes on one engine. The first has so many workers, and a clock that can be wrong."""
 
     engine: Engine
     directory: Path
-    first: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
     run_as: tuple[str, ...] = ()
 
     def __enter__(self) -> "Cluster":
+        (self.directory / "sitecustomize.py").write_text(_SHIFT)
+        self.shift(0)
+        first = {
+            "PYTHONPATH": f"{self.directory}{os.pathsep}{ROOT}",
+            "WEB_CONCURRENCY": str(self.workers),
+        }
         with ExitStack() as opened:
             self.proxy = opened.enter_context(Proxy(self.engine.port))
-            self.services = [
-                self._service(self.proxy.port, **self.first),
-                self._service(self.engine.port),
-            ]
-            for service in self.services:
-                opened.enter_context(service)
+            self.services = [self._service(self.proxy.port, first), self._service(self.engine.port, {})]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(opened.enter_context, self.services))
             self._opened = opened.pop_all()
         ours = [Node(service.port, self.engine.bound, not self.engine.writers) for service in self.services]
         self.nodes = [*ours, *self.engine.writers]
@@ -181,33 +145,23 @@ class Cluster:
     def __exit__(self, *exc: object) -> None:
         self._opened.close()
 
-    def _service(self, port: int, **settings: str) -> Service:
-        copied = {"REVOCATION_STALENESS_SECONDS": f"{self.engine.bound:.0f}"}
-        settings = {**SETTINGS, "DATABASE_URL": self.engine.url(port), **copied, **settings}
-        return Service(self.directory, settings, credential=CREDENTIAL, run_as=self.run_as)
-
-    def recorder(self, **options: Any) -> Recorder:
-        return Recorder(self.nodes, **options)
-
-
-class Shifted:
-    """A clock that is off, for a service that has these `settings`."""
-
-    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
-        (folder / "sitecustomize.py").write_text(_SHIFT)
-        self._file = folder / "shift"
-        self.settings = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-        self.step(seconds)
-
-    def step(self, seconds: float) -> None:
-        """Be off by so many seconds from now on."""
-        draft = self._file.with_suffix(".new")
+    def shift(self, seconds: float) -> None:
+        """Have the first node's clock off by so many seconds from now on."""
+        draft = self.directory / "shift.new"
         draft.write_text(str(seconds))
-        draft.replace(self._file)
+        draft.replace(self.directory / "shift")
+
+    def _service(self, port: int, more: dict[str, str]) -> Service:
+        ours = {
+            "DATABASE_URL": self.engine.url(port),
+            "REVOCATION_STALENESS_SECONDS": str(self.engine.bound),
+        }
+        settings = {**SETTINGS, **ours, **more}
+        return Service(self.directory, settings, credential=CREDENTIAL, run_as=self.run_as)
 
 
 def workers(service: Service) -> list[int]:
-    """The process ids of a service's workers, two of which there must be."""
+    """The process ids of a service's workers, once there are two."""
     parent = service.process.pid
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:

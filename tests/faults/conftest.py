@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis, SQLite
+from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis, workers
 from faults.recorder import Recorder
 from postgres import Postgres
 
@@ -24,7 +23,7 @@ def opened(name: str, folder: Path) -> Iterator[Engine]:
     """The engine of this name, started and with an empty list."""
     bound = 0 if name in ASKED else BOUND
     with ExitStack() as stack:
-        engine: Engine = SQLite(folder)
+        engine = Engine(folder)
         if name == "copy":
             engine = Central(folder)
         elif name.startswith("postgres"):
@@ -33,36 +32,24 @@ def opened(name: str, folder: Path) -> Iterator[Engine]:
             engine = OnPostgres(server, bound)
         elif name.startswith("redis"):
             engine = OnRedis(folder, bound)
-        if name != "sqlite":
-            stack.callback(engine.kill)
         engine.start()
+        stack.callback(engine.kill)
         yield engine
 
 
-@pytest.fixture
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The one that the test's parameter names."""
-    folder = tmp_path / "engine"
-    folder.mkdir()
-    with opened(request.param, folder) as made:
+    with opened(request.param, tmp_path_factory.mktemp("engine")) as made:
         yield made
 
 
-@pytest.fixture
-def clustered(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Makes two nodes, the first of which has these settings."""
-    with ExitStack() as stack:
-
-        def make(**first: str) -> Cluster:
-            return stack.enter_context(Cluster(engine, tmp_path, first))
-
-        yield make
-
-
-@pytest.fixture
-def cluster(clustered: Callable[..., Cluster]) -> Cluster:
-    """Two nodes."""
-    return clustered()
+@pytest.fixture(scope="module")
+def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, for tests each of which leaves them whole."""
+    with Cluster(engine, tmp_path_factory.mktemp("nodes"), workers=2) as made:
+        workers(made.services[0])
+        yield made
 
 
 @pytest.fixture
@@ -72,15 +59,16 @@ def during(record_property: Callable[[str, object], None]) -> During:
 
     @contextmanager
     def recorded(cluster: Cluster, fault: str, within: float, **options: Any) -> Iterator[Recorder]:
-        with cluster.recorder(**options) as recorder:
+        with Recorder(cluster.nodes, **options) as recorder:
             recorder.begin()
             yield recorder
             if not recorder.ended:
                 recorder.end()
             recorder.await_whole(within)
-        row = recorder.verdict(fault, cluster.engine.name)
-        record_property("fault", asdict(row))
-        assert row.is_sound, (row, recorder.evidence())
+        row = {"fault": fault, "engine": cluster.engine.name, **recorder.verdict()}
+        record_property("fault", row)
+        bad = {kind: found[:5] for kind, found in recorder.evidence().items() if found}
+        assert not bad, bad
 
     return recorded
 

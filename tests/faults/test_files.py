@@ -12,16 +12,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faults.cluster import Central, Cluster, SQLite
-from faults.conftest import During
+from faults.cluster import Central, Cluster, Engine
+from faults.conftest import During, opened
 from faults.recorder import Recorder
 from service import ROOT, Service
 
 from signer.stores.sqlite_file import back_up
 
 #: Seconds that a fault lasts, and in which it is noticed.
-LASTS, NOTICED = 2.5, 0.5
+LASTS, NOTICED = 2.0, 0.5
 NOBODY = 65534
+ALL = ["", "-wal", "-shm", "-bell"]
 ON_FILES = pytest.mark.parametrize("engine", ["sqlite", "copy"], indirect=True)
 ON_SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 
@@ -42,7 +43,21 @@ def answers_during(recorder: Recorder, cluster: Cluster, since: float, kind: str
 
 
 @pytest.fixture
-def path(engine: SQLite) -> Path:
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one that the parameter names, for this test alone."""
+    with opened(request.param, tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+@pytest.fixture
+def cluster(engine: Engine, tmp_path: Path) -> Iterator[Cluster]:
+    """Two nodes, for this test alone."""
+    with Cluster(engine, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def path(engine: Engine) -> Path:
     """The list's file."""
     return engine.directory / "tokens.db"
 
@@ -53,8 +68,11 @@ def move(names: list[str], source: Path, target: Path) -> None:
         (source / name).rename(target / name)
 
 
-@ON_FILES
-@pytest.mark.parametrize("names", [["", "-wal", "-shm", "-bell"], [""], ["-wal"]], ids=["all", "main", "wal"])
+@pytest.mark.parametrize(
+    ("engine", "names"),
+    [("sqlite", ALL), ("copy", ALL), ("sqlite", [""]), ("sqlite", ["-wal"])],
+    indirect=["engine"],
+)
 def test_a_list_that_is_gone_answers_nothing_until_it_is_back(
     cluster: Cluster, during: During, path: Path, tmp_path: Path, names: list[str]
 ) -> None:
@@ -101,8 +119,11 @@ def corrupt(path: Path) -> None:
         file.write(os.urandom(size - 4096))
 
 
-@ON_FILES
-@pytest.mark.parametrize("damage", [truncate, empty, corrupt])
+@pytest.mark.parametrize(
+    ("engine", "damage"),
+    [("sqlite", truncate), ("sqlite", empty), ("sqlite", corrupt), ("copy", corrupt)],
+    indirect=["engine"],
+)
 def test_a_damaged_list_accepts_nothing_and_is_restored(
     cluster: Cluster, during: During, path: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -133,7 +154,7 @@ def test_a_damaged_list_accepts_nothing_and_is_restored(
 
 
 @pytest.fixture
-def small_disk(engine: SQLite) -> Iterator[Path]:
+def small_disk(engine: Engine) -> Iterator[Path]:
     """A disk of 8 MB, on which the list is."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(engine.directory)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -143,11 +164,8 @@ def small_disk(engine: SQLite) -> Iterator[Path]:
 
 
 @ON_SQLITE
-def test_a_full_disk_refuses_changes(
-    small_disk: Path, clustered: Callable[..., Cluster], during: During
-) -> None:
+def test_a_full_disk_refuses_changes(small_disk: Path, cluster: Cluster, during: During) -> None:
     """Until there is room again; what was acknowledged stays."""
-    cluster = clustered()
     with during(cluster, "disk full", within=5.0) as recorder:
         with (small_disk / "filler").open("wb", buffering=0) as file:
             try:
@@ -178,20 +196,22 @@ def test_a_file_that_may_not_grow_refuses_changes(cluster: Cluster, during: Duri
 
 @pytest.fixture
 def nobodys() -> Iterator[Cluster]:
-    """Two nodes of a user whom permissions concern."""
+    """Two nodes of a user whom permissions concern, with the list in a folder of its own."""
     folder = Path(tempfile.mkdtemp(prefix="signer-faults-"))
+    (folder / "list").mkdir()
     run_as: tuple[str, ...] = ()
     if os.geteuid() == 0:
         run_as = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-        os.chown(folder, NOBODY, NOBODY)
+        folder.chmod(0o755)
+        os.chown(folder / "list", NOBODY, NOBODY)
         readable = [*run_as, "test", "-r", str(ROOT / "app.py")]
         if shutil.which("setpriv") is None or subprocess.run(readable, check=False).returncode:
             pytest.skip("nobody cannot run the service")
     try:
-        with Cluster(SQLite(folder), folder, run_as=run_as) as cluster:
+        with Cluster(Engine(folder / "list"), folder, run_as=run_as) as cluster:
             yield cluster
     finally:
-        folder.chmod(0o700)
+        (folder / "list").chmod(0o700)
         shutil.rmtree(folder)
 
 
@@ -200,7 +220,7 @@ def test_a_list_that_may_not_be_read_accepts_nothing_revoked(
     nobodys: Cluster, during: During, what: str
 ) -> None:
     """The folder is closed, and nothing is answered; or the files, which those who run have open."""
-    folder = nobodys.directory
+    folder = nobodys.engine.directory
     targets = [folder] if what == "folder" else list(folder.glob("tokens.db*"))
     with during(nobodys, f"{what} forbidden", within=5.0) as recorder:
         modes = [target.stat().st_mode for target in targets]
