@@ -1,5 +1,6 @@
 """Engines by name, and the table of what became of each fault."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis,
 from faults.recorder import Recorder
 from postgres import Postgres
 
+# Processes are found, and limited, by means of Linux.
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]
 #: Used as `with during(cluster, "what happens", within=seconds) as recorder`.
 During = Callable[..., AbstractContextManager[Recorder]]
 SERVERS = ["copy", "postgres", "redis"]

@@ -20,7 +20,7 @@ from service import ROOT, Service
 from signer.stores.sqlite_file import back_up
 
 #: Seconds that a fault lasts, and in which it is noticed.
-LASTS, NOTICED = 2.0, 0.5
+LASTS, NOTICED = 1.8, 0.5
 NOBODY = 65534
 ALL = ["", "-wal", "-shm", "-bell"]
 ON_FILES = pytest.mark.parametrize("engine", ["sqlite", "copy"], indirect=True)
