@@ -14,7 +14,7 @@ from .keys import PRODUCTION_LINE, KeyRing, generate_key
 from .settings import AUDIT_OFF, Settings
 from .signer import Signer
 from .stores import Store, open_store
-from .stores.opening import MEMORY_URL, sqlite_path
+from .stores.opening import MEMORY_URL, is_remote, sqlite_path
 
 
 class Assembly(NamedTuple):
@@ -36,10 +36,12 @@ def assemble(
     settings: Settings,
     *,
     create: bool = True,
+    copies: bool = False,
     hooks: Sequence[Hook] = (),
     watched: Callable[[Store], Store] = lambda store: store,
 ) -> Assembly:
-    """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error.
+    """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error;
+    with `copies` there is a copy of one on another machine.
 
     `hooks` are told of every call, after the audit trail; `watched` makes of the list the one that is used.
 
@@ -51,9 +53,10 @@ def assemble(
         trail = _trail(settings)
         if trail:
             opened.callback(trail.close)
-        store = watched(
-            open_store(settings.database_url, create=create, staleness=settings.revocation_staleness_seconds)
-        )
+        # Whoever asks once needs no copy of all, but where there is nothing else.
+        has_copy = copies or is_remote(settings.database_url)
+        staleness = settings.revocation_staleness_seconds if has_copy else None
+        store = watched(open_store(settings.database_url, create=create, staleness=staleness))
         opened.callback(store.close)
         signer = Signer(
             keys_of(settings),

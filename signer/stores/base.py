@@ -127,6 +127,11 @@ class Store(Protocol):
         """Of the copy that `is_clear` and `recall` ask; None where they ask none."""
         ...
 
+    def catch_up(self) -> float | None:
+        """Ask the list what has changed, and take it into the copy; return when (following.now) the copy was
+        as the list, which is after the call began. None where there is no copy. May wait for a network."""
+        ...
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         """What is known of a token and of up to MAX_GROUPS groups, and the list's horizon."""
         ...

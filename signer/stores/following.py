@@ -38,7 +38,7 @@ class Following:
         step: takes in what changed; returns the copy where it then has all, None where there is more, and
             UNKNOWING where there is to be no copy for now.
         wait: returns when the list may have changed, after so many seconds at the latest.
-        staleness: seconds; the bound.
+        staleness: seconds; the bound. 0 where only a copy will do that catch_up has just made.
         close: lets go of what the two use, so that they end.
 
     Raises:
@@ -56,9 +56,12 @@ class Following:
         self._wait = wait
         self._staleness = staleness
         self._close = close
-        self._interval = min(max(staleness / 4, _SHORTEST), _LONGEST)
+        # Without a bound the copy catches up when it is needed, and here it is only kept from falling behind.
+        self._interval = min(max(staleness / 4, _SHORTEST), _LONGEST) if staleness else _LONGEST
         #: Where there is always something new, hundreds that follow must leave the engine time for others.
-        self._rest = min(staleness / 20, _LONGEST / 4)
+        self._rest = min(staleness / 20, _LONGEST / 4) if staleness else _LONGEST / 4
+        #: One step at a time.
+        self._stepping = threading.Lock()
         #: When the copy was as the list, and the copy. One tuple, since others read it at any moment.
         self._fresh: tuple[float, Copied] = (0.0, UNKNOWING)
         self._lag = 0.0
@@ -92,6 +95,20 @@ class Following:
         """How old the copy is, fresh or not."""
         return Freshness(now() - self._fresh[0], self._lag)
 
+    def copy_since(self, moment: float) -> Copied | None:
+        """The copy, if it is as the list was at that moment (`now()`) or later."""
+        since, copy = self._fresh
+        return copy if since >= moment and self._pid == os.getpid() else None
+
+    def catch_up(self) -> float | None:
+        """See base.Store.catch_up.
+
+        Raises:
+            StoreError: the list cannot be asked now.
+        """
+        self._load()
+        return self._fresh[0] if self.is_copying else None
+
     def close(self) -> None:
         """End the thread. Again is a no-op."""
         self._is_closed.set()
@@ -117,14 +134,15 @@ class Following:
                 raise StoreError("The list cannot be copied in a minute: set REVOCATION_STALENESS_SECONDS=0.")
 
     def _refresh(self) -> bool:
-        began = now()  # whatever was done before this, the list tells
-        self._asked = self._asked or began
-        copy = self._step()
-        if copy is not None and not self._is_closed.is_set():
-            self._fresh = (began, copy)
-            self._lag = now() - self._asked
-            self._asked = 0.0
-        return copy is not None
+        with self._stepping:
+            began = now()  # whatever was done before this, the list tells
+            self._asked = self._asked or began
+            copy = self._step()
+            if copy is not None and not self._is_closed.is_set():
+                self._fresh = (began, copy)
+                self._lag = now() - self._asked
+                self._asked = 0.0
+            return copy is not None
 
     def _work(self) -> None:
         failures = 0

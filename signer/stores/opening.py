@@ -19,7 +19,7 @@ _EXAMPLES: Final = (
 )
 
 
-def open_store(url: str, *, create: bool = True, staleness: float = 0.0) -> Store:
+def open_store(url: str, *, create: bool = True, staleness: float | None = None) -> Store:
     """Open the list that `url` names.
 
     `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
@@ -28,8 +28,8 @@ def open_store(url: str, *, create: bool = True, staleness: float = 0.0) -> Stor
     server; no list is made there but by create_list. `https://client:credential@host` is the list of a
     service elsewhere, to look up only. `memory://` is one process's own and forgets.
 
-    Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness`
-    seconds; at 0 they are asked every time.
+    Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness` seconds;
+    see followed.py for 0. Where it is None there is none, and they are asked every time.
 
     Raises:
         ConfigurationError: no such kind of list, an option it does not have, or its driver is not installed.
@@ -73,8 +73,8 @@ def create_list(url: str) -> None:
         raise ConfigurationError("There is a list at DATABASE_URL already: it is left as it is.")
 
 
-def _followed(store: Followable, staleness: float) -> Store:
-    if not staleness:
+def _followed(store: Followable, staleness: float | None) -> Store:
+    if staleness is None:
         return store
     try:
         return FollowedStore(store, staleness)
@@ -105,7 +105,7 @@ def _open_redis(url: str, *, create: bool = False) -> Followable:
     return RedisStore(url, create=create)
 
 
-def _open_remote(url: str, staleness: float) -> Store:
+def _open_remote(url: str, staleness: float | None) -> Store:
     from .remote import RemoteStore
 
     if not re.fullmatch(_SERVICE, url):
@@ -118,6 +118,11 @@ def _open_remote(url: str, staleness: float) -> Store:
             " REVOCATION_STALENESS_SECONDS=5."
         )
     return RemoteStore(url, staleness)
+
+
+def is_remote(url: str) -> bool:
+    """Whether `url` names the list of another service, of which there is only a copy."""
+    return url.startswith(_REMOTE)
 
 
 def sqlite_path(url: str) -> str:

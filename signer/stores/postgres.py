@@ -106,6 +106,9 @@ class PostgresStore:
 
     recall = lookup
 
+    def catch_up(self) -> None:
+        return None
+
     def is_clear(self, claims: Claims, end: int) -> bool:
         return False
 

@@ -91,6 +91,9 @@ class RedisStore:
 
     recall = lookup
 
+    def catch_up(self) -> None:
+        return None
+
     def is_clear(self, claims: Claims, end: int) -> bool:
         return False
 

@@ -63,6 +63,9 @@ class RemoteStore:
 
     recall = lookup
 
+    def catch_up(self) -> float | None:
+        return self._following.catch_up()
+
     def is_clear(self, claims: Claims, end: int) -> bool:
         return self._following.copy.is_clear(claims, end)
 

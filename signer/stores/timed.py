@@ -36,6 +36,9 @@ class TimedStore:
     def freshness(self) -> Freshness | None:
         return self._store.freshness
 
+    def catch_up(self) -> float | None:
+        return self._timed(self._store.catch_up)
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.lookup, jti, exp, groups)
 

@@ -64,6 +64,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     assembly = assemble(
         settings,
         create=not is_worker,
+        copies=True,
         hooks=[metrics] if metrics else [],
         watched=partial(TimedStore, observe=metrics.store) if metrics else _unwatched,
     )

@@ -10,6 +10,8 @@ from typing import Final, ParamSpec, TypeVar
 
 from ..errors import StoreError
 from ..stores import Store
+from ..stores.followed import as_of
+from ..stores.following import now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,11 +23,17 @@ MOST_WAITING: Final = 256
 
 
 class Lookups:
-    """Runs what asks this list."""
+    """Runs what asks this list.
+
+    Where a copy must first catch up with the list, all that wait for that are answered by one question; it is
+    one that begins after they came.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._catching_up: asyncio.Future[float | None] | None = None
         self._threads = ThreadPoolExecutor(THREADS, "signer-lookup")
+        self._catcher = ThreadPoolExecutor(1, "signer-catching-up")
         self._under_way = 0
 
     @property
@@ -41,7 +49,23 @@ class Lookups:
         """
         if self._store.is_prompt:
             return ask(*args, **kwargs)
-        return await self.elsewhere(ask, *args, **kwargs)
+        came = now()
+        caught_up = await self._caught_up(came)
+        if caught_up is None:
+            return await self.elsewhere(ask, *args, **kwargs)
+        with as_of(came):
+            return ask(*args, **kwargs)
+
+    async def _caught_up(self, moment: float) -> float | None:
+        """When the copy was as the list, not before that moment; None where there is no copy."""
+        caught_up: float | None = 0.0
+        while caught_up is not None and caught_up < moment:
+            if self._catching_up is None or self._catching_up.done():
+                asked = asyncio.get_running_loop().run_in_executor(self._catcher, self._store.catch_up)
+                self._catching_up = asked
+            # Shielded: others wait for it, too.
+            caught_up = await asyncio.shield(self._catching_up)
+        return caught_up
 
     async def elsewhere(self, ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """The same, in a thread in any case."""
@@ -58,4 +82,5 @@ class Lookups:
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._threads.shutdown(wait=False)
+        for threads in (self._threads, self._catcher):
+            threads.shutdown(wait=False)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import crowds, durable, library, memory, purging, report, throughput, visibility
+from benchmarks import crowds, durable, engines, library, memory, purging, report, throughput, visibility
 from benchmarks.load import HOW_TO_GET_WRK, has_wrk
 from benchmarks.measuring import Results
 from benchmarks.servers import credential
@@ -70,6 +70,7 @@ def _http(folder: Path, rounds: int, seconds: int, rows: int) -> Results:
         "durable": lambda: durable.measure(folder / "durable", few, seconds, caller),
         "crowds": lambda: crowds.measure(folder / "crowds", few, seconds),
         "visibility": lambda: visibility.measure(folder / "visibility", seconds + 1, caller),
+        "engines": lambda: engines.measure(folder / "engines", seconds, caller),
         "purging": lambda: purging.measure(folder / "purging", rows, caller),
         "memory": lambda: memory.measure(folder / "memory", rows),
     }

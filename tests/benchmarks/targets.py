@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.durable import CONTESTED, WORKERS
+from benchmarks.engines import BOUNDS, ENGINES
 from benchmarks.measuring import Results, Sample
 from benchmarks.peers import PYJWT, RUST, SIGNER, STOCK
 
@@ -155,6 +156,21 @@ def _exactly_once(found: Results) -> Iterator[Row]:
     )
 
 
+def _engines(found: Results) -> Iterator[Row]:
+    for engine in ENGINES:
+        for bound in BOUNDS:
+            name = f"{engine}, bound {bound} s"
+            delay = found[f"{name}: until all refuse"]
+            yield Row(
+                f"{name}: from an acknowledgement to the other service's no",
+                f"{_text(delay)}, at the most {_number(delay.worst)}",
+                target=f"at most {bound * 1000:,} ms" if bound else "",
+                met=delay.worst <= bound * 1000 if bound else None,
+            )
+            for route in ("GET /app/valid", "POST /app/revoke"):
+                yield Row(f"{name}: {route}", _text(found[f"{name}: {route}"]))
+
+
 def _unmoved(found: Results) -> Iterator[Row]:
     before, during = (found[f"purge: validation p99 {when}"] for when in ("before", "during"))
     ratio = during.median / before.median
@@ -271,6 +287,7 @@ _PARTS: Sequence[_Part] = (
     _bound("1,000 connections in a burst, errors", "burst of 1000, errors", 0, by_worst=True),
     _bound("1,000 connections of wrk, p99", "wrk with 1000, p99", 100, by_worst=True),
     _bound("1,000 connections of wrk, errors", "wrk with 1000, errors", 0, by_worst=True),
+    _engines,
     _unmoved,
     _memory,
 )

@@ -20,7 +20,7 @@ from signer.names import by_subject, groups, row
 from signer.stores import following, mirror
 from signer.stores.base import Entry, Row
 from signer.stores.copied import UNKNOWING, Copied
-from signer.stores.followed import FollowedStore
+from signer.stores.followed import FollowedStore, as_of
 from signer.stores.opening import create_list
 
 EXP = 4_000_000_000
@@ -36,7 +36,7 @@ def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
     """Opens one list, as often as there are processes."""
     opened: list[Store] = []
 
-    def open_one(staleness: float = BOUND) -> Store:
+    def open_one(staleness: float | None = BOUND) -> Store:
         opened.append(open_store(engine_url, staleness=staleness))
         return opened[-1]
 
@@ -300,3 +300,102 @@ def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> 
     assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
     assert min(pauses[-1]) >= 0.5
     assert all(len(set(some)) > 40 for some in pauses)
+
+
+class Steps:
+    """What a Following does, told step by step."""
+
+    def __init__(self, *steps: Callable[[], Copied | None]) -> None:
+        self._steps = list(steps)
+
+    def __call__(self) -> Copied | None:
+        return (self._steps.pop(0) if self._steps else Copied)()
+
+    def followed(self, staleness: float = 60.0) -> following.Following:
+        return following.Following(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
+
+
+def fails(error: BaseException) -> Callable[[], None]:
+    def step() -> None:
+        raise error
+
+    return step
+
+
+def slowly() -> Copied:
+    time.sleep(0.2)
+    return Copied()
+
+
+def test_a_copy_is_as_old_as_the_question() -> None:
+    """Not as its answer: the list may have changed while that was on its way."""
+    with closing(Steps(slowly, slowly, slowly).followed()) as kept:
+        assert kept.freshness.age >= 0.2
+
+
+def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
+    """However often it is made."""
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        for _ in range(20):
+            with pytest.raises(StoreError):
+                kept.copy.lookup("x", EXP, ())
+            time.sleep(0.02)
+
+
+def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that ended would leave the copy to grow old for ever."""
+    last = Copied()
+    steps = Steps(Copied, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
+    with closing(steps.followed()) as kept:
+        eventually(lambda: kept.copy is last or not steps._steps)
+    assert "The list cannot be followed: no" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
+    """There is nothing to begin with."""
+    with pytest.raises(StoreError, match="no"):
+        Steps(fails(StoreError("no"))).followed()
+
+
+def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
+    """By whoever has not caught up; the copy is no answer, however fresh."""
+    here, there = lists(0), lists(None)
+    token = claims()
+    assert not here.is_prompt
+    assert not here.is_clear(token, EXP)
+    there.revoke(row(token), EXP)
+    assert here.recall(row(token), EXP, ()).revoked
+
+
+def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) -> None:
+    """When it was asked; of what came before it need not ask again."""
+    here, there = lists(0), lists(None)
+    for number in range(20):
+        there.revoke(row(claims(number)), EXP)
+        moment = following.now()
+        caught_up = here.catch_up()
+        assert caught_up is not None
+        assert caught_up >= moment
+        with as_of(moment):
+            assert not here.is_clear(claims(number), EXP)
+            assert here.is_clear(claims(number + 1), EXP)
+    asked: list[str] = []
+    here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[method-assign,func-returns-value]
+    with as_of(moment):
+        assert here.recall(row(claims(0)), EXP, ()).revoked
+    assert asked == []
+    with as_of(following.now()):
+        here.recall(row(claims(0)), EXP, ())
+    assert asked == ["lookup"]
+
+
+def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
+    """And nothing is answered meanwhile."""
+    with closing(open_store(engine.url, staleness=0)) as store:
+        engine.kill()
+        moment = following.now()
+        with pytest.raises(StoreError):
+            store.catch_up()
+        with as_of(moment), pytest.raises(StoreError):
+            store.recall("x", EXP, ())

@@ -1,0 +1,116 @@
+"""Validations that wait for a list on another machine."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from signer.errors import StoreError
+from signer.stores.following import now
+from signer.stores.memory import MemoryStore
+from signer.web import lookups
+from signer.web.lookups import Lookups
+
+
+class Distant(MemoryStore):
+    """A list that takes its time to be asked, and counts the questions."""
+
+    is_local = False
+    is_prompt = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.questions = 0
+        self.fails = False
+
+    def catch_up(self) -> float:  # type: ignore[override]
+        began = now()
+        self.questions += 1
+        time.sleep(0.05)
+        if self.fails:
+            raise StoreError("no")
+        return began
+
+
+class Copyless(MemoryStore):
+    """A list that is asked for each validation."""
+
+    is_local = False
+    is_prompt = False
+
+
+def run(store: MemoryStore, work: Callable[[Lookups], Any]) -> Any:
+    async def main() -> Any:
+        with closing(Lookups(store)) as asked:
+            return await work(asked)
+
+    return asyncio.run(main())
+
+
+def test_one_question_answers_all_who_wait() -> None:
+    """But none that began before they came."""
+    store = Distant()
+
+    async def work(asked: Lookups) -> list[float]:
+        async def later(seconds: float) -> float:
+            await asyncio.sleep(seconds)
+            return await asked.run(now)
+
+        return await asyncio.gather(*(later(0) for _ in range(100)), *(later(0.02) for _ in range(100)))
+
+    answered = run(store, work)
+    assert store.questions == 2
+    assert max(answered[:100]) < min(answered[100:])
+
+
+def test_what_fails_for_one_fails_for_all_who_wait() -> None:
+    """And is tried again for the next."""
+    store = Distant()
+    store.fails = True
+
+    async def work(asked: Lookups) -> list[Any]:
+        outcomes: list[Any] = await asyncio.gather(
+            *(asked.run(lambda: True) for _ in range(10)), return_exceptions=True
+        )
+        store.fails = False
+        return [*outcomes, await asked.run(lambda: True)]
+
+    *failed, last = run(store, work)
+    assert all(isinstance(outcome, StoreError) for outcome in failed)
+    assert last is True
+
+
+def test_who_leaves_takes_the_answer_from_nobody() -> None:
+    """A question goes on when one of those that wait for it is gone."""
+    store = Distant()
+
+    async def work(asked: Lookups) -> Any:
+        leaver, stayer = (asyncio.ensure_future(asked.run(lambda: True)) for _ in range(2))
+        await asyncio.sleep(0.01)
+        leaver.cancel()
+        return await stayer
+
+    assert run(store, work) is True
+    assert store.questions <= 2
+
+
+def test_without_a_copy_threads_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And more than may wait are refused at once."""
+    monkeypatch.setattr(lookups, "MOST_WAITING", 10)
+    release = threading.Event()
+
+    async def work(asked: Lookups) -> list[Any]:
+        waiting = [asyncio.ensure_future(asked.run(lambda: release.wait(5))) for _ in range(10)]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="Too many"):
+            await asked.run(lambda: True)
+        assert time.monotonic() - began < 1
+        release.set()
+        return [*await asyncio.gather(*waiting), await asked.run(lambda: True)]
+
+    assert run(Copyless(), work) == [True] * 11
