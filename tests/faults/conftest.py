@@ -18,7 +18,9 @@ During = Callable[..., AbstractContextManager[Recorder]]
 SERVERS = ["copy", "postgres", "redis"]
 #: The same, and no copies of them are kept.
 ASKED = ["postgres, asked", "redis, asked"]
-EVERY = ["sqlite", *SERVERS]
+#: Every kind of engine, and both ways to use one, for tests that are not about the wire to it, and for those.
+EVERY = ["sqlite", "copy", "postgres, asked", "redis"]
+WIRED = ["copy", "postgres", "redis, asked"]
 
 
 @contextmanager

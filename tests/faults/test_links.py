@@ -5,12 +5,10 @@ import time
 
 import pytest
 from faults.cluster import BOUND, Cluster, Engine
-from faults.conftest import ASKED, SERVERS, During
+from faults.conftest import ASKED, SERVERS, WIRED, During
 from faults.proxy import Wire
 from faults.recorder import Recorder
 
-ON_SERVERS = pytest.mark.parametrize("engine", SERVERS, indirect=True)
-ON_ALL = pytest.mark.parametrize("engine", [*SERVERS, *ASKED], indirect=True)
 WIRES = {
     "wire cut in answers": Wire(cut_within=400),
     "wire refuses": Wire(refuses=True),
@@ -33,7 +31,7 @@ def refused_at_first_node(recorder: Recorder) -> int:
     )
 
 
-@ON_SERVERS
+@pytest.mark.parametrize("engine", WIRED, indirect=True)
 @pytest.mark.parametrize("fault", WIRES)
 def test_a_node_behind_a_bad_wire_refuses_what_it_cannot_know(
     cluster: Cluster, during: During, fault: str
@@ -42,13 +40,13 @@ def test_a_node_behind_a_bad_wire_refuses_what_it_cannot_know(
     with during(cluster, fault, within=8.0) as recorder:
         connections = cluster.proxy.connections
         cluster.proxy.wire = WIRES[fault]
-        time.sleep(2.0 * BOUND)
+        time.sleep(2.5 * BOUND)
         cluster.proxy.wire = Wire()
     assert refused_at_first_node(recorder) or fault not in REFUSED
     assert cluster.proxy.connections > connections or fault not in ENDED
 
 
-@ON_ALL
+@pytest.mark.parametrize("engine", [*SERVERS, *ASKED], indirect=True)
 def test_the_server_is_killed_and_comes_back(cluster: Cluster, engine: Engine, during: During) -> None:
     """kill -9, and a start two seconds later, with what its files hold."""
     with during(cluster, "server killed", within=8.0) as recorder:
