@@ -61,13 +61,21 @@ class Service:
     credential: str | None = None
     port: int = 0
     waits: bool = True
+    #: What runs it as somebody else, and its arguments.
+    run_as: tuple[str, ...] = ()
 
     def __enter__(self) -> "Service":
         self.port = self.port or free_port()
         self.log_path = self.directory / f"service-{self.port}.log"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", *(part.format(port=self.port) for part in self.command)],
+                [
+                    *self.run_as,
+                    sys.executable,
+                    "-W",
+                    "error",
+                    *(part.format(port=self.port) for part in self.command),
+                ],
                 cwd=self.directory,
                 env=environment(**{"PORT": str(self.port), **self.settings}),
                 stdout=log,

@@ -86,8 +86,7 @@ class RedisStore:
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         key, field = _place(jti, exp)
-        revoked, *numbers = self._run(scripts.LOOKUP, (key, GROUPS), field, *groups)
-        return Entry(bool(revoked), *numbers)
+        return self._entry_of(self._run(scripts.LOOKUP, (key, GROUPS), field, *groups))
 
     recall = lookup
 
@@ -99,8 +98,7 @@ class RedisStore:
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         key, field = _place(jti, exp)
-        revoked, *numbers = self._run(scripts.REVOKE, (key, GROUPS), field, exp, *groups)
-        return Entry(bool(revoked), *numbers)
+        return self._entry_of(self._run(scripts.REVOKE, (key, GROUPS), field, exp, *groups))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         key, field = _place(jti, exp)
@@ -209,6 +207,12 @@ class RedisStore:
             number, mark, *found = self._accepted(reply)
             self._saw(Point(int(number), int(mark)))
             return found
+
+    def _entry_of(self, found: list[Any]) -> Entry:
+        # What is no number, as where a reply was garbled, must not pass for "not revoked".
+        with self._link.translated():
+            revoked, *numbers = map(int, found)
+            return Entry(bool(revoked), *numbers)
 
     def _accepted(self, reply: list[Any]) -> list[Any]:
         refusal, *found = reply

@@ -349,6 +349,21 @@ def test_values_that_are_none_are_our_own_error(store: RedisStore, redis_server:
     assert_all_fail(store, "damaged")
 
 
+@pytest.mark.parametrize("garbled", [None, [], "x"])
+@pytest.mark.parametrize("place", range(3, 8))
+def test_a_reply_of_another_kind_is_our_own_error(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, place: int, garbled: object
+) -> None:
+    """And never "not revoked", wherever in it the wire went wrong."""
+    store.revoke(JTI, EXP)
+    run = store._link.run
+    monkeypatch.setattr(
+        store._link, "run", lambda *asked: [*(reply := run(*asked))[:place], garbled, *reply[place + 1 :]]
+    )
+    with pytest.raises(StoreError, match="cannot answer"):
+        store.lookup(JTI, EXP, [])
+
+
 def test_numbers_that_lua_cannot_count_are_refused(store: RedisStore) -> None:
     """Beyond 2^53 it would round."""
     with pytest.raises(StoreError, match="too large"):

@@ -1,0 +1,173 @@
+"""Engines, and two nodes that share one, the first of which reaches it through a proxy."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from faults.proxy import Proxy
+from faults.recorder import CREDENTIAL, Node
+from postgres import Postgres
+from redis_server import Redis
+from service import KEY, ROOT, Service
+
+from signer.stores.opening import create_list
+
+#: Seconds that copies may be old.
+BOUND = 1
+SETTINGS = {"SECRET_KEY": KEY, "AUDIT_LOG": "off", "LOG_LEVEL": "error"}
+_SHIFT = """
+import pathlib
+import time
+
+real = time.time
+time.time = lambda: real() + float(pathlib.Path(__file__).with_name("shift").read_text())
+"""
+
+
+class Engine:
+    """What the nodes share: here a file of SQLite's in `directory`, which has no server."""
+
+    name = "sqlite"
+    #: Seconds until every node knows of a revocation.
+    bound = 0
+    #: Of its server.
+    port = 0
+    #: Who takes changes, where the nodes do not.
+    writers: Sequence[Node] = ()
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def url(self, port: int) -> str:
+        """What a node that reaches the server at `port` has for DATABASE_URL."""
+        return f"sqlite:///{self.directory}/tokens.db"
+
+    def start(self) -> None:
+        """Start its server, for the first time or after kill()."""
+
+    def kill(self) -> None:
+        """kill -9, all its processes."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """To all its processes."""
+
+
+class Central(Engine):
+    """A service with its list in a file, of which the nodes keep copies."""
+
+    name = "copy"
+    bound = BOUND
+
+    def start(self) -> None:
+        if not self.port:
+            settings = {**SETTINGS, "DATABASE_URL": super().url(0)}
+            self.service = Service(self.directory, settings, credential=CREDENTIAL)
+        self.service.__enter__()
+        self.port = self.service.port
+        self.writers = [Node(self.port)]
+
+    def url(self, port: int) -> str:
+        return f"http://faults:{CREDENTIAL}@127.0.0.1:{port}"
+
+    def kill(self) -> None:
+        self.service.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        self.service.process.send_signal(number)
+
+
+class OnPostgres(Engine):
+    """A server of PostgreSQL's, which runs already, without a list."""
+
+    def __init__(self, server: Postgres, bound: int) -> None:
+        self._server = server
+        self.name = "postgres" if bound else "postgres, asked"
+        self.bound = bound
+        self.port = server.port
+        self.kill, self.signal, self.url = server.kill, server.signal, server.url_of  # type: ignore[method-assign]
+
+    def start(self) -> None:
+        if self._server.process is None:
+            self._server.start()
+
+
+class OnRedis(Engine):
+    """A server of Redis', which writes each change to the disk before it acknowledges it."""
+
+    def __init__(self, directory: Path, bound: int, options: str = "") -> None:
+        self._options = options
+        self._server = Redis(directory, "appendonly yes", "appendfsync always")
+        self.name = "redis" if bound else "redis, asked"
+        self.bound = bound
+        self.kill, self.signal = self._server.kill, self._server.signal  # type: ignore[method-assign]
+
+    def url(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0{self._options}"
+
+    def start(self) -> None:
+        self._server.start()
+        if not self.port:
+            create_list(self._server.url)
+        self.port = self._server.port
+
+
+@dataclass
+class Cluster:
+    """Two nodes on one engine. The first has so many workers, and a clock that can be wrong."""
+
+    engine: Engine
+    directory: Path
+    workers: int = 1
+    run_as: tuple[str, ...] = ()
+
+    def __enter__(self) -> "Cluster":
+        (self.directory / "sitecustomize.py").write_text(_SHIFT)
+        self.shift(0)
+        first = {
+            "PYTHONPATH": f"{self.directory}{os.pathsep}{ROOT}",
+            "WEB_CONCURRENCY": str(self.workers),
+        }
+        with ExitStack() as opened:
+            self.proxy = opened.enter_context(Proxy(self.engine.port))
+            self.services = [self._service(self.proxy.port, first), self._service(self.engine.port, {})]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(opened.enter_context, self.services))
+            self._opened = opened.pop_all()
+        ours = [Node(service.port, self.engine.bound, not self.engine.writers) for service in self.services]
+        self.nodes = [*ours, *self.engine.writers]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._opened.close()
+
+    def shift(self, seconds: float) -> None:
+        """Have the first node's clock off by so many seconds from now on."""
+        draft = self.directory / "shift.new"
+        draft.write_text(str(seconds))
+        draft.replace(self.directory / "shift")
+
+    def _service(self, port: int, more: dict[str, str]) -> Service:
+        ours = {
+            "DATABASE_URL": self.engine.url(port),
+            "REVOCATION_STALENESS_SECONDS": str(self.engine.bound),
+        }
+        settings = {**SETTINGS, **ours, **more}
+        return Service(self.directory, settings, credential=CREDENTIAL, run_as=self.run_as)
+
+
+def workers(service: Service) -> list[int]:
+    """The process ids of a service's workers, once there are two."""
+    parent = service.process.pid
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        ours = [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(ours) == 2:
+            return ours
+        time.sleep(0.1)
+    raise AssertionError(service.log)

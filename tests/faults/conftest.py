@@ -1,0 +1,95 @@
+"""Engines by name, and the table of what became of each fault."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis, workers
+from faults.recorder import Recorder
+from postgres import Postgres
+
+# Processes are found, and limited, by means of Linux.
+collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]
+#: Used as `with during(cluster, "what happens", within=seconds) as recorder`.
+During = Callable[..., AbstractContextManager[Recorder]]
+SERVERS = ["copy", "postgres", "redis"]
+#: The same, and no copies of them are kept.
+ASKED = ["postgres, asked", "redis, asked"]
+#: Every kind of engine, and both ways to use one, for tests that are not about the wire to it, and for those.
+EVERY = ["sqlite", "copy", "postgres, asked", "redis"]
+WIRED = ["copy", "postgres", "redis, asked"]
+
+
+@contextmanager
+def opened(name: str, folder: Path) -> Iterator[Engine]:
+    """The engine of this name, started and with an empty list."""
+    bound = 0 if name in ASKED else BOUND
+    with ExitStack() as stack:
+        engine = Engine(folder)
+        if name == "copy":
+            engine = Central(folder)
+        elif name.startswith("postgres"):
+            server = Postgres()
+            stack.callback(server.remove)
+            engine = OnPostgres(server, bound)
+        elif name.startswith("redis"):
+            engine = OnRedis(folder, bound)
+        engine.start()
+        stack.callback(engine.kill)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The one that the test's parameter names."""
+    with opened(request.param, tmp_path_factory.mktemp("engine")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, for tests each of which leaves them whole."""
+    with Cluster(engine, tmp_path_factory.mktemp("nodes"), workers=2) as made:
+        workers(made.services[0])
+        yield made
+
+
+@pytest.fixture
+def during(record_property: Callable[[str, object], None]) -> During:
+    """Its body makes a fault and mends it, which ends it, or says itself when that is. Whatever happens around it must be sound, and whole again in so
+    many seconds."""
+
+    @contextmanager
+    def recorded(cluster: Cluster, fault: str, within: float, **options: Any) -> Iterator[Recorder]:
+        with Recorder(cluster.nodes, **options) as recorder:
+            recorder.begin()
+            yield recorder
+            if not recorder.ended:
+                recorder.end()
+            recorder.await_whole(within)
+        row = {"fault": fault, "engine": cluster.engine.name, **recorder.verdict()}
+        record_property("fault", row)
+        bad = {kind: found[:5] for kind, found in recorder.evidence().items() if found}
+        assert not bad, bad
+
+    return recorded
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table: a line for each fault, and the sums."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    rows = [value for report in reports for name, value in report.user_properties if name == "fault"]
+    if not rows:
+        return
+    ends = {"fault": "sum", "engine": "", "whole": max(row["whole"] for row in rows)}
+    rows.sort(key=lambda row: (row["engine"], row["fault"]))
+    rows.append(
+        {name: ends.get(name, sum(row[name] for row in rows if name not in ends)) for name in rows[0]}
+    )
+    widths = {name: max(len(str(row[name])) for row in [*rows, {name: name}]) for name in rows[0]}
+    terminalreporter.section("faults")
+    for row in [{name: name for name in widths}, *rows]:
+        terminalreporter.write_line("  ".join(str(row[name]).rjust(width) for name, width in widths.items()))
