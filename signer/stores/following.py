@@ -23,7 +23,7 @@ _LONGEST, _SHORTEST = 1.0, 0.02
 #: Seconds that the first copy may take.
 _START_TIMEOUT: Final = 60.0
 #: Seconds that one question waits for another.
-_PATIENCE: Final = 2.0
+_PATIENCE: Final = 1.0
 #: Goes on while a machine sleeps, where there is such a clock.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

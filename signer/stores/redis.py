@@ -134,7 +134,7 @@ class RedisStore:
     @contextmanager
     def snapshot(self) -> Iterator["_Snapshot"]:
         _, number, mark, horizon = self._run(scripts.BEGIN)
-        yield _Snapshot(self._run, Point(number, int(mark)), horizon)
+        yield _Snapshot(self._link, self._run, Point(number, int(mark)), horizon)
 
     def count(self) -> int:
         (buckets,) = self._run(scripts.LIST)
@@ -260,12 +260,23 @@ class RedisStore:
 class _Snapshot:
     """Read in several steps, each as the list is then; what changes after `point` is in the log."""
 
-    def __init__(self, run: Callable[..., list[Any]], point: Point, horizon: int) -> None:
+    def __init__(self, link: Link, run: Callable[..., list[Any]], point: Point, horizon: int) -> None:
+        self._link = link
         self._run = run
         self.point = point
         self.horizon = horizon
 
     def page(self, start: Any, limit: int) -> Page:
+        """By bucket, then groups, from [run of the server, bucket, cursor]."""
+        with self._link.translated():  # a reply may be garbled
+            return self._page(start, limit)
+
+    def log(self, after: Point, limit: int) -> Log | None:
+        """By number."""
+        with self._link.translated():
+            return self._log(after, limit)
+
+    def _page(self, start: Any, limit: int) -> Page:
         run, first, cursor = start or ("", 0, "0")
         (buckets,) = self._run(scripts.LIST)
         places = [place for place in (*map(int, buckets), _LAST) if place >= first]
@@ -278,7 +289,7 @@ class _Snapshot:
         rows = [_row(name, value) for name, value in zip(found[::2], found[1::2], strict=True)]
         return Page(rows, [run, places[done], cursor] if done < len(places) else None)
 
-    def log(self, after: Point, limit: int) -> Log | None:
+    def _log(self, after: Point, limit: int) -> Log | None:
         (entries,) = self._run(scripts.CHANGES, (), *after, limit)
         if entries is None:
             return None

@@ -58,7 +58,7 @@ def test_the_server_is_killed_and_comes_back(cluster: Cluster, engine: Engine, d
 
 @pytest.mark.parametrize(
     ("engine", "seconds"),
-    [("copy", 6), ("postgres", 6), ("redis", 30), *((name, 3) for name in ASKED)],
+    [("copy", 6), ("postgres", 6), ("redis", 30), *((name, 6) for name in ASKED)],
     indirect=["engine"],
 )
 def test_the_server_hangs_and_goes_on(cluster: Cluster, engine: Engine, during: During, seconds: int) -> None:
