@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clock import Clock
+from faults import table
 from postgres import Postgres
 from redis_server import Redis
 from service import KEY, Service, cli
@@ -94,3 +96,8 @@ def redis_url(redis_server: Redis) -> str:
 def engine_url(request: pytest.FixtureRequest) -> str:
     """Of an empty list on each engine that machines can share."""
     return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Here, where the process that ends the run finds it."""
+    table.write(terminalreporter)

@@ -59,8 +59,8 @@ def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def during(record_property: Callable[[str, object], None]) -> During:
-    """Its body makes a fault and mends it, which ends it, or says itself when that is. Whatever happens around it must be sound, and whole again in so
-    many seconds."""
+    """Its body makes a fault and mends it, which ends it, or says itself when that is. Whatever happens around it
+    must be sound, and whole again in so many seconds."""
 
     @contextmanager
     def recorded(cluster: Cluster, fault: str, within: float, **options: Any) -> Iterator[Recorder]:
@@ -76,20 +76,3 @@ def during(record_property: Callable[[str, object], None]) -> During:
         assert not bad, bad
 
     return recorded
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table: a line for each fault, and the sums."""
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    rows = [value for report in reports for name, value in report.user_properties if name == "fault"]
-    if not rows:
-        return
-    ends = {"fault": "sum", "engine": "", "whole": max(row["whole"] for row in rows)}
-    rows.sort(key=lambda row: (row["engine"], row["fault"]))
-    rows.append(
-        {name: ends.get(name, sum(row[name] for row in rows if name not in ends)) for name in rows[0]}
-    )
-    widths = {name: max(len(str(row[name])) for row in [*rows, {name: name}]) for name in rows[0]}
-    terminalreporter.section("faults")
-    for row in [{name: name for name in widths}, *rows]:
-        terminalreporter.write_line("  ".join(str(row[name]).rjust(width) for name, width in widths.items()))
