@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from ..claims import Claims
+from ..errors import StoreError
 from .base import Entry, Freshness, Store
 from .copied import UNKNOWING, Copied
 from .following import Following, Step
@@ -30,7 +31,8 @@ _moment: ContextVar[float | None] = ContextVar("signer.as_of", default=None)
 
 @contextmanager
 def as_of(moment: float) -> Iterator[None]:
-    """Within it a copy will do that is as the list was at that moment, or later: for what was asked then."""
+    """Within it a copy will do that is as the list was at that moment, or later: for what was asked then.
+    Nothing waits for a network there: where there is no such copy, that is an error."""
     token = _moment.set(moment)
     try:
         yield
@@ -90,11 +92,17 @@ class FollowedStore:
         return self.lookup(jti, exp, groups) if copy is None else copy.lookup(jti, exp, groups)
 
     def _copy(self) -> Copied | None:
-        if self._is_bound:
-            return self._following.copy if self._following.is_copying else None
         moment = _moment.get()
-        copy = None if moment is None else self._following.copy_since(moment)
-        return None if copy is UNKNOWING else copy
+        copy: Copied | None = None
+        if self._is_bound:
+            copy = self._following.copy if self._following.is_copying else None
+        elif moment is not None:
+            copy = self._following.copy_since(moment)
+        if copy is not None and copy is not UNKNOWING:
+            return copy
+        if moment is not None:
+            raise StoreError("The copy of the list has just gone: the list will be asked from now on.")
+        return None
 
     def _step(self) -> Step:
         if self._mirror.is_resting:

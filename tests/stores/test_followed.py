@@ -454,3 +454,23 @@ def test_a_list_that_outgrows_its_copy_is_asked_at_once(
     assert all(answered)
     assert not here.is_prompt
     assert here.recall(row(claims(39)), EXP, ()).revoked
+
+
+@pytest.mark.parametrize("bound", [0, 60.0])
+def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
+    lists: Callable[..., Store], bound: float
+) -> None:
+    """An event loop would stand still for all while the list is asked for one."""
+    here = lists(bound)
+    moment = following.now()
+    eventually(lambda: here.catch_up() is not None)
+    assert isinstance(here, FollowedStore)
+    with as_of(moment):
+        assert here.is_clear(claims(), EXP)
+        here._following._fresh = (following.now(), UNKNOWING)
+        asked: list[str] = []
+        here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[func-returns-value]
+        for call in (lambda: here.is_clear(claims(), EXP), lambda: here.recall("x", EXP, ())):
+            with pytest.raises(StoreError, match="just gone"):
+                call()
+    assert asked == []
