@@ -200,18 +200,22 @@ class AuditTrail:
             raise OSError("no space for the whole line")
 
     def _ends_within_a_line(self) -> bool:
-        # Another process, or this one before it was restarted, may have found no space for the rest.
-        if self._is_whole():
+        # Another process, or this one before it was restarted, may have found no space for the rest. Where the
+        # end has moved since, somebody is writing.
+        end = self._end_within_a_line()
+        if end is None:
             return False
         time.sleep(_MOMENT)
-        return not self._is_whole()
+        return end == self._end_within_a_line()
 
-    def _is_whole(self) -> bool:
+    def _end_within_a_line(self) -> int | None:
+        """Where the trail ends, if that is not the end of a line."""
         end = os.fstat(self._descriptor).st_size if is_file(self._descriptor) else 0
-        try:
-            return os.pread(self._descriptor, 1, end - 1) == b"\n" if end else not self._is_torn
-        except OSError:  # standard output need not be readable
-            return not self._is_torn
+        is_torn = self._is_torn
+        if end:
+            with suppress(OSError):  # standard output need not be readable
+                is_torn = os.pread(self._descriptor, 1, end - 1) != b"\n"
+        return end if is_torn else None
 
     def _make_durable(self, written: list[tuple[Context, Event]]) -> None:
         if not written or not is_file(self._descriptor):
