@@ -101,7 +101,7 @@ class FollowedStore:
         if copy is not None and copy is not UNKNOWING:
             return copy
         if moment is not None:
-            raise StoreError("The copy of the list has just gone: the list will be asked from now on.")
+            raise StoreError("There is no such copy of the list any more: it will be asked from now on.")
         return None
 
     def _step(self) -> Step:
