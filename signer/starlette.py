@@ -60,7 +60,8 @@ class TokenBackend(AuthenticationBackend):
 
     Args:
         validate: the claims of a token that is good, by whatever purpose; raises as Signer.validate does. It
-            is called in the event loop: of a list on another machine there must be a copy with a bound.
+            is called in the event loop: of a list on another machine there must be a copy with a bound. While
+            that is loaded, or where the list is too large for it, the loop waits for the engine.
         cookie: the cookie's name; "" for none.
     """
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two questions at the most, and at the least.
 _LONGEST, _SHORTEST = 1.0, 0.02
+#: Seconds between two steps.
+_BREATH: Final = 0.001
 #: Seconds that the first copy may take.
 _START_TIMEOUT: Final = 60.0
 #: Seconds that one question waits for another.
@@ -118,6 +120,8 @@ class Following:
         """
         if self._pid != os.getpid():
             raise self._refusal()
+        if not self.is_copying:
+            return None  # the thread makes one, and whoever asks meanwhile must not stand in its way
         is_whole = self._refresh()
         since, copy = self._fresh
         return since if is_whole and copy is not UNKNOWING else None
@@ -169,6 +173,8 @@ class Following:
                 if self._refresh():
                     self._wait(self._interval)
                     self._is_closed.wait(max(0.0, self._fresh[0] + self._rest - now()))
+                else:
+                    self._is_closed.wait(_BREATH)  # or nobody else would ever get the lock
                 failures = 0
             except StoreError as error:
                 if not failures and not self._is_closed.is_set():

@@ -427,11 +427,13 @@ class _Snapshot(NamedTuple):
         if self._fetched(statements.LOG_MARK, (after.number,)) != [(after.mark,)]:
             return None
         lines = self._fetched(statements.LOG_AFTER, (after.number, limit))
-        rows = dict.fromkeys(_row(line[2:]) for line in lines if line[3] is not None)
-        return Log(list(rows), Point(*lines[-1][:2]) if lines else after)
+        with self.store.translated():  # what was garbled on its way
+            rows = dict.fromkeys(_row(line[2:]) for line in lines if line[3] is not None)
+            return Log(list(rows), Point(*lines[-1][:2]) if lines else after)
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> list[Row]:
-        return [_row(found) for found in self._fetched(statement, values)]
+        with self.store.translated():
+            return [_row(found) for found in self._fetched(statement, values)]
 
     def _fetched(self, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self.store.translated():

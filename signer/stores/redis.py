@@ -103,16 +103,16 @@ class RedisStore:
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         key, field = _place(jti, exp)
         (uses,) = self._run(scripts.USE, (key,), field, exp, limit)
-        return None if uses is None else int(uses)
+        return None if uses is None else self._number(uses)
 
     def rotate(self, jti: str, exp: int, now: int) -> int | None:
         key, field = _place(jti, exp)
         (rotated_at,) = self._run(scripts.ROTATE, (key,), field, exp, now)
-        return None if rotated_at is None else int(rotated_at)
+        return None if rotated_at is None else self._number(rotated_at)
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
         (generation,) = self._run(scripts.ADVANCE, (GROUPS, AGES), group, now_ms, lifetime)
-        return int(generation)
+        return self._number(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
         (buckets,) = self._run(scripts.PURGE, (), before)
@@ -133,8 +133,10 @@ class RedisStore:
 
     @contextmanager
     def snapshot(self) -> Iterator["_Snapshot"]:
-        _, number, mark, horizon = self._run(scripts.BEGIN)
-        yield _Snapshot(self._link, self._run, Point(number, int(mark)), horizon)
+        with self._link.translated():
+            _, number, mark, horizon = self._run(scripts.BEGIN)
+            point = Point(int(number), int(mark))
+        yield _Snapshot(self._link, self._run, point, self._number(horizon))
 
     def count(self) -> int:
         (buckets,) = self._run(scripts.LIST)
@@ -208,6 +210,10 @@ class RedisStore:
             self._saw(Point(int(number), int(mark)))
             return found
 
+    def _number(self, found: Any) -> int:
+        with self._link.translated():
+            return int(found)
+
     def _entry_of(self, found: list[Any]) -> Entry:
         # What is no number, as where a reply was garbled, must not pass for "not revoked".
         with self._link.translated():
@@ -268,16 +274,23 @@ class _Snapshot:
 
     def page(self, start: Any, limit: int) -> Page:
         """By bucket, then groups, from [run of the server, bucket, cursor]."""
-        with self._link.translated():  # a reply may be garbled
-            return self._page(start, limit)
+        run, first, cursor = start or ("", 0, "0")
+        # A caller's own may be of any shape; and so may a reply be that was garbled.
+        if not (
+            isinstance(run, str) and isinstance(first, int) and isinstance(cursor, str) and first <= _LAST
+        ):
+            raise ValueError
+        with self._link.translated():
+            return self._page(run, first, cursor, limit)
 
     def log(self, after: Point, limit: int) -> Log | None:
         """By number."""
+        if max(map(abs, after)) >= _LIMIT:
+            return None  # of another engine's list
         with self._link.translated():
             return self._log(after, limit)
 
-    def _page(self, start: Any, limit: int) -> Page:
-        run, first, cursor = start or ("", 0, "0")
+    def _page(self, run: str, first: int, cursor: str, limit: int) -> Page:
         (buckets,) = self._run(scripts.LIST)
         places = [place for place in (*map(int, buckets), _LAST) if place >= first]
         if places[0] != first:

@@ -144,6 +144,7 @@ class RemoteStore:
     def _asked(self) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = self._connected()
+            self._connection.connect()  # in a time of its own
         since = f"?since={quote(self._cursor)}" if self._cursor else ""
         # A time-out of sockets is for each piece: an answer may come drop by drop.
         latest = threading.Timer(self._timeout, _cut, (self._connection,))

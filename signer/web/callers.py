@@ -84,7 +84,10 @@ class Guard:
         """
         with self._signer.hooks.operation("authenticate") as told:
             try:
-                caller = await self._lookups.run(self._identified, headers, form, told)
+                if "authorization" in headers or form.client_secret is not UNSET:
+                    caller = await self._lookups.run(self._identified, headers, form, told)
+                else:
+                    caller = self._anonymous  # nothing is to be looked up
             except CredentialInvalid:
                 await self._limits.count(FAILED)
                 raise
@@ -98,10 +101,8 @@ class Guard:
             raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
         if values:
             client_id, credential = _from_header(values)
-        elif isinstance(form.client_secret, str):
-            client_id, credential = form.client_id or "", form.client_secret
         else:
-            return self._anonymous
+            client_id, credential = form.client_id or "", str(form.client_secret)
         claims = self._credential(credential, told)
         if {client_id, form.client_id} - {None, UNSET, claims.client_id}:
             raise CredentialInvalid

@@ -72,10 +72,11 @@ class Lookups:
         caught_up: float | None = 0.0
         while caught_up is not None and caught_up < moment:
             if self._catching_up is None or self._catching_up.done():
-                asked = asyncio.get_running_loop().run_in_executor(self._catcher, self._store.catch_up)
-                self._catching_up = asked
-            # Shielded: others wait for it, too.
-            caught_up = await asyncio.shield(self._catching_up)
+                loop = asyncio.get_running_loop()
+                self._catching_up = loop.run_in_executor(self._catcher, self._store.catch_up)
+            asked = self._catching_up
+            await asyncio.wait([asked])  # which leaves it to others who wait for it, too
+            caught_up = asked.result()
         return caught_up
 
     async def elsewhere(self, ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

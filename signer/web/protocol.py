@@ -26,7 +26,9 @@ _PLAIN: Final = re.compile(
 _HEADER: Final = re.compile(rb"([^:]+): ([^\r]+)\r\n")
 _LENGTH: Final = b"content-length"
 #: With any of these it may have a body of another kind, or is the last one of its connection.
-_FRAMING: Final = frozenset({_LENGTH, b"transfer-encoding", b"connection", b"upgrade", b"expect"})
+_FRAMING: Final = frozenset(
+    {_LENGTH, b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade", b"expect"}
+)
 #: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
 #: who sends one at this moment would otherwise find it closed.
 DRAIN_TIME: Final = 1.0

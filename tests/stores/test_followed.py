@@ -474,3 +474,30 @@ def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
             with pytest.raises(StoreError, match="no such copy"):
                 call()
     assert asked == []
+
+
+def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
+    """Who would catch up is told at once that there is none; the lock is the thread's, step after step."""
+
+    def step() -> following.Step:
+        time.sleep(0.005)
+        return following.Step(UNKNOWING, is_whole=False)
+
+    with closing(following.Following(step, time.sleep, 0, lambda: None)) as kept:
+        began = time.monotonic()
+        assert [kept.catch_up() for _ in range(1000)] == [None] * 1000
+        assert time.monotonic() - began < 1
+
+
+def test_groups_that_expired_leave_the_copy() -> None:
+    """By the hour, as tokens do; what is left still counts."""
+    copy = Copied()
+    for number in range(100):
+        copy.add(Row(f"sub:{number}", 3600 * number, generation=9))
+        copy.add(Row(f"access/{number:022}", 3600 * number, revoked=True))
+    copy.horizon = 3600 * 90 + 7
+    assert len(copy) == 20
+    assert copy.lookup("x", 0, ["sub:10"]).generation == 0
+    assert copy.lookup("x", 0, ["sub:95"]).generation == 9
+    assert not copy.is_clear(claims(7, sub="95"), EXP)
+    assert copy.is_clear(claims(7, sub="10"), EXP)

@@ -322,6 +322,15 @@ def lists(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
         yield lambda: store
 
 
+def test_a_cursor_of_another_engine_begins_anew(lists: Callable[[], Store]) -> None:
+    """A service's list may move while others follow it; numbers of the one may be none of the other."""
+    store = lists()
+    store.revoke("access/x", EXP)
+    part = part_after(store, base64url(msgspec.json.encode([3, 2**62, None])))
+    assert part.is_anew
+    assert part.rows == [Told("access/x", EXP, revoked=True)]
+
+
 class Dripping:
     """A server whose answers come one byte at a time, until it is told otherwise."""
 

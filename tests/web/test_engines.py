@@ -161,6 +161,9 @@ def test_an_engine_that_hangs_holds_nobody_up(tmp_path: Path, staleness: int) ->
                 time.sleep(0.5)
                 began = time.monotonic()
                 assert service.call("GET", "/healthz").status == 200
+                service.credential, known = None, service.credential
+                assert service.call("POST", "/app/token", {}).status == 401  # nothing is looked up
+                service.credential = known
                 assert time.monotonic() - began < 1
                 assert {answer.result().status for answer in answers} == {503}
             assert time.monotonic() - began < 15

@@ -53,6 +53,7 @@ REQUESTS = {
     "HTTP/1.0": request(f"GET {GOOD} HTTP/1.0"),
     "HTTP/1.0, kept alive": request(f"GET {GOOD} HTTP/1.0", "Connection: keep-alive"),
     "the last one": request(f"GET {GOOD} HTTP/1.1", "Connection: close"),
+    "the last one, to a proxy": request(f"GET {GOOD} HTTP/1.1", "Proxy-Connection: close"),
     "an id of its own": request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: mine"),
     "two ids": request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: a", "X-Request-ID: b"),
     "an origin": request(f"GET {GOOD} HTTP/1.1", "Origin: https://example.org"),
