@@ -824,9 +824,11 @@ def test_whoever_waits_is_woken_by_a_change(store: RedisStore, redis_url: str) -
     started = time.monotonic()
     store.wait_for_change(10)
     assert time.monotonic() - started < 0.5
-    started = time.monotonic()
-    store.wait_for_change(0.3)
-    assert time.monotonic() - started > 0.29
+    for _ in range(3):  # each of the changes may wake it once
+        started = time.monotonic()
+        store.wait_for_change(0.3)
+        waited = time.monotonic() - started
+    assert waited > 0.29
     other.close()
 
 
