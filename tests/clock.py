@@ -1,5 +1,8 @@
 """Time, as tests need it."""
 
+import time
+from collections.abc import Callable
+
 
 class Clock:
     """A clock that stands still until it is moved."""
@@ -9,3 +12,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def eventually(holds: Callable[[], bool], within: float = 10.0) -> float:
+    """Wait until it does; return how many seconds that took."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() < began + within
+        time.sleep(0.005)
+    return time.monotonic() - began

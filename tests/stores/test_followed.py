@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import eventually
 from postgres import Postgres
 from redis_server import Redis
 from service import KEY
@@ -43,15 +44,6 @@ def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
     yield open_one
     for store in opened:
         store.close()
-
-
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> float:
-    """Seconds until it does."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() < began + within
-        time.sleep(0.005)
-    return time.monotonic() - began
 
 
 def knows(store: Store, of: Claims) -> bool:

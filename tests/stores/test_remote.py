@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from clock import eventually
 from service import KEY, Service
 
 from signer import Signer, Store, TokenError, Verifier, open_store
@@ -55,15 +56,6 @@ def opened(service: Service) -> Iterator[Callable[..., RemoteStore]]:
     yield open_copy
     for store in stores:
         store.close()
-
-
-def eventually(holds: Callable[[], bool], within: float = 5.0) -> float:
-    """Seconds until it does."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() < began + within
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def refuses(signer: Signer | Verifier, token: str, error: type[TokenError]) -> Callable[[], bool]:
