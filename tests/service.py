@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from clock import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-test-key-of-more-than-thirty-two-bytes"
@@ -106,6 +109,19 @@ class Service:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that ever served, the oldest first."""
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log)]
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Until the log holds this text so many times."""
+        eventually(lambda: self.log.count(text) >= count, 60)
+
+    def wait_until_started(self, workers: int = 1) -> None:
+        """Until so many processes have ever been ready to serve; the first is who lets a Service begin."""
+        self.wait_for_log("Application startup complete", workers)
 
     def call(
         self,

@@ -1,7 +1,6 @@
 """Races and crashes, with real processes."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -203,11 +202,10 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
     with service:
         token = service.issue()
         assert service.call("POST", "/app/revoke", {"token": token}).status == 200
-        while service.log.count("Application startup complete") < 2:
-            time.sleep(0.05)
+        service.wait_until_started(2)
         for file in tmp_path.glob("tokens.db*"):
             file.unlink()
-        os.kill(int(re.findall(r"Started server process \[(\d+)\]", service.log)[-1]), signal.SIGKILL)
+        os.kill(service.pids[-1], signal.SIGKILL)
         time.sleep(2 * TRUST)
         begun = time.monotonic()
         while time.monotonic() < begun + 3 or "signer: There is no list" not in service.log:

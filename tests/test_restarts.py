@@ -3,19 +3,19 @@
 import http.client
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from clock import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from service import KEY, ROOT, Service, cli, environment, free_port
 
@@ -78,33 +78,22 @@ def under_load(load: Load) -> Iterator[Load]:
             thread.join(30)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Service]:
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "AUDIT_LOG": "audit.log", "LOG_LEVEL": "info"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as running:
-        wait_for(lambda: started(running) == 2)
+        running.wait_until_started(2)
         yield running
-
-
-def started(service: Service) -> int:
-    return service.log.count("Application startup complete")
 
 
 def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None:
     """SIGUSR2, twice, while four clients ask over connections that they keep."""
-    before = re.findall(r"Started server process \[(\d+)\]", workers.log)
+    before = workers.pids
     with under_load(Load([workers.port], workers.issue())) as load:
         for round_ in (2, 4):
             os.kill(workers.process.pid, signal.SIGUSR2)
-            wait_for(lambda round_=round_: started(workers) == round_ + 2)  # type: ignore[misc]
-            wait_for(lambda round_=round_: workers.log.count("Finished server process") == round_)  # type: ignore[misc]
+            workers.wait_until_started(round_ + 2)
+            workers.wait_for_log("Finished server process", round_)
     assert load.wrong == []
     assert load.answered > 200
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
@@ -112,18 +101,18 @@ def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None
 
 def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
     """kill -9: requests that it had are lost, and the service goes on."""
-    victim = int(re.findall(r"Started server process \[(\d+)\]", workers.log)[0])
+    victim = workers.pids[0]
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: started(workers) == 3)
+    workers.wait_until_started(3)
     assert all(workers.call("GET", "/readyz").status == 200 for _ in range(10))
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path: Path) -> None:
     """Orphans would hold the port: the next service could not start, or would share it with them."""
-    left = [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", workers.log)]
+    left = workers.pids
     os.kill(workers.process.pid, signal.SIGKILL)
     workers.process.wait(20)
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), 60)
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, port=workers.port) as service:
         assert service.call("GET", "/readyz").status == 200
@@ -131,8 +120,8 @@ def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path
 
 def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, it hears nothing; and hangups that queue up before do not keep the supervisor from ending."""
-    for pid in re.findall(r"Started server process \[(\d+)\]", workers.log):
-        os.kill(int(pid), signal.SIGSTOP)
+    for pid in workers.pids:
+        os.kill(pid, signal.SIGSTOP)
     for _ in range(8):
         os.kill(workers.process.pid, signal.SIGHUP)
     begun = time.monotonic()
@@ -148,7 +137,7 @@ def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
         for _ in range(20):
             os.killpg(service.process.pid, signal.SIGHUP)
             time.sleep(0.05)
-        wait_for(lambda: started(service) == 2)
+        service.wait_until_started(2)
         assert service.process.poll() is None
         assert service.call("GET", "/readyz").status == 200
         assert "died" not in service.log
@@ -157,7 +146,7 @@ def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
 def test_a_signal_for_workers_ends_no_service_without_any(tmp_path: Path) -> None:
     """SIGUSR2 to a single process."""
     with Service(tmp_path, {"SECRET_KEY": KEY}) as service:
-        wait_for(lambda: started(service) == 1)
+        service.wait_until_started()
         os.kill(service.process.pid, signal.SIGUSR2)
         time.sleep(0.3)
         assert service.call("GET", "/healthz").status == 200
@@ -168,7 +157,7 @@ def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tm
     for file in tmp_path.glob("tokens.db*"):
         file.rename(file.with_name("kept-" + file.name))
     os.kill(workers.process.pid, signal.SIGUSR2)
-    wait_for(lambda: "the old ones stay" in workers.log)
+    workers.wait_for_log("the old ones stay")
     assert workers.call("GET", "/app/valid/x").status in (200, 503)
     for file in tmp_path.glob("kept-tokens.db*"):
         file.rename(file.with_name(file.name.removeprefix("kept-")))
@@ -181,7 +170,7 @@ def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurre
     """As logrotate has it: moved away, then told. No line is lost, and the service does not end."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency, "AUDIT_LOG": "audit.log"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
-        wait_for(lambda: started(service) == int(concurrency))
+        service.wait_until_started(int(concurrency))
         before = [service.issue(sub=f"before-{number}") for number in range(20)]
         (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")
         os.kill(service.process.pid, signal.SIGHUP)
@@ -199,10 +188,10 @@ def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
     """Sent when the first one answers, while others may have opened the old file and listen to nothing yet."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "4", "AUDIT_LOG": "audit.log"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
-        wait_for(lambda: started(service) > 0)
+        service.wait_until_started()
         (tmp_path / "audit.log").rename(tmp_path / "audit.log.1")
         os.kill(service.process.pid, signal.SIGHUP)
-        wait_for(lambda: started(service) == 4)
+        service.wait_until_started(4)
         time.sleep(1.5)
         for number in range(40):
             service.issue(sub=f"after-{number}")
@@ -212,7 +201,7 @@ def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
 def test_sighup_without_an_audit_trail_ends_nothing(tmp_path: Path) -> None:
     """Unheeded, that signal would."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "AUDIT_LOG": "off"}) as service:
-        wait_for(lambda: started(service) == 1)
+        service.wait_until_started()
         os.kill(service.process.pid, signal.SIGHUP)
         time.sleep(0.3)
         assert service.call("GET", "/healthz").status == 200
@@ -224,7 +213,7 @@ def test_sigterm_finishes_what_is_under_way_and_refuses_new_work(tmp_path: Path,
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency}
     token = credential(tmp_path)
     with Service(tmp_path, settings, credential=token) as service:
-        wait_for(lambda: started(service) == int(concurrency))
+        service.wait_until_started(int(concurrency))
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(
                 b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -249,7 +238,7 @@ def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
     """What was sent is answered; only connecting anew is refused."""
     with Service(tmp_path, {"SECRET_KEY": KEY}, credential=credential(tmp_path)) as service:
         with under_load(Load([service.port], service.issue())) as load:
-            wait_for(lambda: load.answered > 100)
+            eventually(lambda: load.answered > 100, 60)
             service.process.send_signal(signal.SIGTERM)
             service.process.wait(20)
         assert {error for error in load.wrong if "ConnectionRefusedError" not in error} == set()
@@ -294,7 +283,7 @@ def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -
                     assert running[number].stop() in (0, -signal.SIGTERM)
                     running[number] = Service(tmp_path, step, port=ports[number], credential=new_credential)
                     running[number].__enter__()
-                    wait_for(lambda number=number: ready(running[number]))  # type: ignore[misc]
+                    eventually(lambda number=number: ready(running[number]), 60)  # type: ignore[misc]
             new_token = running[0].issue(sub="42")
             assert new_token[4:10] != old_token[4:10]
             load.token = new_token
@@ -312,7 +301,7 @@ def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -
                 running[number].stop()
                 running[number] = Service(tmp_path, steps[3], port=ports[number], credential=new_credential)
                 running[number].__enter__()
-                wait_for(lambda number=number: ready(running[number]))  # type: ignore[misc]
+                eventually(lambda number=number: ready(running[number]), 60)  # type: ignore[misc]
         assert load.wrong == []
         assert load.answered > 100
         assert not running[0].says_valid(old_token)

@@ -527,8 +527,7 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
             .replace("systemctl try-reload-or-restart signer.service", reload)
         )
         config.chmod(0o644)
-        while service.log.count("Application startup complete") < int(workers):
-            time.sleep(0.05)
+        service.wait_until_started(int(workers))
         before = [service.issue(sub=f"before-{number}") for number in range(20)]
         rotate = ran(["logrotate", "--force", "--state", f"{tmp_path}/state", str(config)], tmp_path)
         assert (rotate.returncode, rotate.stderr) == (0, "")

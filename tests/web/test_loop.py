@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import resource
 import signal
 import socket
@@ -41,14 +40,7 @@ def ask(crowd: list[socket.socket]) -> set[bytes]:
     return {connection.recv(65536).partition(b"\r\n")[0] for connection in crowd}
 
 
-def wait_for_log(service: Service, text: str, count: int = 1) -> None:
-    deadline = time.monotonic() + 20
-    while service.log.count(text) < count:
-        assert time.monotonic() < deadline, service.log
-        time.sleep(0.05)
-
-
-def sockets(pid: str) -> int:
+def sockets(pid: int) -> int:
     count = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed in this moment
@@ -69,7 +61,7 @@ def many_descriptors() -> Iterator[None]:
 def narrow(tmp_path: Path) -> Iterator[Service]:
     """A service that has no descriptor left, and the connections that took them."""
     with Service(tmp_path, {"SECRET_KEY": KEY}, command=("-c", FEW_DESCRIPTORS)) as running:
-        wait_for_log(running, "Application startup complete")
+        running.wait_until_started()
         yield running
 
 
@@ -79,8 +71,8 @@ def test_a_thousand_connections_at_once_are_all_answered(tmp_path: Path, concurr
     """Each gets its answer, and each worker has its part of them."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": str(concurrency)}
     with Service(tmp_path, settings) as service:
-        wait_for_log(service, "Application startup complete", concurrency)
-        workers = re.findall(r"Started server process \[(\d+)\]", service.log)
+        service.wait_until_started(concurrency)
+        workers = service.pids
         before = [sockets(pid) for pid in workers]
         with connections(service.port, 1000) as crowd:
             assert ask(crowd) == {b"HTTP/1.1 200 OK"}
@@ -123,7 +115,7 @@ def test_without_a_descriptor_those_inside_are_served_and_those_outside_wait(nar
         assert ask(inside) == {b"HTTP/1.1 200 OK"}
         with connections(narrow.port, 100):
             outside = later.enter_context(connections(narrow.port, 1))
-            wait_for_log(narrow, "No connection is let in")
+            narrow.wait_for_log("No connection is let in")
             used = processor_time(narrow)
             assert ask(inside) == {b"HTTP/1.1 200 OK"}
             time.sleep(1.5)
@@ -142,7 +134,7 @@ def processor_time(service: Service) -> float:
 def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
     """In the time it always takes, and without a word of the listener that it cannot watch any more."""
     with connections(narrow.port, 100):
-        wait_for_log(narrow, "No connection is let in")
+        narrow.wait_for_log("No connection is let in")
         begun = time.monotonic()
         assert narrow.stop() in (0, -signal.SIGTERM)
         assert time.monotonic() - begun < 12

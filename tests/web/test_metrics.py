@@ -1,7 +1,6 @@
 """What Prometheus reads."""
 
 import os
-import re
 import signal
 import sqlite3
 import time
@@ -169,13 +168,8 @@ def test_a_list_that_cannot_answer_is_down_and_has_no_size(tmp_path: Path) -> No
 def workers(tmp_path: Path) -> Any:
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as running:
-        while running.log.count("Application startup complete") < 2:
-            time.sleep(0.05)
+        running.wait_until_started(2)
         yield running
-
-
-def pids(service: Service) -> list[int]:
-    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", service.log)]
 
 
 def test_workers_count_together(workers: Service) -> None:
@@ -185,10 +179,9 @@ def test_workers_count_together(workers: Service) -> None:
         assert all(call.result().status == 200 for call in calls)
     for _ in range(4):
         assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 60
-    victim = pids(workers)[0]
+    victim = workers.pids[0]
     os.kill(victim, signal.SIGKILL)
-    while workers.log.count("Application startup complete") < 3:
-        time.sleep(0.05)
+    workers.wait_until_started(3)
     assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 60
     assert total(workers, "signer_build_info") == 1
 
@@ -204,15 +197,12 @@ def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
         while total(workers, "signer_changes_waiting") < 12 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert total(workers, "signer_changes_waiting") == 12
-        for pid in pids(workers):
+        for pid in workers.pids:
             os.kill(pid, signal.SIGKILL)
         lock.execute("ROLLBACK")
         for call in calls:
             assert call.exception() is not None or call.result().status in (200, 503)
-    deadline = time.monotonic() + 10
-    while workers.log.count("Application startup complete") < 4:
-        assert time.monotonic() < deadline, workers.log
-        time.sleep(0.05)
+    workers.wait_until_started(4)
     time.sleep(1)  # the supervisor has noticed
     assert total(workers, "signer_changes_waiting") == 0
 
@@ -242,7 +232,7 @@ def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
 def folder_of(service: Service) -> Path:
     (folder,) = [
         line.partition("=")[2]
-        for line in Path(f"/proc/{pids(service)[-1]}/environ").read_text().split("\0")
+        for line in Path(f"/proc/{service.pids[-1]}/environ").read_text().split("\0")
         if line.startswith("PROMETHEUS_MULTIPROC_DIR=")
     ]
     return Path(folder)
@@ -256,10 +246,9 @@ def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) 
     files = len(list(folder_of(workers).iterdir()))
     for round_ in range(1, 5):
         time.sleep(0.2)  # a request is counted after its answer, and not by who is dead by then
-        for pid in pids(workers)[-2:]:
+        for pid in workers.pids[-2:]:
             os.kill(pid, signal.SIGKILL)
-        while workers.log.count("Application startup complete") < 2 + 2 * round_:
-            time.sleep(0.05)
+        workers.wait_until_started(2 + 2 * round_)
         assert workers.says_valid(token)
     assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 24
     # One more set of files at the most, for a worker that began before another one's end was noticed.

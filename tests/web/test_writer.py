@@ -22,8 +22,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     )
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": str(tmp_path / "audit.log"), "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=made.stdout.strip()) as running:
-        while running.log.count("Application startup complete") < 2:
-            time.sleep(0.05)
+        running.wait_until_started(2)
         yield running
 
 
