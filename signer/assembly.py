@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .audit import AuditTrail
 from .errors import ConfigurationError, KeyInvalid
-from .events import Hook
+from .events import CountingHook, Hook
 from .keys import PRODUCTION_LINE, KeyRing, generate_key
 from .settings import AUDIT_OFF, Settings
 from .signer import Signer
@@ -37,7 +37,7 @@ def assemble(
     *,
     create: bool = True,
     copies: bool = False,
-    hooks: Sequence[Hook] = (),
+    hooks: Sequence[Hook | CountingHook] = (),
     watched: Callable[[Store], Store] = lambda store: store,
 ) -> Assembly:
     """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error;

@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 
@@ -52,7 +54,15 @@ def write(descriptor: int, data: bytes) -> int:
     Raises:
         OSError: BlockingIOError where nobody reads.
     """
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return os.write(descriptor, data)
+    return writer(descriptor)(data)
+
+
+def writer(descriptor: int) -> Callable[[bytes], int]:
+    """The same for a descriptor that stays of one kind."""
+    is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    return partial(_send if is_socket else os.write, descriptor)
+
+
+def _send(descriptor: int, data: bytes) -> int:
     with socket.socket(fileno=os.dup(descriptor)) as connection:
         return connection.send(data, socket.MSG_DONTWAIT)

@@ -37,7 +37,7 @@ from .errors import (
     TokenRotated,
     TokenUsed,
 )
-from .events import Hook, Hooks, Operation
+from .events import CountingHook, Hook, Hooks, Operation
 from .keys import Key, KeyRing, base64url
 from .requests import (
     CODE_TTL,
@@ -110,7 +110,7 @@ class Signer:
         leeway: int = DEFAULT_LEEWAY,
         grace: int = DEFAULT_GRACE,
         clock: Callable[[], float] = time.time,
-        hooks: Iterable[Hook] = (),
+        hooks: Iterable[Hook | CountingHook] = (),
     ) -> None:
         self._hooks = Hooks(hooks)
         self._is_watched = bool(self._hooks)

@@ -101,7 +101,7 @@ class API:
         words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
-            caller = await self._guard.admit(request.headers, words)
+            caller = await self._guard.admit(request.scope, words)
             return await handler(caller, await read(request, body))
 
         return answer
@@ -209,7 +209,7 @@ class API:
 
     async def revocations(self, request: HTTPRequest) -> Response:
         """GET /app/revocations: the list, for those who keep a copy."""
-        await self._guard.admit(request.headers, frozenset({"revocations:read"}))
+        await self._guard.admit(request.scope, frozenset({"revocations:read"}))
         cursor = request.query_params.get("since", "")
         return Answer(await self._lookups.elsewhere(self._feed, cursor))
 
@@ -227,7 +227,7 @@ class API:
 
     async def metrics(self, request: HTTPRequest) -> Response:
         """GET /metrics"""
-        await self._guard.admit(request.headers, frozenset({"metrics:read"}))
+        await self._guard.admit(request.scope, frozenset({"metrics:read"}))
         if self._page is None:
             return problem(503, "metrics_unavailable", _NO_METRICS)
         text, media_type = await asyncio.to_thread(self._page, request.headers.get("accept", ""))

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
+from starlette.types import Scope as Message
 
 from ..claims import DEFAULT_PURPOSE, Time
 from ..errors import RequestInvalid
@@ -28,6 +29,7 @@ from ..requests import (
     converted,
     explained,
 )
+from .calls import header
 
 #: The most tokens to issue in one request, and to validate.
 MAX_ISSUED: Final = 100
@@ -168,21 +170,20 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         RequestInvalid: naming the member at fault.
         ClientDisconnect: the sender is gone.
     """
-    if not _has_body(request):
+    scope = request.scope
+    if WHOLE not in scope and not _has_body(scope):
         empty: T = _empty(wanted)
         return empty
     raw = await _read_bytes(request, wanted.max_body)
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
-    if raw and _media_type(request) != b"application/json":
+    if raw and _media_type(scope) != b"application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
     return decoded(raw or b"{}", wanted)
 
 
-def _has_body(request: HTTPRequest) -> bool:
+def _has_body(scope: Message) -> bool:
     # RFC 9112, section 6.3.
-    return (
-        _header(request, b"content-length") is not None or _header(request, b"transfer-encoding") is not None
-    )
+    return bool(header(scope, b"content-length") or header(scope, b"transfer-encoding"))
 
 
 @lru_cache
@@ -234,7 +235,7 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
         ClientDisconnect: the sender is gone.
     """
     raw = await _read_bytes(request, Request.max_body)
-    if _media_type(request) != b"application/x-www-form-urlencoded":
+    if _media_type(request.scope) != b"application/x-www-form-urlencoded":
         raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
@@ -272,14 +273,6 @@ def _check_length(body: bytes | bytearray, limit: int) -> None:
         raise HTTPException(413, f"This body may have {limit} bytes.")
 
 
-def _media_type(request: HTTPRequest) -> bytes:
-    return (_header(request, b"content-type") or b"").partition(b";")[0].strip().lower()
-
-
-def _header(request: HTTPRequest, wanted: bytes) -> bytes | None:
-    # Starlette's Headers would decode all of them.
-    for name, value in request.scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return None
+def _media_type(scope: Message) -> bytes:
+    declared = header(scope, b"content-type")
+    return declared[0].partition(b";")[0].strip().lower() if declared else b""

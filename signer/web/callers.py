@@ -5,14 +5,14 @@ from typing import Final
 from urllib.parse import unquote
 
 from msgspec import UNSET, Struct
-from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from ..claims import CLIENT_PURPOSE, Claims, scope_words
 from ..errors import CredentialInvalid, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..events import Operation
 from ..signer import Signer
 from .bodies import Form
-from .calls import current
+from .calls import current, header
 from .limits import FAILED, Limits
 from .lookups import Lookups
 
@@ -72,8 +72,8 @@ class Guard:
         self._anonymous = anonymous
         self._limits = limits
 
-    async def admit(self, headers: Headers, words: frozenset[str], form: Form = NO_FORM) -> Caller:
-        """The caller that a request's credential names, who holds these scopes.
+    async def admit(self, scope: Scope, words: frozenset[str], form: Form = NO_FORM) -> Caller:
+        """The caller that the credential in a request's headers or form names, who holds these scopes.
 
         Raises:
             CredentialInvalid: it is not valid now, or another client's, or there are several headers.
@@ -82,10 +82,11 @@ class Guard:
             RequestInvalid: it comes in header and form (RFC 6749, section 2.3).
             SystemUnavailable: it cannot be checked.
         """
+        shown = header(scope, b"authorization")
         with self._signer.hooks.operation("authenticate") as told:
             try:
-                if "authorization" in headers or form.client_secret is not UNSET:
-                    caller = await self._lookups.run(self._identified, headers, form, told)
+                if shown or form.client_secret is not UNSET:
+                    caller = await self._lookups.run(self._identified, shown, form, told)
                 else:
                     caller = self._anonymous  # nothing is to be looked up
             except CredentialInvalid:
@@ -95,16 +96,15 @@ class Guard:
             caller.require(words)
             return caller
 
-    def _identified(self, headers: Headers, form: Form, told: Operation) -> Caller:
-        values = headers.getlist("authorization")
-        if values and form.client_secret is not UNSET:
+    def _identified(self, shown: list[bytes], form: Form, told: Operation) -> Caller:
+        if shown and form.client_secret is not UNSET:
             raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
-        if values:
-            client_id, credential = _from_header(values)
+        if shown:
+            client_id, credential = _from_header(shown)
         else:
             client_id, credential = form.client_id or "", str(form.client_secret)
         claims = self._credential(credential, told)
-        if {client_id, form.client_id} - {None, UNSET, claims.client_id}:
+        if client_id not in (None, claims.client_id) or form.client_id not in (UNSET, claims.client_id):
             raise CredentialInvalid
         return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
 
@@ -119,10 +119,10 @@ class Guard:
         return claims
 
 
-def _from_header(values: list[str]) -> tuple[str | None, str]:
+def _from_header(values: list[bytes]) -> tuple[str | None, str]:
     if len(values) > 1:
         raise CredentialInvalid
-    scheme, _, value = values[0].partition(" ")
+    scheme, _, value = values[0].decode("latin-1").partition(" ")
     match scheme.lower():
         case "bearer":
             return None, value.strip()

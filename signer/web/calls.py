@@ -41,6 +41,11 @@ def current() -> Call:
     return call if isinstance(call, Call) else Call()
 
 
+def header(scope: Scope, name: bytes) -> list[bytes]:
+    """What a request's headers of this name, in lower case, hold. Starlette's Headers would decode all."""
+    return [value for other, value in scope["headers"] if other == name]
+
+
 def network(address: str | None) -> str:
     """What one caller has for addresses: an address of IPv4, or the 64 bits before those that a machine
     chooses itself in IPv6 (RFC 4291, section 2.5.1)."""
@@ -54,7 +59,7 @@ def network(address: str | None) -> str:
 
 
 def _request_id(scope: Scope) -> str:
-    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    given = header(scope, b"x-request-id")
     if len(given) == 1 and _REQUEST_ID.fullmatch(given[0]):
         return str(given[0].decode())
     return f"{_FIRST_HALF}{next(_count) & 0xFFFFFFFF:08x}"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from ..files import without_waiting, write
+from ..files import without_waiting, writer
 
 #: What a terminal obeys or a reader takes for a line's end.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -45,11 +45,11 @@ class _Handler(logging.Handler):
     # A line is lost where nobody reads: an event loop that waited for it would serve nobody.
     def __init__(self) -> None:
         super().__init__()
-        self._descriptor = without_waiting(sys.stderr.fileno())
+        self._written = writer(without_waiting(sys.stderr.fileno()))
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
-            write(self._descriptor, f"{self.format(record)}\n".encode(errors="backslashreplace"))
+            self._written(f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
 
 class RequestLines:
@@ -61,7 +61,7 @@ class RequestLines:
     """
 
     def __init__(self, form: str) -> None:
-        self._descriptor = without_waiting(sys.stderr.fileno())
+        self._written = writer(without_waiting(sys.stderr.fileno()))
         self._template = _JSON_LINE if form == "json" else _TEXT_LINE
         self._lines: list[str] = []
 
@@ -77,7 +77,7 @@ class RequestLines:
         for text in _packed(lines, _AT_ONCE):
             # Lost where nobody reads.
             with suppress(OSError):
-                write(self._descriptor, text.encode())
+                self._written(text.encode())
 
 
 def _packed(lines: Iterable[str], size: int) -> Iterable[str]:
@@ -116,10 +116,11 @@ class JSONFormatter(logging.Formatter):
 
 
 def _time(now: float) -> str:
-    second = int(now)
-    return f"{_second(second)}.{int((now - second) * 1000):03d}Z"
+    return _moment(int(now * 1000))
 
 
+# In many of these nothing happens, and in others as much as a service can do.
 @lru_cache(2)
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _moment(milliseconds: int) -> str:
+    second, fraction = divmod(milliseconds, 1000)
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:03d}Z"

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..errors import AuditError, ClockError, ConfigurationError, StoreError, SystemUnavailable
-from ..events import BUG, OK, Event
+from ..events import BUG, OK
 from ..keys import KeyRing
 from ..stores import Store
 from .cells import NOW, Cells, Name
@@ -89,7 +89,7 @@ _WAITING: Final[Name] = (NOW, "signer_changes_waiting")
 
 
 class Metrics:
-    """All there is to count; a Hook.
+    """All there is to count; an events.CountingHook.
 
     Args:
         folder: where several workers share theirs; None for one process alone.
@@ -124,17 +124,15 @@ class Metrics:
             for name in ("theft", "validate", "authenticate", "consume", "rotate", "verify_code"):
                 self._cells.place((_EVENTS.name, name, OK, kid))
 
-    def before(self, event: Event) -> None:
-        """Nothing: what has not happened is not counted."""
-
-    def after(self, event: Event) -> None:
-        """Count it."""
-        place = self._event_places.get((event.name, event.outcome, event.kid))
+    def count(self, name: str, outcome: str, kid: str | None, rows: int) -> None:
+        """Count what happened; see events.CountingHook."""
+        place = self._event_places.get((name, outcome, kid))
         if place is None:
-            place = self._event_place(event)
+            place = self._event_place(name, outcome, kid)
         with self._lock:  # look-ups may have several threads
             self._cells.values[place] += 1
-            self._cells.values[self._rows] += event.rows or 0
+            if rows:
+                self._cells.values[self._rows] += rows
 
     def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
         """Count a request that has been answered; `code` is that of its error, "" where it is none."""
@@ -168,11 +166,10 @@ class Metrics:
             else [_Counted(self._cells), ProcessCollector(registry=None)]
         )
 
-    def _event_place(self, event: Event) -> int:
-        name = (_EVENTS.name, event.name, event.outcome, event.kid or "")
+    def _event_place(self, name: str, outcome: str, kid: str | None) -> int:
         with self._lock:
-            place = self._cells.place(name)
-        self._event_places[event.name, event.outcome, event.kid] = place
+            place = self._cells.place((_EVENTS.name, name, outcome, kid or ""))
+        self._event_places[name, outcome, kid] = place
         return place
 
     def _placed(self, method: str, route: str, status: int, code: str) -> tuple[int, int, int]:

@@ -14,8 +14,8 @@ from ..keys import PRODUCTION_LINE
 from .calls import CODE, Call, began
 from .log import RequestLines
 from .metrics import Metrics
+from .plain import Whole
 from .problems import problem
-from .protocol import Whole
 from .shortcut import Shortcut
 
 #: Any other method is logged as OTHER: it is the caller's text.

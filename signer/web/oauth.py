@@ -62,7 +62,7 @@ class OAuth:
 
         async def answer(request: HTTPRequest) -> Response:
             asked = await read_form(request, form)
-            caller = await self._guard.admit(request.headers, words, asked)
+            caller = await self._guard.admit(request.scope, words, asked)
             return await handler(request, caller, asked)
 
         return answer

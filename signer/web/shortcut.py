@@ -13,7 +13,7 @@ from .bodies import WHOLE
 from .calls import CODE
 from .dispatch import Dispatch
 from .lookups import Lookups
-from .protocol import TOKEN
+from .plain import TOKEN
 
 T = TypeVar("T")
 
