@@ -1,64 +1,24 @@
 """HTTP parsing with limits, and a way around it."""
 
 import asyncio
-import logging
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from .cork import CorkedTransport
 from .plain import QUICK, Reader, Whole, rendered
-
-logger = logging.getLogger(__name__)
 
 #: Bytes of a message that are not body: request line, headers, chunk sizes and trailers. Counted by what
 #: arrives at once, so that somewhat more may pass.
 MAX_HEAD: Final = 64 * 1024
 #: Requests of one connection that wait for the answer to the one before them; uvicorn alone keeps any number.
 MAX_PIPELINED: Final = 100
-#: Answers that are made before the first of them is sent; a millisecond's work.
-_IN_A_ROW: Final = 32
 #: Seconds in which a connection that waits for its next request still gets an answer when the server ends:
 #: who sends one at this moment would otherwise find it closed.
 DRAIN_TIME: Final = 1.0
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
-
-
-class _Round:
-    """Connections that have something to be answered after this round of an event loop. Many are answered in
-    a row, and then all of that is sent: between system calls, which cool the processor's caches down, the
-    same work takes a third longer."""
-
-    def __init__(self) -> None:
-        self._connections: list[CappedProtocol] = []
-
-    def add(self, connection: "CappedProtocol") -> None:
-        if not self._connections:
-            connection.loop.call_soon(self._answer)
-        self._connections.append(connection)
-
-    def _answer(self) -> None:
-        connections, self._connections = self._connections, []
-        for start in range(0, len(connections), _IN_A_ROW):
-            row = connections[start : start + _IN_A_ROW]
-            for connection, answer in [(connection, _answered(connection)) for connection in row]:
-                if answer:
-                    connection.transport.write(answer)
-
-
-def _answered(connection: "CappedProtocol") -> bytes:
-    try:
-        return connection.answer()
-    except Exception:  # the others in the row have done nothing
-        logger.exception("A connection failed")
-        connection.transport.abort()
-        return b""
-
-
-#: Of each event loop.
-_rounds: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, _Round]()
 
 
 class CappedProtocol(HttpToolsProtocol):
@@ -72,24 +32,20 @@ class CappedProtocol(HttpToolsProtocol):
     there may be, and to make a task and messages of it, takes three times as long as to validate a token.
     """
 
+    transport: CorkedTransport
     _head = 0
     _head_is_complete = False
     #: A message has begun and is not complete: what comes is a part of it, whatever it looks like.
     _is_within = False
     _is_draining = False
-    #: What came and may be a plain request. All that come in one round of the loop are answered in a row,
-    #: after it: between one system call and the next the same work would take a third longer.
-    _waiting: bytes | None = None
     #: When the last plain request was answered, in seconds of the loop's clock.
     _answered = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._round = _rounds.setdefault(self.loop, _Round())
         self._reader = Reader()
 
     def shutdown(self) -> None:
-        self._answer_waiting()
         self._is_draining = True
         if self._is_idle():
             self.loop.call_later(DRAIN_TIME, self._close_if_idle)
@@ -103,32 +59,19 @@ class CappedProtocol(HttpToolsProtocol):
         if self._is_idle():
             self.transport.close()
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        super().connection_made(CorkedTransport(transport, self.loop))
+
     def eof_received(self) -> None:
-        self._answer_waiting()
+        # The transport below closes itself now.
+        self.transport.send()
         super().eof_received()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._waiting = None
-        super().connection_lost(exc)
-
     def data_received(self, data: bytes) -> None:
-        self._answer_waiting()
-        if data.startswith(QUICK):
-            self._waiting = data
-            self._round.add(self)
+        answer = self._answer(data) if data.startswith(QUICK) else None
+        if answer is None:
+            self._parse(data)
         else:
-            self._parse(data)
-
-    def answer(self) -> bytes:
-        """The answer to what waits, if that is a plain request; anything else is parsed now."""
-        data, self._waiting = self._waiting, None
-        answer = None if data is None else self._answer(data)
-        if data is not None and answer is None:
-            self._parse(data)
-        return answer or b""
-
-    def _answer_waiting(self) -> None:
-        if answer := self.answer():
             self.transport.write(answer)
 
     def _parse(self, data: bytes) -> None:
@@ -200,7 +143,6 @@ class CappedProtocol(HttpToolsProtocol):
         return rendered(answer, self.server_state.default_headers)
 
     def timeout_keep_alive_handler(self) -> None:
-        self._answer_waiting()
         # To set this timer anew for each plain request would take a tenth of its time.
         left = self._answered + self.timeout_keep_alive - self.loop.time()
         if left > 0:
