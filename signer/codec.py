@@ -99,6 +99,7 @@ class Codec:
 
     def __init__(self, keys: KeyRing) -> None:
         self.keys: Final = keys
+        self._head = _head(keys.current.id)
         #: By `sgt_KEYID.` and purpose.
         self._macs: dict[tuple[str, str], Mac] = {}
 
@@ -109,8 +110,7 @@ class Codec:
             RequestInvalid: the token would be longer than 4096 characters, or a value is of a type of the
                 caller's own.
         """
-        kid = self.keys.current.id
-        head = _head(kid)
+        head = self._head
         mac = self._macs.get((head, claims.purpose)) or self._learnt(head, claims.purpose)
         try:
             signed = f"{base64url(_encode_claims(claims))}.{_timestamp(iat)}"
@@ -126,7 +126,7 @@ class Codec:
             )
         # The object is ours alone until it is returned.
         force_setattr(claims, "iat", iat)
-        force_setattr(claims, "kid", kid)
+        force_setattr(claims, "kid", self.keys.current.id)
         return token
 
     def decode(self, token: str, purpose: str | None = None) -> Claims:

@@ -1,11 +1,11 @@
 """The façade: a codec, a list and a clock put together."""
 
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from hmac import compare_digest
+from os import urandom
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -30,14 +30,16 @@ from .errors import (
     CodeWrong,
     RequestInvalid,
     ScopeInsufficient,
+    SignerError,
     StoreRequired,
     TokenAudienceWrong,
+    TokenError,
     TokenExpired,
     TokenNotRotatable,
     TokenRotated,
     TokenUsed,
 )
-from .events import CountingHook, Hook, Hooks, Operation
+from .events import BUG, OK, CountingHook, Hook, Hooks, Operation
 from .keys import Key, KeyRing, base64url
 from .requests import (
     CODE_TTL,
@@ -232,6 +234,42 @@ class Signer:
         """
         with self._hooks.operation("validate") as told:
             return self.check(told, token, None, scope, aud, bind, max_age)
+
+    def validate_each(
+        self,
+        tokens: Iterable[str],
+        *,
+        purpose: str | None = None,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+    ) -> list[Claims | TokenError]:
+        """validate, or introspect where `purpose` is None, for each of many: in the place of each its claims,
+        or why it is refused. Half as long again for each would it take one by one, where hooks only count.
+
+        Raises:
+            SystemUnavailable, RequestInvalid: as validate.
+        """
+        found: list[Claims | TokenError] = []
+        ends: list[tuple[Claims | None, str]] = []
+        told = Operation(self._hooks, "validate")
+        try:
+            for token in tokens:
+                told.claims, outcome = None, BUG
+                try:
+                    found.append(self.check(told, token, purpose, scope, aud, bind))
+                    outcome = OK
+                except SignerError as error:
+                    outcome = error.code
+                    if not isinstance(error, TokenError):
+                        raise
+                    # Its traceback would hold this frame, and so all of these.
+                    found.append(error.with_traceback(None))
+                finally:
+                    ends.append((told.claims, outcome))
+        finally:
+            self._hooks.end_each("validate", ends)
+        return found
 
     def consume(
         self,
@@ -567,7 +605,7 @@ class Signer:
             self._required_store()
         iat = int(self._admission.now())
         claims = Claims(
-            jti=base64url(secrets.token_bytes(16)),
+            jti=base64url(urandom(16)),
             exp=iat + (self._ttl if request.ttl is None else self._life(request.ttl)),
             purpose=request.purpose,
             sub=request.sub,

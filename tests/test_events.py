@@ -1,5 +1,7 @@
 """What hooks are told."""
 
+import gc
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from clock import Clock
 from service import KEY
 
-from signer import Signer, Store, TokenError
+from signer import Claims, Signer, Store, TokenError
 from signer.errors import (
     AuditError,
     RequestInvalid,
@@ -18,7 +20,7 @@ from signer.errors import (
     TokenRotated,
     TokenUsed,
 )
-from signer.events import CHANGES, NAMES, Event
+from signer.events import CHANGES, NAMES, CountingHook, Event, Hook
 from signer.stores.memory import MemoryStore
 from signer.stores.sqlite import SQLiteStore
 
@@ -333,3 +335,124 @@ def test_together_a_chain_ends_with_the_token_that_was_traded_in_it(tmp_path: Pa
             signer.revoke(token)
         with pytest.raises(TokenRevoked):
             signer.validate(successor)
+
+
+class Tally:
+    """A hook that only counts."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str | None]] = Counter()
+        self.rows = 0
+
+    def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
+        self.counts[name, outcome, kid] += times
+        self.rows += rows
+
+
+class BrokenTally(Tally):
+    """One with a bug."""
+
+    def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside another hook", "alone"])
+def test_a_hook_may_only_count(store: Store, clock: Clock, beside: bool, recorder: Recorder) -> None:
+    """What it counts is what others are told, whatever the call; its bugs concern nobody."""
+    tally = Tally()
+    hooks: list[Hook | CountingHook] = [BrokenTally(), tally, *[recorder] * beside]
+    signer = Signer(KEY, store, clock=clock, hooks=hooks)
+    token = signer.issue(sub="42")
+    signer.validate(token)
+    signer.consume(token)
+    for bad in (token, token[:-1], f"{token[:-2]}xx", "x"):
+        with suppress(TokenError):
+            signer.introspect(bad)
+    clock.now += 100 * 24 * 60 * 60
+    with suppress(TokenError):
+        signer.validate(token)
+    signer.purge()
+    kid = signer.keys.current.id
+    assert tally.counts == {
+        ("issue", "ok", kid): 1,
+        ("validate", "ok", kid): 1,
+        ("consume", "ok", kid): 1,
+        ("validate", "token_used", kid): 1,
+        ("validate", "token_malformed", None): 2,
+        ("validate", "token_signature_invalid", None): 1,
+        ("validate", "token_expired", kid): 1,
+        ("purge", "ok", None): 1,
+    }
+    assert tally.rows == 1
+    if beside:
+        assert tally.counts == Counter(
+            (event.name, event.outcome, event.kid) for when, event in recorder.told if when == "after"
+        )
+
+
+def test_changes_made_together_are_counted_when_they_are_durable(tmp_path: Path) -> None:
+    """Once each, and as failed where all of them did."""
+    tally = Tally()
+    with closing(SQLiteStore(tmp_path / "list.db")) as store:
+        signer = Signer(KEY, store, hooks=[tally])
+        tokens = [signer.issue() for _ in range(3)]
+        kid = signer.keys.current.id
+        with signer.together():
+            for token in tokens:
+                signer.revoke(token)
+            assert ("revoke", "ok", kid) not in tally.counts
+        assert tally.counts["revoke", "ok", kid] == 3
+
+
+@pytest.mark.parametrize("purpose", [None, "access"])
+def test_many_are_validated_as_each_would_be(signer: Signer, recorder: Recorder, purpose: str | None) -> None:
+    """The same claims and refusals in their places, and the same events in that order."""
+    good, used, other = signer.issue(sub="1"), signer.issue(sub="2"), signer.issue(purpose="other")
+    signer.consume(used)
+    tokens = [good, used, "x", other, good[:-1], good]
+    recorder.told.clear()
+    expected: list[Claims | str] = []
+    for token in tokens:
+        try:
+            expected.append(signer.introspect(token) if purpose is None else signer.validate(token))
+        except TokenError as error:
+            expected.append(error.code)
+    one_by_one = list(recorder.told)
+    recorder.told.clear()
+    found = signer.validate_each(tokens, purpose=purpose)
+    assert [said.code if isinstance(said, TokenError) else said for said in found] == expected
+    assert recorder.told == one_by_one
+    assert len(one_by_one) == len(tokens)
+
+
+def test_many_are_validated_until_the_list_fails(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before are told of, and the one that failed; there is no answer for some of them."""
+    store = MemoryStore()
+    is_clear = store.is_clear
+
+    def fails(claims: Claims, end: int) -> bool:
+        if claims.sub == "gone":
+            raise StoreError("It is gone.")
+        return is_clear(claims, end)
+
+    monkeypatch.setattr(store, "is_clear", fails)
+    signer = Signer(KEY, store, hooks=[recorder])
+    bare = Signer(KEY)
+    tokens = [bare.issue(sub="1"), bare.issue(sub="gone"), bare.issue(sub="2")]
+    with pytest.raises(StoreError):
+        signer.validate_each(tokens)
+    assert recorder.names == [("after", "validate", "ok"), ("after", "validate", "store_unavailable")]
+
+
+def test_many_that_are_refused_leave_no_garbage(store: Store) -> None:
+    """An error holds its traceback, and that the frame, and that all the errors."""
+    signer = Signer(KEY, store, hooks=[Tally()])
+    bad = [f"{signer.issue()[:-2]}xx" for _ in range(20)]
+    signer.validate_each(bad)
+    gc.collect()
+    gc.disable()
+    try:
+        signer.validate_each(bad)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -31,7 +31,6 @@ from .answers import (
 from .bodies import (
     BatchRequest,
     ConsumeRequest,
-    Demands,
     RevokeRequest,
     RotateRequest,
     SameTokenRequest,
@@ -249,18 +248,13 @@ class API:
             return refusal(error)
 
     def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
-        demands = request.demands()
-        return [self._verdict(token, request.purpose, demands) for token in tokens]
-
-    def _verdict(self, token: str, purpose: str | None, demands: Demands) -> Verdict:
-        try:
-            if purpose is None:
-                claims = self._signer.introspect(token, **demands)
-            else:
-                claims = self._signer.validate(token, purpose=purpose, **demands)
-        except TokenError as error:
-            return Verdict(status=False, code=error.code, detail=str(error))
-        return Verdict(claims=claims)
+        found = self._signer.validate_each(tokens, purpose=request.purpose, **request.demands())
+        return [
+            Verdict(status=False, code=said.code, detail=str(said))
+            if isinstance(said, TokenError)
+            else Verdict(claims=said)
+            for said in found
+        ]
 
 
 def _new(issued: Issued) -> NewToken:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
@@ -38,7 +37,7 @@ from .limits import Limits
 from .log import RequestLines
 from .lookups import Lookups
 from .metrics import Metrics, Page
-from .middleware import CORS, DevelopmentGuard, RequestLog
+from .middleware import CORS, DevelopmentGuard, RequestLog, TrustedProxies
 from .oauth import OAuth
 from .openapi import Document
 from .operations import operations
@@ -119,8 +118,6 @@ def _unheeded(more: int) -> None:
 
 
 def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, shortcut: Shortcut) -> ASGIApp:
-    # Those between may have their say about any request, and then there is no way around them.
-    is_straight = not settings.is_development and not settings.cors_origins
     if settings.is_development:
         app = DevelopmentGuard(app)
     if settings.cors_origins:
@@ -128,11 +125,10 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
     # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
     is_logged = LOG_LEVELS.index(settings.log_level) <= LOG_LEVELS.index("info") and sys.stderr
     lines = RequestLines(settings.log_format) if is_logged else None
-    app = RequestLog(app, metrics, lines, shortcut if is_straight else None)
-    if settings.trusted_proxies:
-        # uvicorn and Starlette write the one interface in types of their own.
-        app = cast(ASGIApp, ProxyHeadersMiddleware(cast(Any, app), list(settings.trusted_proxies)))
-    return app
+    # Those between may have their say about any request, and then there is no way around them.
+    is_straight = not settings.is_development and not settings.cors_origins
+    log = RequestLog(app, metrics, lines, shortcut if is_straight else None)
+    return TrustedProxies(log, settings.trusted_proxies) if settings.trusted_proxies else log
 
 
 def _lifespan(

@@ -171,14 +171,18 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         ClientDisconnect: the sender is gone.
     """
     scope = request.scope
-    if WHOLE not in scope and not _has_body(scope):
-        empty: T = _empty(wanted)
-        return empty
-    raw = await _read_bytes(request, wanted.max_body)
+    raw: bytes | None = scope.get(WHOLE)
+    if raw is not None:
+        _check_length(raw, wanted.max_body)
+    elif _has_body(scope):
+        raw = await _read_bytes(request, wanted.max_body)
     # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
     if raw and _media_type(scope) != b"application/json":
         raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
-    return decoded(raw or b"{}", wanted)
+    if not raw:
+        empty: T = _empty(wanted)
+        return empty
+    return decoded(raw, wanted)
 
 
 def _has_body(scope: Message) -> bool:
@@ -251,10 +255,6 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
 
 
 async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
-    whole: bytes | None = request.scope.get(WHOLE)
-    if whole is not None:
-        _check_length(whole, limit)
-        return whole
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):

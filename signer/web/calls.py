@@ -7,7 +7,6 @@ from ipaddress import IPv6Address, IPv6Network, ip_address
 from itertools import count
 from typing import Final
 
-from msgspec import field
 from starlette.types import Scope
 
 from ..events import Origin, origin
@@ -25,7 +24,7 @@ CODE: Final = "signer.code"
 class Call(Origin, kw_only=True):
     """Where it comes from, and headers that its answer is to have, whatever it is."""
 
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def began(scope: Scope) -> Call:

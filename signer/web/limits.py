@@ -91,7 +91,7 @@ class Limits:
         ]
         policy = ", ".join(f"{name};q={item.amount};w={item.get_expiry()}" for name, item, _, _ in told)
         left = ", ".join(f"{name};r={remaining};t={reset}" for name, _, remaining, reset in told)
-        call.headers += [(b"ratelimit-policy", policy.encode()), (b"ratelimit", left.encode())]
+        call.headers += (b"ratelimit-policy", policy.encode()), (b"ratelimit", left.encode())
         if refused:
             raise RateLimited(max(resets[self._items.index(item)] for item in refused))
 

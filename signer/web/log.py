@@ -1,6 +1,5 @@
 """The log on standard error: a line a record, for people or for machines, in UTC."""
 
-import asyncio
 import json
 import logging
 import re
@@ -54,7 +53,7 @@ class _Handler(logging.Handler):
 
 class RequestLines:
     """The lines of requests, at `info`. Of the machinery of logging, which would take a third of a request's
-    time, they have the form only; those of one round of the event loop are written together.
+    time, they have the form only, and many are written together.
 
     Args:
         form: "text" or "json".
@@ -68,11 +67,10 @@ class RequestLines:
     def add(self, now: float, *said: str | float) -> None:
         """Note a request that was answered at `now`, in seconds since 1970. `said` fills the other places of
         the templates; no text in it may hold a character that JSON escapes."""
-        if not self._lines:
-            asyncio.get_running_loop().call_soon(self._write)
         self._lines.append(self._template % (_time(now), *said))
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write these lines."""
         lines, self._lines = self._lines, []
         for text in _packed(lines, _AT_ONCE):
             # Lost where nobody reads.

@@ -32,6 +32,7 @@ class Lookups:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._is_local = store.is_local
         self._catching_up: asyncio.Future[float | None] | None = None
         self._threads = ThreadPoolExecutor(THREADS, "signer-lookup")
         self._catcher = ThreadPoolExecutor(1, "signer-catching-up")
@@ -41,7 +42,7 @@ class Lookups:
     @property
     def are_prompt(self) -> bool:
         """Whether they wait for nothing now."""
-        return self._store.is_prompt
+        return self._is_local or self._store.is_prompt
 
     async def run(self, ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """What `ask` returns or raises.
@@ -49,7 +50,7 @@ class Lookups:
         Raises:
             StoreError: too many wait.
         """
-        if self._store.is_local:
+        if self._is_local:
             return ask(*args, **kwargs)
         if self._store.is_prompt:
             with as_of(0.0):  # any copy, if it is fresh; it may go at any moment

@@ -124,13 +124,13 @@ class Metrics:
             for name in ("theft", "validate", "authenticate", "consume", "rotate", "verify_code"):
                 self._cells.place((_EVENTS.name, name, OK, kid))
 
-    def count(self, name: str, outcome: str, kid: str | None, rows: int) -> None:
+    def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
         """Count what happened; see events.CountingHook."""
         place = self._event_places.get((name, outcome, kid))
         if place is None:
             place = self._event_place(name, outcome, kid)
         with self._lock:  # look-ups may have several threads
-            self._cells.values[place] += 1
+            self._cells.values[place] += times
             if rows:
                 self._cells.values[self._rows] += rows
 

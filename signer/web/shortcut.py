@@ -52,14 +52,15 @@ class Shortcut:
         """The answer to a request that it takes, whose whole body this is; None where it does take longer: a
         copy of the list may have gone since it was taken."""
         scope[WHOLE] = body
-        response, error = _ended(self._dispatch.answer(HTTPRequest(scope))) or (None, None)
+        response, error = at_once(self._dispatch.answer(HTTPRequest(scope))) or (None, None)
         if error:
             logger.error("An endpoint failed", exc_info=error)
         scope[CODE] = getattr(response, "code", "")
         return response
 
 
-def _ended(running: Coroutine[Any, Any, T]) -> T | None:
+def at_once(running: Coroutine[Any, Any, T]) -> T | None:
+    """What a coroutine returns that waits for nothing; None where it does wait, and it ends there."""
     try:
         running.send(None)
     except StopIteration as end:

@@ -64,6 +64,10 @@ REQUESTS = {
     "a body": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", body="hello"),
     "a body in chunks": request(f"GET {GOOD} HTTP/1.1", "Transfer-Encoding: chunked", body="5\r\nhello\r\n0\r\n\r\n"),
     "a body, and another request": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", body="hello") + request("GET /healthz HTTP/1.1"),
+    "no headers": f"GET {GOOD} HTTP/1.1\r\n\r\n".encode(),
+    "kept alive": request(f"GET {GOOD} HTTP/1.1", "Connection: keep-alive"),
+    "kept alive, and more": request(f"GET {GOOD} HTTP/1.1", "Connection: keep-alive, X-Request-ID", "X-Request-ID: mine"),
+    "long headers": request(f"GET {GOOD} HTTP/1.1", f"X-Long: {'x' * 8000}"),
     "an expectation": request(f"GET {GOOD} HTTP/1.1", "Content-Length: 5", "Expect: 100-continue", body="hello"),
     "an upgrade": request(f"GET {GOOD} HTTP/1.1", "Connection: Upgrade", "Upgrade: h2c"),
     "one after the other": request(f"GET {GOOD} HTTP/1.1") * 3 + request(f"GET {GOOD}x HTTP/1.1") * 2,
@@ -309,6 +313,90 @@ def test_an_issuing_request_is_logged_the_same(issuers: list[Service]) -> None:
         "method=POST route=/app/token status=403 ",
     ]
     assert "code=scope_insufficient actor=cli" in told[0][1][1]
+
+
+def conversation(service: Service, requests: list[bytes]) -> list[bytes]:
+    """The answers to requests that are sent one by one on one connection."""
+    answers = []
+    with socket.create_connection(("127.0.0.1", service.port), timeout=5) as connection:
+        for sent in requests:
+            connection.sendall(sent)
+            received = b""
+            while not received.endswith(b"}"):  # uvicorn sends a head, and then a body
+                received += connection.recv(65536)
+            answers.append(
+                re.sub(rb'(date|x-request-id): [^\r]*|(token|jti)":"[^"]*"|exp":\d+', b"", received)
+            )
+    return answers
+
+
+def test_each_request_of_a_connection_is_known_by_its_own_headers(issuers: list[Service]) -> None:
+    """They are parsed anew where they differ: a credential, an id or a length counts for one request alone."""
+    requests = [
+        post('{"scope": "read"}', JSON, CREDENTIAL),
+        post('{"scope": "read"}', JSON),
+        post('{"sub": "42"}', JSON, CREDENTIAL),
+        post('{"sub": "42"}', JSON, CREDENTIAL),
+        request(f"GET {GOOD} HTTP/1.1", JSON, CREDENTIAL),
+        request(f"GET {GOOD} HTTP/1.1"),
+        request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: mine"),
+        request(f"GET {GOOD} HTTP/1.1"),
+        post("{}", JSON, CREDENTIAL.replace("Bearer", "Basic")),
+        post("{}", "Content-Type: text/plain", CREDENTIAL),
+        post("{}", JSON, CREDENTIAL),
+    ]
+    own, plain = (conversation(service, requests) for service in issuers)
+    assert own == plain
+    statuses = [int(answer.split()[1]) for answer in own]
+    assert statuses == [200, 401, 200, 200, 200, 200, 200, 200, 401, 415, 200]
+
+
+FORWARDED = {
+    "nothing": [],
+    "an address": ["X-Forwarded-For: 192.0.2.7"],
+    "two addresses": ["X-Forwarded-For: 192.0.2.7", "X-Forwarded-For: 192.0.2.8"],
+    "no address": ["X-Forwarded-For: nobody", "X-Forwarded-Proto: https"],
+}
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
+    """The same two behind a proxy that is believed."""
+    settings = {
+        "SECRET_KEY": KEY,
+        "AUDIT_LOG": "off",
+        "ANONYMOUS_SCOPES": "token:issue",
+        "TRUSTED_PROXIES": "127.0.0.1",
+    }
+    directory = tmp_path_factory.mktemp("proxied")
+    with (
+        Service(directory, settings) as own,
+        Service(directory, settings, (*UVICORN, "--no-proxy-headers")) as plain,
+    ):
+        yield [own, plain]
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+def test_a_proxy_is_believed_the_same(proxied: list[Service], name: str) -> None:
+    """About the caller's address, in the log."""
+    told = []
+    for service in proxied:
+        answers = conversation(
+            service,
+            [request(f"GET {GOOD} HTTP/1.1", *FORWARDED[name]), post("{}", JSON, *FORWARDED[name])],
+        )
+        time.sleep(0.1)
+        told.append((answers, re.findall(r" address=(\S+)", service.log)[-2:]))
+    assert told[0] == told[1]
+    answers, addresses = told[0]
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    expected = {
+        "an address": "192.0.2.7",
+        "two addresses": "192.0.2.8",
+        "both": "192.0.2.7",
+        "no address": "-",
+    }
+    assert addresses == [expected.get(name, "127.0.0.1")] * 2
 
 
 @pytest.mark.parametrize(
