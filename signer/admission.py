@@ -23,9 +23,9 @@ from .stores.base import Entry, Store
 
 _Lookup = Callable[[str, int, Sequence[str]], Entry]
 #: 2020. A clock that reads less was never set.
-_EARLIEST: Final = 1_577_836_800
+_EARLIEST: Final = 1_577_836_800.0
 #: So late that a token might expire after the last second there is.
-_LATEST: Final = MAX_TIME - LONGEST_TTL
+_LATEST: Final = float(MAX_TIME - LONGEST_TTL)
 _BEHIND: Final = (
     "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
     " Set the clocks right; if this one is right, see the README, Incidents: A clock was wrong."

@@ -53,7 +53,7 @@ Handler = Callable[[Caller, Any], Awaitable[Response]]
 _VALID: Final = Answer(Done())
 _INVALID: Final = Answer(Done(status=False))
 #: Tokens that are validated in a row; a millisecond's work at most.
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 250
 _NO_METRICS: Final = (
     "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
     " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."

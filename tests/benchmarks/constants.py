@@ -1,5 +1,6 @@
 """What the service is compared with: servers that answer always the same. `python -m benchmarks.constants`
-serves the first one, as the service is served."""
+serves the first one, with the service's event loop, parser and other settings of the server; and with its own
+protocol, too, where OWN_PROTOCOL is set."""
 
 import os
 import sys
@@ -54,6 +55,8 @@ def main() -> None:
     """Serve Starlette's constant at PORT with WEB_CONCURRENCY workers until a signal ends it."""
     workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
     config = configured("benchmarks.constants:settled", "127.0.0.1", int(os.environ["PORT"]), workers)
+    if "OWN_PROTOCOL" not in os.environ:
+        config.http = "httptools"
     if workers > 1:
         Multiprocess(config, [config.bind_socket()]).run()
         return

@@ -229,6 +229,7 @@ _PARTS: Sequence[_Part] = (
     _visibility,
     _rate(f"{_VALID}, log and metrics on", f"{_VALID}: signer", _CONSTANT, 1),
     _rate(f"{_VALID}, both off", f"{_VALID}: signer, both off", _CONSTANT, 1.3),
+    _rate(f"{_VALID}, on", f"{_VALID}: signer", f"{_CONSTANT}, our protocol", None),
     _rate(f"{_VALID}, on, 2 workers", f"{_VALID}: signer, 2 workers", _CONSTANT, 1.6, times=True),
     _rate(
         f"{_VALID}, on, 2 workers by one",
@@ -241,6 +242,9 @@ _PARTS: Sequence[_Part] = (
     _rate(f"{_VALID}, on", f"{_VALID}: signer", _BARE, 0.55),
     _rate(f"{_VALID}, both off", f"{_VALID}: signer, both off", _BARE, 0.7),
     _rate(f"{_ISSUE}, on, audit off", f"{_ISSUE}: signer", f"{_ISSUE}: Starlette constant", 0.9),
+    _rate(
+        f"{_ISSUE}, on, audit off", f"{_ISSUE}: signer", f"{_ISSUE}: Starlette constant, our protocol", None
+    ),
     _rate(
         f"{_ISSUE}, both and audit off", f"{_ISSUE}: signer, both off", f"{_ISSUE}: Starlette constant", None
     ),

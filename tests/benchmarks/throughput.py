@@ -41,6 +41,7 @@ def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Resul
         constants = ("-m", "benchmarks.constants")
         constant = stack.enter_context(Server(folder / "constant", constants))
         pair = stack.enter_context(Server(folder / "pair", constants, {"WEB_CONCURRENCY": "2"}))
+        corked = stack.enter_context(Server(folder / "corked", constants, {"OWN_PROTOCOL": "true"}))
         bare = stack.enter_context(_stock_uvicorn(folder / "bare", "constants:bare_app", "--no-access-log"))
         original = stack.enter_context(_stock_uvicorn(folder / "original", "original:app"))
         asked = _fill_original(folder, original)
@@ -51,11 +52,13 @@ def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Resul
             "GET /app/valid: bare ASGI constant": lambda: _rate(valid, bare, seconds),
             "GET /app/valid: Starlette constant": lambda: _rate(valid, constant, seconds),
             "GET /app/valid: Starlette constant, 2 workers": lambda: _rate(valid, pair, seconds),
+            "GET /app/valid: Starlette constant, our protocol": lambda: _rate(valid, corked, seconds),
             "GET /app/valid: signer": lambda: _rate(valid, plain, seconds),
             "GET /app/valid: signer, both off": lambda: _rate(valid, quiet, seconds),
             "GET /app/valid: signer, 2 workers": lambda: _rate(valid, two, seconds),
             "GET /app/valid: original": lambda: _rate(asked, original, seconds),
             "POST /app/token: Starlette constant": lambda: _rate(issue, constant, seconds),
+            "POST /app/token: Starlette constant, our protocol": lambda: _rate(issue, corked, seconds),
             "POST /app/token: signer": lambda: _rate(issue, plain, seconds),
             "POST /app/token: signer, both off": lambda: _rate(issue, quiet, seconds),
             "POST /app/token: signer, audit on stdout": lambda: _rate(issue, told, seconds),
