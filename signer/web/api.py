@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 from msgspec import Raw
@@ -92,6 +93,7 @@ class API:
         self._limits = limits
         self._page = page
         self._check: asyncio.Future[None] | None = None
+        self._slice = asyncio.Lock()
 
     def endpoint(
         self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
@@ -134,8 +136,10 @@ class API:
             return Answer(verdict)
         tokens, results = request.tokens or [], list[Verdict]()
         for start in range(0, len(tokens), _AT_ONCE):
-            await asyncio.sleep(0)  # others are served in between
-            results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
+            # One slice of all requests at a time, and others are served in between.
+            async with self._slice if self._lookups.are_prompt else nullcontext():
+                await asyncio.sleep(0)
+                results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
         return Answer(Verdicts(status=all(result.status for result in results), results=results))
 
     async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:

@@ -21,18 +21,20 @@ class CorkedTransport(asyncio.Transport):
         self._cork = _corks.setdefault(loop, _Cork())
         self._loop = loop
         self._kept: list[bytes] = []
+        self._size = 0
 
     def write(self, data: Any) -> None:
         if not self._kept:
             self._cork.add(self, self._loop)
         self._kept.append(data)
-        if len(data) > MOST_KEPT:
+        self._size += len(data)
+        if self._size > MOST_KEPT:
             self.send()
 
     def send(self) -> None:
         """Send what was written."""
         if self._kept:
-            kept, self._kept = self._kept, []
+            kept, self._kept, self._size = self._kept, [], 0
             if not self._transport.is_closing():
                 self._transport.write(kept[0] if len(kept) == 1 else b"".join(kept))
 

@@ -1,15 +1,19 @@
 """Many at once, rotation and codes over HTTP."""
 
+import asyncio
 import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from service import KEY, Service, cli
 
 from signer import Signer, open_store
+from signer.settings import Settings
+from signer.web import create_app
 
 SCOPES = "token:issue token:introspect token:revoke read"
 
@@ -247,3 +251,55 @@ class TestCodes:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         reply = two_workers.call("POST", "/oauth/introspect", f"token={token}".encode(), form)
         assert json.loads(reply.raw) == {"active": False}
+
+
+def test_one_slice_of_all_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served after each, and not after one of every batch that is under way."""
+    slices: list[int] = []
+    validate_each = Signer.validate_each
+
+    def counted(signer: Signer, tokens: Any, **demands: Any) -> Any:
+        slices.append(len(tokens))
+        return validate_each(signer, tokens, **demands)
+
+    monkeypatch.setattr(Signer, "validate_each", counted)
+    app = create_app(
+        Settings.from_env(
+            {
+                "SECRET_KEY": KEY,
+                "DATABASE_URL": "memory://",
+                "ANONYMOUS_SCOPES": "token:introspect",
+                "AUDIT_LOG": "off",
+                "LOG_LEVEL": "error",
+            }
+        )
+    )
+    body = json.dumps({"tokens": [Signer(KEY).issue() for _ in range(1000)]}).encode()
+    sent: list[Any] = []
+
+    async def batch() -> None:
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        scope = {"type": "http", "method": "POST", "path": "/app/valid", "headers": headers, "client": None}
+        await app(scope | {"query_string": b"", "root_path": ""}, receive, send)
+
+    async def several() -> list[int]:
+        rounds = []
+        batches = [asyncio.create_task(batch()) for _ in range(6)]
+        while not all(each.done() for each in batches):
+            before = len(slices)
+            await asyncio.sleep(0)
+            rounds.append(len(slices) - before)
+        return rounds
+
+    rounds = asyncio.run(several())
+    assert (max(rounds), sum(rounds)) == (1, len(slices))
+    assert sum(slices) == 6000
+    answers = [json.loads(message["body"]) for message in sent if "body" in message]
+    assert [len(answer["results"]) for answer in answers] == [1000] * 6
+    assert all(answer["status"] for answer in answers)
