@@ -15,7 +15,7 @@ PACKAGE = ROOT / "signer"
 ORDER = [
     "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.mirror", "stores.sqlite_file", "stores.sqlite", "stores.postgres_pool", "stores.postgres_schema", "stores.postgres", "stores.redis_scripts", "stores.redis_link", "stores.redis", "stores.copied", "stores.following", "stores.followed", "stores.feed", "stores.remote",
     "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
-    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.protocol", "web.bodies", "web.lookups", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
+    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.plain", "web.cork", "web.protocol", "web.bodies", "web.lookups", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
     "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.loop", "web.app", "web.supervisor", "web.server", "web",
     "commands", "cli", "__main__",
 ]  # fmt: skip
@@ -25,7 +25,7 @@ ONLY_IN = {
     "psycopg": {"stores.postgres", "stores.postgres_pool"},
     "redis": {"stores.redis", "stores.redis_link"},
     "starlette": {name for name in ORDER if name.startswith("web.")} | {"starlette"},
-    "uvicorn": {"web.protocol", "web.app", "web.supervisor", "web.server"},
+    "uvicorn": {"web.plain", "web.protocol", "web.middleware", "web.supervisor", "web.server"},
     "prometheus_client": {"web.metrics"},
     "limits": {"web.limits", "web.counters"},
 }
