@@ -97,11 +97,11 @@ class OnPostgres(Engine):
 
 
 class OnRedis(Engine):
-    """A server of Redis', which writes each change to the disk before it acknowledges it."""
+    """A server of Redis', which writes each change to the disk before it acknowledges it, or as `fsync` says."""
 
-    def __init__(self, directory: Path, bound: int, options: str = "") -> None:
+    def __init__(self, directory: Path, bound: int, options: str = "", fsync: str = "always") -> None:
         self._options = options
-        self._server = Redis(directory, "appendonly yes", "appendfsync always")
+        self._server = Redis(directory, "appendonly yes", f"appendfsync {fsync}")
         self.name = "redis" if bound else "redis, asked"
         self.bound = bound
         self.kill, self.signal = self._server.kill, self._server.signal  # type: ignore[method-assign]
