@@ -17,7 +17,7 @@ from faults.disk import Disk, small_disk
 from postgres import Postgres
 
 #: Seconds that it stays full once changes are refused, and in which all of them are.
-LASTS, NOTICED = 1.8, 0.5
+LASTS, NOTICED = 1.5, 0.5
 
 
 class Small(NamedTuple):
@@ -58,7 +58,7 @@ def on_redis(folder: Path, fsync: str, bound: int) -> Iterator[Small]:
     """All its files. Where it must write each change before it acknowledges it, it ends if it cannot; and else it
     refuses scripts that could write."""
     with small_disk(folder, megabytes=8) as disk, ExitStack() as stack:
-        engine = OnRedis(folder, bound, fsync=fsync)
+        engine = OnRedis(folder, bound, lines=[f"appendfsync {fsync}"])
         stack.callback(engine.kill)
         engine.start()
         yield Small(engine, disk, fsync != "always", reads=False)
