@@ -68,7 +68,8 @@ class PostgresStore:
         self._owner: int | None = None
         self._writer: Connection | None = None
         self._held = ExitStack()
-        self._is_broken = False
+        #: Why one of the changes under way failed; "" where none did.
+        self._failure = ""
         self._made = 0
         self._changed: list[tuple[bytes, int, int]] = []
         self._listener: Connection | None = None
@@ -269,13 +270,13 @@ class PostgresStore:
             with self.together(), self._writing() as writer:
                 yield writer
             return
-        if self._is_broken:
-            raise StoreError("A change before this one, of those that are made together, has failed.")
+        if self._failure:
+            raise StoreError(f"A change before this one, made together with it, has failed: {self._failure}")
         try:
             with self.translated():
                 yield self._begun()
-        except BaseException:
-            self._is_broken = True  # half of it may be made
+        except BaseException as error:
+            self._failure = str(error) or type(error).__name__  # half of it may be made
             raise
 
     def _begun(self) -> Connection:
@@ -293,8 +294,8 @@ class PostgresStore:
     def _commit(self) -> None:
         if self._writer is None:
             return  # nothing was to be changed, or it could not even begin, as was said then
-        if self._is_broken:
-            raise StoreError("One of several changes made together has failed; none of them was made.")
+        if self._failure:
+            raise StoreError(f"Of several changes none was made, since one has failed: {self._failure}")
         if not self._changed:
             return
         with self.translated():
@@ -329,7 +330,7 @@ class PostgresStore:
         try:
             self._held.close()
         finally:
-            self._owner, self._writer, self._is_broken = None, None, False
+            self._owner, self._writer, self._failure = None, None, ""
             self._changed.clear()
             self._write_lock.release()
 

@@ -95,7 +95,8 @@ class SQLiteStore:
         #: The thread whose changes are under way.
         self._owner: int | None = None
         self._changed: list[Row] = []
-        self._is_broken = False
+        #: Why one of the changes under way failed; "" where none did.
+        self._failure = ""
         # How many changes the list had when last read and written: fewer means an older file lies here now.
         self._seen = self._made = 0
         self._mirror = Mirror(Index)
@@ -296,14 +297,14 @@ class SQLiteStore:
             with self.together(), self._writing() as writer:
                 yield writer
             return
-        if self._is_broken:
-            raise StoreError("A change before this one, of those that are made together, has failed.")
+        if self._failure:
+            raise StoreError(f"A change before this one, made together with it, has failed: {self._failure}")
         try:
             with self._translated():
                 self._begin()
                 yield self._writer
-        except BaseException:
-            self._is_broken = True  # half of it may be made
+        except BaseException as error:
+            self._failure = str(error) or type(error).__name__  # half of it may be made
             raise
 
     def _begin(self) -> None:
@@ -319,8 +320,8 @@ class SQLiteStore:
         with self._translated():
             if not self._writer.in_transaction:
                 return  # nothing was to be changed, or it could not even begin, as was said then
-            if self._is_broken:
-                raise StoreError("One of several changes made together has failed; none of them was made.")
+            if self._failure:
+                raise StoreError(f"Of several changes none was made, since one has failed: {self._failure}")
             changes = self._log()
             if changes == self._made:
                 return
@@ -334,7 +335,7 @@ class SQLiteStore:
         with suppress(sqlite3.Error):
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
-        self._owner, self._is_broken = None, False
+        self._owner, self._failure = None, ""
         self._changed.clear()
 
     def _log(self) -> int:

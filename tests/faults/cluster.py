@@ -97,11 +97,12 @@ class OnPostgres(Engine):
 
 
 class OnRedis(Engine):
-    """A server of Redis', which writes each change to the disk before it acknowledges it."""
+    """A server of Redis', which writes each change to the disk before it acknowledges it, where `lines` of its
+    configuration do not say otherwise."""
 
-    def __init__(self, directory: Path, bound: int, options: str = "") -> None:
+    def __init__(self, directory: Path, bound: int, options: str = "", lines: Sequence[str] = ()) -> None:
         self._options = options
-        self._server = Redis(directory, "appendonly yes", "appendfsync always")
+        self._server = Redis(directory, "appendonly yes", "appendfsync always", *lines)
         self.name = "redis" if bound else "redis, asked"
         self.bound = bound
         self.kill, self.signal = self._server.kill, self._server.signal  # type: ignore[method-assign]
@@ -134,7 +135,10 @@ class Cluster:
         }
         with ExitStack() as opened:
             self.proxy = opened.enter_context(Proxy(self.engine.port))
-            self.services = [self._service(self.proxy.port, first), self._service(self.engine.port, {})]
+            self.services = [
+                self._service(0, self.proxy.port, first),
+                self._service(1, self.engine.port, {}),
+            ]
             with ThreadPoolExecutor() as pool:
                 list(pool.map(opened.enter_context, self.services))
             self._opened = opened.pop_all()
@@ -151,13 +155,18 @@ class Cluster:
         draft.write_text(str(seconds))
         draft.replace(self.directory / "shift")
 
-    def _service(self, port: int, more: dict[str, str]) -> Service:
+    def way(self, node: int, port: int) -> tuple[str, tuple[str, ...]]:
+        """The DATABASE_URL of a node, 0 or 1, that reaches the engine at `port`, and what runs the node."""
+        return self.engine.url(port), self.run_as
+
+    def _service(self, node: int, port: int, more: dict[str, str]) -> Service:
+        url, run_as = self.way(node, port)
         ours = {
-            "DATABASE_URL": self.engine.url(port),
+            "DATABASE_URL": url,
             "REVOCATION_STALENESS_SECONDS": str(self.engine.bound),
         }
         settings = {**SETTINGS, **ours, **more}
-        return Service(self.directory, settings, credential=CREDENTIAL, run_as=self.run_as)
+        return Service(self.directory, settings, credential=CREDENTIAL, run_as=run_as)
 
 
 def workers(service: Service) -> list[int]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from faults.cluster import Central, Cluster, Engine
 from faults.conftest import During, opened
+from faults.disk import Disk, small_disk
 from faults.recorder import Recorder
 from service import ROOT, Service
 
@@ -154,29 +155,21 @@ def test_a_damaged_list_accepts_nothing_and_is_restored(
 
 
 @pytest.fixture
-def small_disk(engine: Engine) -> Iterator[Path]:
+def disk(engine: Engine) -> Iterator[Disk]:
     """A disk of 8 MB, on which the list is."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(engine.directory)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    yield engine.directory
-    subprocess.run(["umount", "-l", str(engine.directory)], check=True)
+    with small_disk(engine.directory, megabytes=8) as mounted:
+        yield mounted
 
 
 @ON_SQLITE
-def test_a_full_disk_refuses_changes(small_disk: Path, cluster: Cluster, during: During) -> None:
+def test_a_full_disk_refuses_changes(disk: Disk, cluster: Cluster, during: During) -> None:
     """Until there is room again; what was acknowledged stays."""
     with during(cluster, "disk full", within=5.0) as recorder:
-        with (small_disk / "filler").open("wb", buffering=0) as file:
-            try:
-                while file.write(bytes(4096)):
-                    pass
-            except OSError:
-                pass
+        disk.fill()
         since = time.monotonic()
         time.sleep(LASTS)
         assert answers_during(recorder, cluster, since, "revoke") == {503}
-        (small_disk / "filler").unlink()
+        disk.make_room()
 
 
 @ON_SQLITE

@@ -383,6 +383,19 @@ def test_together_is_all_or_nothing(store: Store) -> None:
     assert store.lookup(OTHER, EXP, []).revoked
 
 
+@pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
+def test_where_one_fails_all_are_told_why(store: Store) -> None:
+    """What comes after it, and those before: or nobody learns of a full disk from whoever met it first."""
+    together = store.together()
+    assert together is not None
+    with pytest.raises(StoreError, match=r"none was made.*surrogates"), together:  # noqa: PT012
+        store.revoke(JTI, EXP)
+        for name in ("\udcff", OTHER):
+            with pytest.raises(StoreError, match="surrogates"):
+                store.revoke(name, EXP)
+    assert store.count() == 0
+
+
 def test_what_others_do_meanwhile_is_not_in_it(store: Store) -> None:
     """They wait, and theirs stays whatever becomes of it."""
     with ThreadPoolExecutor(1) as pool:

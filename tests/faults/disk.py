@@ -1,0 +1,52 @@
+"""Small disks, which tests fill up."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What is mounted at `folder`."""
+
+    folder: Path
+
+    def fill(self) -> None:
+        """To the last byte."""
+        with self._filler.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+
+    def make_room(self) -> None:
+        """All that was there before fill()."""
+        self._filler.unlink()
+
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "filler"
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
+    """A disk of this size in the folder's place, with what was in that; the test is skipped where none can be
+    mounted."""
+    owner = folder.stat()
+    options = f"size={megabytes}m,uid={owner.st_uid},gid={owner.st_gid},mode={owner.st_mode & 0o777:o}"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    before = folder.rename(folder.with_name(f"{folder.name}-before"))
+    folder.mkdir()
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        subprocess.run(["cp", "-a", f"{before}/.", str(folder)], check=True)
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
