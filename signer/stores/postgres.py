@@ -276,7 +276,8 @@ class PostgresStore:
             with self.translated():
                 yield self._begun()
         except BaseException as error:
-            self._failure = str(error) or type(error).__name__  # half of it may be made
+            # Half of it may be made. What a bug says may hold anything.
+            self._failure = str(error) if isinstance(error, StoreError) else type(error).__name__
             raise
 
     def _begun(self) -> Connection:

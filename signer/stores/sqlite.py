@@ -304,7 +304,8 @@ class SQLiteStore:
                 self._begin()
                 yield self._writer
         except BaseException as error:
-            self._failure = str(error) or type(error).__name__  # half of it may be made
+            # Half of it may be made. What a bug says may hold anything.
+            self._failure = str(error) if isinstance(error, StoreError) else type(error).__name__
             raise
 
     def _begin(self) -> None:
