@@ -110,12 +110,14 @@ class Recorder:
         timeout: seconds that a call may take.
         issues: also issue tokens at the writable nodes, which are good everywhere at once.
         pause: seconds between two calls of a thread.
+        stream: threads that revoke, too, without a pause, each at one node as long as that answers.
     """
 
     nodes: Sequence[Node]
     timeout: float = 3.0
     issues: bool = True
     pause: float = 0.012
+    stream: int = 0
     calls: list[Call] = field(default_factory=list)
     #: When each revocation was acknowledged.
     revoked: dict[str, float] = field(default_factory=dict)
@@ -135,7 +137,9 @@ class Recorder:
         jobs += [self._consume(writable)] * 3
         jobs += [check(node) for node in self.nodes for check in (self._check_revoked, self._check_good)]
         jobs += [self._issue(node) for node in writable if self.issues]
-        self._threads = [threading.Thread(target=self._work, args=(job,)) for job in jobs]
+        paced = [(job, self.pause) for job in jobs]
+        paced += [(self._revoke(writable, turn % len(writable)), 0.0) for turn in range(self.stream)]
+        self._threads = [threading.Thread(target=self._work, args=each) for each in paced]
         for thread in self._threads:
             thread.start()
         return self
@@ -175,7 +179,7 @@ class Recorder:
             assert since < self.ended + within, f"not whole after {within} s: {failing[-5:]}"
             time.sleep(0.1)
 
-    def _work(self, job: Callable[[Client, int], None]) -> None:
+    def _work(self, job: Callable[[Client, int], None], pause: float) -> None:
         with ExitStack() as opened:
             client = Client(self.timeout)
             opened.callback(client.close)
@@ -183,18 +187,21 @@ class Recorder:
                 if not self._goes_on:
                     return
                 job(client, number)
-                time.sleep(self.pause * random.uniform(0.5, 1.5))
+                time.sleep(pause * random.uniform(0.5, 1.5))
 
     def _note(self, call: Call) -> Call:
         self.calls.append(call)
         return call
 
-    def _revoke(self, nodes: Sequence[Node]) -> Callable[[Client, int], None]:
+    def _revoke(self, nodes: Sequence[Node], first: int | None = None) -> Callable[[Client, int], None]:
+        """At the node of this number first, or at each in turn; and at the next where nobody knows."""
+
         def job(client: Client, number: int) -> None:
             sub = f"{threading.get_ident()}-{number}"
             token = MAKER.issue(sub=sub)
             wanted = {"token": token} if number % 8 else {"sub": sub}
-            for node in itertools.islice(itertools.cycle(nodes), number % len(nodes), None):
+            start = number % len(nodes) if first is None else first
+            for node in itertools.islice(itertools.cycle(nodes), start, None):
                 if not (self._goes_on and self._is_writing):
                     return
                 call = self._note(client.call("revoke", node, token, "/app/revoke", wanted))
@@ -225,7 +232,7 @@ class Recorder:
     def _check_revoked(self, node: Node) -> Callable[[Client, int], None]:
         def job(client: Client, number: int) -> None:
             latest = time.monotonic() - node.bound
-            old = [token for token, at in list(self.revoked.items())[-500:] if at < latest]
+            old = [token for token, at in list(self.revoked.items()) if at < latest][-500:]
             if not old:
                 return
             token = old[-1] if number % 2 else random.choice(old)

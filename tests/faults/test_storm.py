@@ -1,0 +1,99 @@
+"""Everything fails, one after the other and some at once, while ten thousand tokens are revoked."""
+
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from faults.cluster import BOUND, Cluster, Engine, workers
+from faults.conftest import During
+from faults.proxy import Wire
+from faults.test_links import WIRES, refused_at_first_node
+
+REVOCATIONS: Final = 10_000
+#: Of the first node's clock, one for each fault: it steps while those last.
+_SHIFTS: Final = (-3600, 0, 3600)
+
+
+def _worker_killed(cluster: Cluster) -> None:
+    os.kill(workers(cluster.services[0])[0], signal.SIGKILL)
+    time.sleep(BOUND)
+
+
+def _worker_sleeps(cluster: Cluster) -> None:
+    pid = workers(cluster.services[0])[0]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(2.5 * BOUND)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _parent_killed(cluster: Cluster) -> None:
+    service = cluster.services[0]
+    orphans = workers(service)
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait(10)
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    service.__enter__()
+    workers(service)
+
+
+def _server_killed(cluster: Cluster) -> None:
+    cluster.engine.kill()
+    time.sleep(BOUND)
+    cluster.engine.start()
+
+
+def _server_hangs(cluster: Cluster) -> None:
+    cluster.engine.signal(signal.SIGSTOP)
+    try:
+        time.sleep(4.0 * BOUND)
+    finally:
+        cluster.engine.signal(signal.SIGCONT)
+
+
+def _wire(wire: Wire) -> Callable[[Cluster], None]:
+    def fault(cluster: Cluster) -> None:
+        cluster.proxy.wire = wire
+        time.sleep(2.0 * BOUND)
+        cluster.proxy.wire = Wire()
+
+    return fault
+
+
+FAULTS: Final[Mapping[str, Callable[[Cluster], None]]] = {
+    "worker killed": _worker_killed,
+    "server killed": _server_killed,
+    **{name: _wire(wire) for name, wire in WIRES.items()},
+    "parent killed": _parent_killed,
+    "worker sleeps": _worker_sleeps,
+    "server hangs": _server_hangs,
+}
+
+
+@pytest.mark.parametrize("engine", ["redis"], indirect=True)
+def test_ten_thousand_revocations_outlive_every_fault(
+    cluster: Cluster, engine: Engine, during: During
+) -> None:
+    """Each is acknowledged by an answer of its own, and refused by both nodes at the end."""
+    with during(cluster, "storm", within=8.0, issues=False, stream=8) as recorder:
+        until = time.monotonic() + 240
+        storm = zip(itertools.count(1), itertools.cycle(FAULTS.values()), itertools.cycle(_SHIFTS))
+        for number, fault, shift in storm:
+            cluster.shift(shift)
+            fault(cluster)
+            if number >= len(FAULTS) and len(recorder.revoked) >= REVOCATIONS:
+                break
+            assert time.monotonic() < until, len(recorder.revoked)
+        cluster.shift(0)
+    assert len(recorder.revoked) >= REVOCATIONS
+    assert refused_at_first_node(recorder)
+    assert len(workers(cluster.services[0])) == 2
