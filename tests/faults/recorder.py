@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -110,7 +110,8 @@ class Recorder:
         timeout: seconds that a call may take.
         issues: also issue tokens at the writable nodes, which are good everywhere at once.
         pause: seconds between two calls of a thread.
-        stream: threads that revoke, too, without a pause, each at one node as long as that answers.
+        stream: threads that revoke, too, without a pause, each at one node as long as that answers; but not
+            while the service is waited for.
     """
 
     nodes: Sequence[Node]
@@ -128,6 +129,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         self._goes_on = True
         self._is_writing = True
+        self._is_streaming = True
         self._good = [MAKER.issue() for _ in range(20)]
         self._singles = itertools.count()
         self._single_tokens: defaultdict[int, str] = defaultdict(lambda: MAKER.issue(max_uses=1))
@@ -137,9 +139,9 @@ class Recorder:
         jobs += [self._consume(writable)] * 3
         jobs += [check(node) for node in self.nodes for check in (self._check_revoked, self._check_good)]
         jobs += [self._issue(node) for node in writable if self.issues]
-        paced = [(job, self.pause) for job in jobs]
-        paced += [(self._revoke(writable, turn % len(writable)), 0.0) for turn in range(self.stream)]
-        self._threads = [threading.Thread(target=self._work, args=each) for each in paced]
+        stream = [self._revoke(writable, turn % len(writable)) for turn in range(self.stream)]
+        self._threads = [threading.Thread(target=self._work, args=(job,)) for job in jobs]
+        self._threads += [threading.Thread(target=self._flow, args=(job,)) for job in stream]
         for thread in self._threads:
             thread.start()
         return self
@@ -169,25 +171,34 @@ class Recorder:
         Raises:
             AssertionError: that is not so in time.
         """
+        self._is_streaming = False
         wanted = {(call.kind, call.node) for call in self.calls}
         while True:
             since = time.monotonic() - _CALM
             recent = [call for call in list(self.calls) if call.answered > since]
             failing = [call for call in recent if call.is_failure]
             if since > self.ended and not failing and {(call.kind, call.node) for call in recent} >= wanted:
-                return
+                break
             assert since < self.ended + within, f"not whole after {within} s: {failing[-5:]}"
             time.sleep(0.1)
+        self._is_streaming = True
 
-    def _work(self, job: Callable[[Client, int], None], pause: float) -> None:
-        with ExitStack() as opened:
-            client = Client(self.timeout)
-            opened.callback(client.close)
+    def _flow(self, job: Callable[[Client, int], None]) -> None:
+        with closing(Client(self.timeout)) as client:
+            for number in itertools.count():
+                while self._goes_on and not self._is_streaming:
+                    time.sleep(self.pause)
+                if not self._goes_on:
+                    return
+                job(client, number)
+
+    def _work(self, job: Callable[[Client, int], None]) -> None:
+        with closing(Client(self.timeout)) as client:
             for number in itertools.count():
                 if not self._goes_on:
                     return
                 job(client, number)
-                time.sleep(pause * random.uniform(0.5, 1.5))
+                time.sleep(self.pause * random.uniform(0.5, 1.5))
 
     def _note(self, call: Call) -> Call:
         self.calls.append(call)
