@@ -171,3 +171,14 @@ def workers(service: Service) -> list[int]:
             return ours
         time.sleep(0.1)
     raise AssertionError(service.log)
+
+
+def kill_parent(service: Service) -> None:
+    """kill -9 of the supervisor alone; return when its workers have ended, too."""
+    orphans = workers(service)
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait(10)
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
+        assert time.monotonic() < until
+        time.sleep(0.05)

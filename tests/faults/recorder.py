@@ -243,7 +243,7 @@ class Recorder:
     def _check_revoked(self, node: Node) -> Callable[[Client, int], None]:
         def job(client: Client, number: int) -> None:
             latest = time.monotonic() - node.bound
-            old = [token for token, at in list(self.revoked.items()) if at < latest][-500:]
+            old = [token for token, at in self.revoked.copy().items() if at < latest][-500:]
             if not old:
                 return
             token = old[-1] if number % 2 else random.choice(old)

@@ -5,11 +5,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from itertools import cycle
-from pathlib import Path
 from typing import Final
 
 import pytest
-from faults.cluster import BOUND, Cluster, workers
+from faults.cluster import BOUND, Cluster, kill_parent, workers
 from faults.conftest import During
 from faults.proxy import Wire
 from faults.test_links import REFUSED, WIRES, refused_at_first_node
@@ -35,13 +34,7 @@ def _worker_sleeps(cluster: Cluster) -> None:
 
 def _parent_killed(cluster: Cluster) -> None:
     service = cluster.services[0]
-    orphans = workers(service)
-    os.kill(service.process.pid, signal.SIGKILL)
-    service.process.wait(10)
-    until = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in orphans):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    kill_parent(service)
     service.__enter__()
     workers(service)
 
