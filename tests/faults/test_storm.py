@@ -56,7 +56,7 @@ def _worker_and_server_killed(cluster: Cluster) -> None:
 def _server_hangs(cluster: Cluster) -> None:
     cluster.engine.signal(signal.SIGSTOP)
     try:
-        time.sleep(4.0 * BOUND)
+        time.sleep(3.0 * BOUND)
     finally:
         cluster.engine.signal(signal.SIGCONT)
 
