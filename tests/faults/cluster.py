@@ -175,8 +175,27 @@ def workers(service: Service) -> list[int]:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         found = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-        ours = [pid for pid in found if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        ours = [pid for pid in found if b"spawn_main" in _command(pid)]
         if len(ours) == 2:
             return ours
         time.sleep(0.1)
     raise AssertionError(service.log)
+
+
+def kill_parent(service: Service) -> None:
+    """kill -9 of the supervisor alone; return when its workers have ended, too."""
+    orphans = workers(service)
+    os.kill(service.process.pid, signal.SIGKILL)
+    service.process.wait(10)
+    until = time.monotonic() + 10
+    while any(map(_command, orphans)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _command(pid: int) -> bytes:
+    """What it runs; nothing where it has ended, if only nobody took note yet."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

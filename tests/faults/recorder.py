@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -110,12 +110,15 @@ class Recorder:
         timeout: seconds that a call may take.
         issues: also issue tokens at the writable nodes, which are good everywhere at once.
         pause: seconds between two calls of a thread.
+        stream: threads that revoke, too, without a pause, each at one node as long as that answers; but not
+            while the service is waited for.
     """
 
     nodes: Sequence[Node]
     timeout: float = 3.0
     issues: bool = True
     pause: float = 0.012
+    stream: int = 0
     calls: list[Call] = field(default_factory=list)
     #: When each revocation was acknowledged.
     revoked: dict[str, float] = field(default_factory=dict)
@@ -126,6 +129,7 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         self._goes_on = True
         self._is_writing = True
+        self._is_streaming = True
         self._good = [MAKER.issue() for _ in range(20)]
         self._singles = itertools.count()
         self._single_tokens: defaultdict[int, str] = defaultdict(lambda: MAKER.issue(max_uses=1))
@@ -135,7 +139,9 @@ class Recorder:
         jobs += [self._consume(writable)] * 3
         jobs += [check(node) for node in self.nodes for check in (self._check_revoked, self._check_good)]
         jobs += [self._issue(node) for node in writable if self.issues]
+        stream = [self._revoke(writable, turn % len(writable)) for turn in range(self.stream)]
         self._threads = [threading.Thread(target=self._work, args=(job,)) for job in jobs]
+        self._threads += [threading.Thread(target=self._flow, args=(job,)) for job in stream]
         for thread in self._threads:
             thread.start()
         return self
@@ -165,20 +171,29 @@ class Recorder:
         Raises:
             AssertionError: that is not so in time.
         """
+        self._is_streaming = False
         wanted = {(call.kind, call.node) for call in self.calls}
         while True:
             since = time.monotonic() - _CALM
             recent = [call for call in list(self.calls) if call.answered > since]
             failing = [call for call in recent if call.is_failure]
             if since > self.ended and not failing and {(call.kind, call.node) for call in recent} >= wanted:
-                return
+                break
             assert since < self.ended + within, f"not whole after {within} s: {failing[-5:]}"
             time.sleep(0.1)
+        self._is_streaming = True
+
+    def _flow(self, job: Callable[[Client, int], None]) -> None:
+        with closing(Client(self.timeout)) as client:
+            for number in itertools.count():
+                while self._goes_on and not self._is_streaming:
+                    time.sleep(self.pause)
+                if not self._goes_on:
+                    return
+                job(client, number)
 
     def _work(self, job: Callable[[Client, int], None]) -> None:
-        with ExitStack() as opened:
-            client = Client(self.timeout)
-            opened.callback(client.close)
+        with closing(Client(self.timeout)) as client:
             for number in itertools.count():
                 if not self._goes_on:
                     return
@@ -189,12 +204,15 @@ class Recorder:
         self.calls.append(call)
         return call
 
-    def _revoke(self, nodes: Sequence[Node]) -> Callable[[Client, int], None]:
+    def _revoke(self, nodes: Sequence[Node], first: int | None = None) -> Callable[[Client, int], None]:
+        """At the node of this number first, or at each in turn; and at the next where nobody knows."""
+
         def job(client: Client, number: int) -> None:
             sub = f"{threading.get_ident()}-{number}"
             token = MAKER.issue(sub=sub)
             wanted = {"token": token} if number % 8 else {"sub": sub}
-            for node in itertools.islice(itertools.cycle(nodes), number % len(nodes), None):
+            start = number % len(nodes) if first is None else first
+            for node in itertools.islice(itertools.cycle(nodes), start, None):
                 if not (self._goes_on and self._is_writing):
                     return
                 call = self._note(client.call("revoke", node, token, "/app/revoke", wanted))
@@ -225,7 +243,7 @@ class Recorder:
     def _check_revoked(self, node: Node) -> Callable[[Client, int], None]:
         def job(client: Client, number: int) -> None:
             latest = time.monotonic() - node.bound
-            old = [token for token, at in list(self.revoked.items())[-500:] if at < latest]
+            old = [token for token, at in self.revoked.copy().items() if at < latest][-500:]
             if not old:
                 return
             token = old[-1] if number % 2 else random.choice(old)

@@ -3,10 +3,9 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
-from faults.cluster import BOUND, Cluster, workers
+from faults.cluster import BOUND, Cluster, kill_parent, workers
 from faults.conftest import EVERY, During
 from faults.recorder import Recorder
 
@@ -31,14 +30,8 @@ def test_a_worker_is_killed(cluster: Cluster, during: During) -> None:
 def test_the_parent_is_killed(cluster: Cluster, during: During) -> None:
     """kill -9 of the supervisor alone: its workers end, and a new start finds the port free."""
     service = cluster.services[0]
-    orphans = workers(service)
     with during(cluster, "parent killed", within=8.0) as recorder:
-        os.kill(service.process.pid, signal.SIGKILL)
-        service.process.wait(10)
-        until = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in orphans):
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        kill_parent(service)
         recorder.end()
         service.__enter__()
     assert len(workers(service)) == 2

@@ -10,15 +10,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from redis_server import Redis
 from service import KEY, Service, cli, environment, free_port
 
 from signer.errors import ConfigurationError, StoreError
+from signer.stores.base import Entry
 from signer.stores.opening import create_list, open_store
 from signer.stores.redis import RedisStore
 from signer.stores.redis_link import parse
@@ -638,6 +640,116 @@ def test_a_cluster_holds_a_list(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="create-list"):
             store.lookup(JTI, EXP, [])
         store.close()
+
+
+class Shards(NamedTuple):
+    """A cluster of three masters, of which the one that holds the list has a replica."""
+
+    master: Redis
+    replica: Redis
+    url: str
+
+    def fail_over(self) -> None:
+        """kill -9 of the master; the others agree that it is gone, and the replica takes over."""
+        self.master.kill()
+        self.replica.wait_for("INFO", "replication", told="'role': 'master'")
+        self.replica.wait_for("CLUSTER", "INFO", told="cluster_state:ok")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Iterator[Shards]:
+    with ExitStack() as stack:
+
+        def node(name: str) -> Redis:
+            (tmp_path / name).mkdir()
+            options = ("cluster-enabled yes", "cluster-node-timeout 2000")
+            return stack.enter_context(Redis(tmp_path / name, *DURABLE, *options))
+
+        master, replica, second, third = map(node, ("master", "replica", "second", "third"))
+        slot = master.call("CLUSTER", "KEYSLOT", STATE)
+        # All nodes that have slots vote, so the others have some.
+        for owner, start, end in ((master, slot, slot), (second, 0, slot - 1), (third, slot + 1, 16383)):
+            owner.call("CLUSTER", "ADDSLOTSRANGE", start, end)
+        for other in (replica, second, third):
+            master.call("CLUSTER", "MEET", "127.0.0.1", other.port, other.bus)
+        for each in (master, replica, second, third):
+            each.wait_for("CLUSTER", "INFO", told="cluster_known_nodes:4")
+            each.wait_for("CLUSTER", "INFO", told="cluster_state:ok")
+        replica.call("CLUSTER", "REPLICATE", master.call("CLUSTER", "MYID"))
+        replica.wait_for_master(master)
+        for each in (second, third):
+            each.wait_for("CLUSTER", "NODES", told="slave")
+        url = f"redis+cluster://127.0.0.1:{second.port},127.0.0.1:{third.port}"
+        create_list(url)
+        yield Shards(master, replica, url)
+
+
+def until_answered(call: Callable[[], object]) -> None:
+    """Again and again for half a minute; what is raised meanwhile is a StoreError."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(StoreError):
+            call()
+            return
+        time.sleep(0.2)
+    call()
+
+
+def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
+    """What was acknowledged with ?replicas=1 is refused by the replica that takes over. Changes are made there at
+    once, and acknowledged with ?replicas=1 when the former master is back as a replica."""
+    store, plain = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
+    revoked = [f"{number:022}" for number in range(200)]
+    for jti in revoked:
+        until_acknowledged(partial(store.revoke, jti, EXP))
+    until_answered(partial(store.use, OTHER, EXP, 1))
+    assert plain.lookup(JTI, EXP, []) == Entry(False, 0, 0, 0, 0)
+    shards.fail_over()
+    for opened in (store, plain):
+        until_answered(partial(opened.lookup, JTI, EXP, []))
+        assert all(opened.lookup(jti, EXP, []).revoked for jti in revoked)
+    until_answered(partial(plain.revoke, JTI, EXP))
+    assert plain.use(OTHER, EXP, 1) is None
+    with pytest.raises(StoreError, match="reached 0 replicas, and must reach 1"):
+        store.revoke("after", EXP)
+    shards.master.start()
+    until_answered(partial(store.revoke, "after", EXP))
+    assert shards.master.call("INFO", "replication")["role"] == "slave"
+    assert plain.lookup("after", EXP, []).revoked
+    assert plain.lookup(JTI, EXP, []).revoked
+    store.close()
+    plain.close()
+
+
+def test_a_cluster_that_lost_a_change_by_a_failover_is_refused(shards: Shards) -> None:
+    """Acknowledged without ?replicas, while the replica lagged: whoever saw it is told nothing until a restart."""
+    careful, store = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
+    until_acknowledged(partial(careful.revoke, OTHER, EXP))
+    careful.close()
+    # It cannot log in, and so cannot follow.
+    shards.replica.call("CONFIG", "SET", "masterauth", "wrong")
+    shards.master.call("CLIENT", "KILL", "TYPE", "replica")
+    shards.replica.wait_for("INFO", "replication", told="'master_link_status': 'down'")
+    store.revoke(JTI, EXP)
+    shards.fail_over()
+    until_told(store, "went back to an older state")
+    assert_all_fail(store, "went back to an older state")
+    store.close()
+    store = RedisStore(shards.url, timeout=1)
+    assert store.lookup(OTHER, EXP, []).revoked
+    assert not store.lookup(JTI, EXP, []).revoked
+    store.close()
+
+
+def until_told(store: RedisStore, text: str) -> None:
+    """Until look-ups are refused for this reason; they are not answered meanwhile."""
+    deadline, told = time.monotonic() + 30, ""
+    while text not in told:
+        assert time.monotonic() < deadline, told
+        with pytest.raises(StoreError) as caught:
+            store.lookup(JTI, EXP, [])
+        told = str(caught.value)
+        time.sleep(0.1)
 
 
 def exercise(store: RedisStore) -> None:
