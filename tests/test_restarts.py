@@ -1,5 +1,6 @@
 """Ending, restarting and changing keys, under load, with real processes."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -15,9 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvicorn
 from clock import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from service import KEY, ROOT, Service, cli, environment, free_port
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from signer.web.protocol import CappedProtocol
 
 NEW_KEY = "a-new-key-of-more-than-thirty-two-bytes!"
 SCOPES = "token:issue token:introspect token:revoke metrics:read"
@@ -369,3 +375,33 @@ def test_a_restart_with_a_passed_socket_refuses_nobody(tmp_path: Path) -> None:
         manager.stdin.close()
     assert load.wrong == []
     assert load.answered > 100
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+def test_a_connection_made_while_the_server_ends_is_drained_too() -> None:
+    """It was accepted just before: its answer is its last, or whoever keeps it busy would hold up the end."""
+
+    async def last_of_a_late_connection() -> bytes:
+        config = uvicorn.Config(_nothing, http=CappedProtocol, lifespan="off", log_config=None)
+        config.load()
+        state, loop = ServerState(), asyncio.get_running_loop()
+        told, late = socket.socketpair(), socket.socketpair()
+        first, second = (CappedProtocol(config, state, {}) for _ in range(2))
+        await loop.connect_accepted_socket(lambda: first, told[0])
+        first.shutdown()
+        await loop.connect_accepted_socket(lambda: second, late[0])
+        reader, writer = await asyncio.open_connection(sock=late[1])
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        try:
+            return await asyncio.wait_for(reader.read(), 5)
+        finally:
+            writer.close()
+            told[1].close()
+            for protocol in (first, second):
+                protocol.transport.abort()
+
+    assert b"connection: close" in asyncio.run(last_of_a_late_connection()).lower()

@@ -2,8 +2,10 @@
 
 import asyncio
 from typing import Any, Final
+from weakref import WeakSet
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from .cork import CorkedTransport
 from .plain import QUICK, Reader, Whole, rendered
@@ -19,6 +21,8 @@ DRAIN_TIME: Final = 1.0
 _REFUSAL: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+#: Of servers that end. A connection that was accepted just before is made when the others have been told.
+_ending: Final = WeakSet[ServerState]()
 
 
 class CappedProtocol(HttpToolsProtocol):
@@ -46,6 +50,7 @@ class CappedProtocol(HttpToolsProtocol):
         self._reader = Reader()
 
     def shutdown(self) -> None:
+        _ending.add(self.server_state)
         self._is_draining = True
         if self._is_idle():
             self.loop.call_later(DRAIN_TIME, self._close_if_idle)
@@ -61,6 +66,8 @@ class CappedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         super().connection_made(CorkedTransport(transport, self.loop))
+        if self.server_state in _ending:
+            self.shutdown()
 
     def eof_received(self) -> None:
         # The transport below closes itself now.
