@@ -245,10 +245,10 @@ class Signer:
         bind: str | None = None,
     ) -> list[Claims | TokenError]:
         """validate, or introspect where `purpose` is None, for each of many: in the place of each its claims,
-        or why it is refused. Half as long again for each would it take one by one, where hooks only count.
+        or why it is refused. Where hooks only count, that takes two thirds of as many calls.
 
         Raises:
-            SystemUnavailable, RequestInvalid: as validate.
+            SystemUnavailable, StoreRequired, RequestInvalid: as validate; there is no answer for any then.
         """
         found: list[Claims | TokenError] = []
         ends: list[tuple[Claims | None, str]] = []

@@ -390,6 +390,27 @@ def test_a_hook_may_only_count(store: Store, clock: Clock, beside: bool, recorde
         )
 
 
+@pytest.mark.parametrize("only", ["before", "after"])
+def test_a_hook_that_has_a_count_is_a_hook(store: Store, only: str) -> None:
+    """It may refuse changes, or keep them, and must not be taken for one that only counts; also where it is
+    not whole."""
+
+    class Both(Recorder):
+        def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
+            raise AssertionError("it is asked and told instead")
+
+    both = Both(refuses="consume")
+    signer = Signer(KEY, store, hooks=[both])
+    with pytest.raises(AuditError):
+        signer.consume(signer.issue())
+    assert ("before", "consume", "ok") in both.names
+    half = type(
+        "Half", (), {only: getattr(Recorder, only), "count": Both.count, "refuses": "issue", "told": []}
+    )()
+    with pytest.raises((AuditError, AttributeError)):
+        Signer(KEY, store, hooks=[half]).issue()
+
+
 def test_changes_made_together_are_counted_when_they_are_durable(tmp_path: Path) -> None:
     """Once each, and as failed where all of them did."""
     tally = Tally()

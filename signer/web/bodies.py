@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
-from starlette.types import Scope as Message
+from starlette.types import Scope as HTTPScope
 
 from ..claims import DEFAULT_PURPOSE, Time
 from ..errors import RequestInvalid
@@ -185,7 +185,7 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
     return decoded(raw, wanted)
 
 
-def _has_body(scope: Message) -> bool:
+def _has_body(scope: HTTPScope) -> bool:
     # RFC 9112, section 6.3.
     return bool(header(scope, b"content-length") or header(scope, b"transfer-encoding"))
 
@@ -273,6 +273,6 @@ def _check_length(body: bytes | bytearray, limit: int) -> None:
         raise HTTPException(413, f"This body may have {limit} bytes.")
 
 
-def _media_type(scope: Message) -> bytes:
+def _media_type(scope: HTTPScope) -> bytes:
     declared = header(scope, b"content-type")
     return declared[0].partition(b";")[0].strip().lower() if declared else b""

@@ -2,8 +2,11 @@
 up, the same work takes half as long again."""
 
 import asyncio
+import logging
 from typing import Any, Final
 from weakref import WeakKeyDictionary
+
+logger = logging.getLogger(__name__)
 
 #: Connections whose answers are made before the first of these is sent; a millisecond's work.
 MOST_CORKED: Final = 32
@@ -75,7 +78,11 @@ class _Cork:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for transport in waiting:
-            transport.send()
+            try:
+                transport.send()
+            except Exception:  # the others have done nothing
+                logger.exception("An answer cannot be sent")
+                transport.abort()
 
 
 _corks: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, _Cork]()

@@ -182,6 +182,15 @@ def workers(service: Service) -> list[int]:
     raise AssertionError(service.log)
 
 
+def put_to_sleep(pid: int, seconds: float) -> None:
+    """SIGSTOP, and SIGCONT so much later."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def kill_parent(service: Service) -> None:
     """kill -9 of the supervisor alone; return when its workers have ended, too."""
     orphans = workers(service)

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from faults.cluster import BOUND, Cluster, kill_parent, workers
+from faults.cluster import BOUND, Cluster, kill_parent, put_to_sleep, workers
 from faults.conftest import EVERY, During
 from faults.recorder import Recorder
 
@@ -40,12 +40,7 @@ def test_the_parent_is_killed(cluster: Cluster, during: During) -> None:
 def test_a_worker_sleeps_and_wakes(cluster: Cluster, during: During) -> None:
     """SIGSTOP: what it is asked meanwhile it answers when it wakes, and not with the copy it had."""
     with during(cluster, "worker sleeps", within=8.0, timeout=12.0):
-        pid = workers(cluster.services[0])[0]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            time.sleep(2.5 * BOUND)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+        put_to_sleep(workers(cluster.services[0])[0], 2.5 * BOUND)
 
 
 def test_a_clock_steps_by_an_hour(cluster: Cluster, during: During) -> None:

@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import Final
 
 import pytest
-from faults.cluster import BOUND, Cluster, kill_parent, workers
+from faults.cluster import BOUND, Cluster, kill_parent, put_to_sleep, workers
 from faults.conftest import During
 from faults.proxy import Wire
 from faults.test_links import REFUSED, WIRES, refused_at_first_node
@@ -24,12 +24,7 @@ def _worker_killed(cluster: Cluster) -> None:
 
 
 def _worker_sleeps(cluster: Cluster) -> None:
-    pid = workers(cluster.services[0])[0]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        time.sleep(2.5 * BOUND)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    put_to_sleep(workers(cluster.services[0])[0], 2.5 * BOUND)
 
 
 def _parent_killed(cluster: Cluster) -> None:

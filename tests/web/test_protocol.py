@@ -190,3 +190,34 @@ def test_much_is_not_kept(run: Callable[[Any], None]) -> None:
         server.close()
 
     run(test())
+
+
+def test_one_connection_that_cannot_be_sent_to_holds_up_no_other(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own is ended."""
+    app, sent = Counted(), []
+    send = CorkedTransport.send
+
+    def fails_first(transport: CorkedTransport) -> None:
+        sent.append(transport)
+        if transport is sent[0]:
+            raise ZeroDivisionError
+        send(transport)
+
+    async def test() -> None:
+        async with serving(app) as (port, state):
+            callers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+            await soon(lambda: len(state.connections) == len(callers))
+            monkeypatch.setattr(CorkedTransport, "send", fails_first)
+            for _, writer in callers:
+                writer.write(GET)
+            read = [asyncio.create_task(reader.read(1000)) for reader, _ in callers]
+            await asyncio.wait(read)
+            answered = [not each.exception() and each.result().startswith(b"HTTP/1.1 200 ") for each in read]
+            assert sorted(answered) == [False, True, True, True]
+            for _, writer in callers:
+                writer.close()
+
+    run(test())
+    assert "An answer cannot be sent" in caplog.text
