@@ -1,5 +1,6 @@
 """What many tests need."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -92,7 +93,23 @@ def redis_url(redis_server: Redis) -> str:
     return redis_server.url
 
 
-@pytest.fixture(params=["postgres", "redis"])
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Valkey server, the same."""
+    program = os.environ.get("SIGNER_VALKEY", "valkey-server")
+    with Redis(tmp_path_factory.mktemp("valkey"), "appendonly yes", program=program) as server:
+        yield server
+
+
+@pytest.fixture
+def valkey_url(valkey_server: Redis) -> str:
+    """Of an empty list on it."""
+    valkey_server.call("FLUSHALL")
+    create_list(valkey_server.url)
+    return valkey_server.url
+
+
+@pytest.fixture(params=["postgres", "redis", "valkey"])
 def engine_url(request: pytest.FixtureRequest) -> str:
     """Of an empty list on each engine that machines can share."""
     return str(request.getfixturevalue(f"{request.param}_url"))

@@ -22,12 +22,15 @@ class Redis:
         directory: where its files lie.
         options: each a line of its configuration, such as "appendonly yes".
         is_sentinel: it watches others, and holds nothing itself.
+        program: what is run.
     """
 
-    def __init__(self, directory: Path, *options: str, is_sentinel: bool = False) -> None:
-        self._binary = shutil.which("redis-server") or ""
+    def __init__(
+        self, directory: Path, *options: str, is_sentinel: bool = False, program: str = "redis-server"
+    ) -> None:
+        self._binary = shutil.which(program) or ""
         if not self._binary:
-            pytest.skip("redis-server is not installed")
+            pytest.skip(f"{program} is not installed")
         self.directory = directory
         self.port = free_port()
         self.password = next((line.split()[1] for line in options if line.startswith("requirepass")), None)

@@ -29,12 +29,13 @@ def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         "memory": lambda: "memory://",
         "sqlite": lambda: f"sqlite:///{tmp_path}/list.db",
         "redis": lambda: str(request.getfixturevalue("redis_url")),
+        "valkey": lambda: str(request.getfixturevalue("valkey_url")),
         "postgres": lambda: str(request.getfixturevalue("postgres_url")),
     }
     return urls[request.param]()
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "valkey", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """One of each kind."""
     opened = open_store(_url(request, tmp_path))
