@@ -12,8 +12,10 @@ from .claims import MAX_TIME, Claims, check_scope, check_time, started
 from .codec import Codec
 from .errors import (
     ClockError,
+    CredentialInvalid,
     StoreRequired,
     TokenBindingWrong,
+    TokenError,
     TokenRevoked,
     TokenRotated,
     TokenUsed,
@@ -83,9 +85,14 @@ class Admission:
         bind: str | None = None,
         max_age: int | None = None,
         is_change: bool = False,
-    ) -> None:
+    ) -> int:
         """Return only if the token is good now; see Signer.validate for arguments and errors. For a change
-        the list itself is asked, however fresh its copy may be."""
+        the list itself is asked, however fresh its copy may be.
+
+        Returns:
+            The generation of its groups as the list had it when asked: one that is revoked afterwards has a
+            later one.
+        """
         now = self._clock()
         if not _EARLIEST < now < _LATEST:
             raise ClockError
@@ -103,9 +110,10 @@ class Admission:
             if claims.max_uses is not None:
                 raise StoreRequired
         elif is_change and not self._store.is_local:
-            self._check_list(self._store.lookup, claims, now)
+            return self._check_list(self._store.lookup, claims, now)
         elif not self._store.is_clear(claims, end):
-            self._check_list(self._store.recall, claims, now)
+            return self._check_list(self._store.recall, claims, now)
+        return claims.gen
 
     def is_rotated(self, claims: Claims) -> bool:
         """Whether the token, expired or not, was traded for its successor before the grace window, and has
@@ -117,7 +125,7 @@ class Admission:
         if self._store is None:
             return False
         entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
-        return self._is_rotated(entry, self.now()) and not _is_revoked(claims, entry)
+        return self.is_past_grace(entry.rotated_at, self.now()) and not _is_revoked(claims, entry)
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
         if claims.bnd is None or bind is None:
@@ -126,38 +134,76 @@ class Admission:
         if not compare_digest(expected.encode(), claims.bnd.encode()):
             raise TokenBindingWrong
 
-    def _check_list(self, lookup: _Lookup, claims: Claims, now: float) -> None:
+    def _check_list(self, lookup: _Lookup, claims: Claims, now: float) -> int:
         entry = lookup(names.row(claims), claims.exp, names.groups(claims))
+        self._check_entry(claims, entry, now)
+        return entry.generation
+
+    def _check_entry(self, claims: Claims, entry: Entry, now: float) -> None:
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
         if _is_revoked(claims, entry):
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
-        if self._is_rotated(entry, now):
+        if self.is_past_grace(entry.rotated_at, now):
             raise TokenRotated
 
-    def _is_rotated(self, entry: Entry, now: float) -> bool:
+    def is_past_grace(self, rotated_at: int, now: float) -> bool:
+        """Whether a token that was traded at second `rotated_at` (0: was not) is not good any more."""
         # A second more, for the fraction that `rotated_at` lacks.
-        return entry.rotated_at > 0 and now >= entry.rotated_at + self._grace + 1
+        return rotated_at > 0 and now >= rotated_at + self._grace + 1
 
     def binding(self, claims: Claims, state: str) -> str:
         """The `bnd` claim under the key that signed the token, or is about to."""
         return self._codec.key(claims).binding(claims.jti, claims.purpose, state)
 
-    def in_generation(self, claims: Claims) -> Claims:
-        """The claims of a token about to be issued, with the generation of its groups.
+    def confirm(self, credential: Claims, entry: Entry | None = None) -> None:
+        """Return only if a client's credential is good now, by the list itself. `entry` is what the list says
+        of it, where that was asked already.
 
         Raises:
+            CredentialInvalid: it is not, whatever was found when its caller was let in.
             SystemUnavailable: the list cannot tell it.
         """
-        if self._store is None or (self._store.is_local and self._store.is_clear(claims, claims.exp)):
+        try:
+            if entry is None:
+                self.admit(credential, is_change=True)
+            else:
+                now = self.now()
+                check_time(credential, now, self._leeway, self._max_ttl)
+                self._check_entry(credential, entry, now)
+        except TokenError as error:
+            raise CredentialInvalid from error
+
+    def in_generation(self, claims: Claims, credential: Claims | None = None) -> Claims:
+        """The claims of a token about to be issued, with the generation of its groups.
+
+        Where a client's credential authorises it, that is confirmed no earlier than the generation is read:
+        revoking the client before that moment refuses the token, and revoking it later ends the token.
+
+        Raises:
+            CredentialInvalid: the credential is not good now.
+            SystemUnavailable: the list cannot tell it.
+        """
+        store = self._store
+        if store is None or (store.is_local and store.is_clear(claims, claims.exp)):
+            if credential is not None:
+                self.confirm(credential)
             return claims
-        # Without those of its own, new id: they are in no list.
-        entry = self._store.lookup(names.row(claims), claims.exp, names.shared_groups(claims))
+        # Without the groups of its own, new id: they are in no list.
+        row, groups = claims, names.shared_groups(claims)
+        if credential is not None:  # in the same look-up, which may cross a network
+            row, groups = credential, list({*groups, *names.groups(credential)})
+        entry = store.lookup(names.row(row), row.exp, groups)
         self.check_horizon(claims.exp, entry.horizon)
+        if credential is not None:
+            # A later generation may be the token's subject's alone.
+            self.confirm(credential, entry if entry.generation <= credential.gen else None)
         return replace(claims, gen=entry.generation)
 
 
 def _is_revoked(claims: Claims, entry: Entry) -> bool:
-    return entry.revoked or claims.gen < entry.generation
+    # The list gave nobody a generation newer than its newest: somebody with a key made that up, or the list
+    # lost what gave it.
+    return entry.revoked or not entry.generation <= claims.gen <= entry.newest

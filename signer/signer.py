@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import lru_cache
 from hmac import compare_digest
 from os import urandom
@@ -129,6 +130,20 @@ class Signer:
             grace=converted(grace, Seconds, "grace"),
             clock=clock,
         )
+        #: What authorises the changes; None where the caller needs no leave.
+        self._credential: Claims | None = None
+
+    def on_behalf_of(self, credential: Claims) -> "Signer":
+        """A Signer for one client, whose credential was validated and says `credential`.
+
+        Each change and each new token is refused with CredentialInvalid unless the credential is good when
+        the change is made, by the list itself and not by a copy of it: since the client was let in, its body
+        was awaited, and other changes were. A token that is granted at the very moment at which its client
+        is revoked is revoked with it.
+        """
+        acting = copy(self)
+        acting._credential = credential
+        return acting
 
     def issue(
         self,
@@ -291,7 +306,7 @@ class Signer:
             store = self._required_store()
             claims = self.check(told, token, _named(purpose), scope, aud, bind, max_age, is_change=True)
             limit = claims.max_uses or 1
-            told.begin()
+            self._begin(told)
             uses = store.use(names.row(claims), claims.exp, limit)
             if uses is None:
                 raise TokenUsed
@@ -337,16 +352,18 @@ class Signer:
             check_audience(claims, aud)
             longest = converted(session_ttl, Ttl | None, "session_ttl") or self._max_ttl
             end = started(claims) + min(longest, self._max_ttl)
-            self._admit_or_end(claims, bind)
+            claims = replace(claims, gen=self._admit_or_end(claims, bind))
             now = int(self._admission.now())
             if now >= end:
                 raise TokenExpired
             # Made once for nothing: one that would be too long must be known before the token is traded.
             self._sealed(successor(claims, now, end), now, bind)
-            told.begin()
+            self._begin(told)
             rotated_at = store.rotate(names.row(claims), claims.exp, now)
             if rotated_at is None:
                 raise TokenUsed
+            if self._admission.is_past_grace(rotated_at, self._admission.now()):
+                self._admit_or_end(claims, bind)  # another trade came first while this one slept
             return Issued(*self._sealed(successor(claims, rotated_at, end), rotated_at, bind))
 
     def issue_code(
@@ -399,7 +416,7 @@ class Signer:
             claims = told.about(self._codec.decode(token, expected))
             guess = converted(code, Code, "code")
             self._admission.admit(claims, is_change=True)
-            told.begin()
+            self._begin(told)
             attempts_left = count_attempt(store, claims, self._admission.now())
             if not compare_digest(self._code(claims), guess):
                 raise CodeWrong(attempts_left)
@@ -433,7 +450,7 @@ class Signer:
             store = self._required_store()
             claims = told.about(self._codec.decode(token))
             _check_owner(claims, client_id)
-            told.begin()
+            self._begin(told)
             entry = store.revoke(names.row(claims), claims.exp, names.chain_groups(claims))
             # Once is enough: a second time would end what began since under the same `sid`.
             is_ended = claims.gen < entry.generation or started(claims) + self._max_ttl < entry.horizon
@@ -505,7 +522,7 @@ class Signer:
         with self._hooks.operation("purge") as told:
             store = self._required_store()
             rows, step = 0, PURGE_STEP
-            told.begin()
+            self._begin(told)
             while step == PURGE_STEP:
                 step = store.purge(int(self._admission.now()) - self._leeway - PURGE_MARGIN)
                 rows += step
@@ -570,10 +587,16 @@ class Signer:
         self._admission.admit(claims, scope, bind, max_age, is_change)
         return claims
 
-    def _admit_or_end(self, claims: Claims, bind: str | None) -> None:
+    def _begin(self, told: Operation) -> None:
+        # Before hooks are told: an audit trail names no change that was not to be made.
+        if self._credential is not None:
+            self._admission.confirm(self._credential)
+        told.begin()
+
+    def _admit_or_end(self, claims: Claims, bind: str | None) -> int:
         # Two hold a token that is traded again: one of them stole it.
         try:
-            self._admission.admit(claims, bind=bind, is_change=True)
+            return self._admission.admit(claims, bind=bind, is_change=True)
         except TokenRotated:
             self._end_chain(claims)
             raise
@@ -587,14 +610,14 @@ class Signer:
     def _end_chain(self, claims: Claims) -> None:
         with self._hooks.operation("theft") as told:
             told.about(claims)
-            told.begin()
+            self._begin(told)
             self._advance(names.by_chain(claims))
 
     def _revoke_groups(self, *groups: str, **about: str) -> None:
         with self._hooks.operation("revoke") as told:
             told.note(**about)
             self._required_store()
-            told.begin()
+            self._begin(told)
             for group in groups:
                 self._advance(group)
 
@@ -616,7 +639,7 @@ class Signer:
             data=request.data,
             max_uses=request.max_uses,
         )
-        return self._sealed(self._admission.in_generation(claims), iat, request.bind)
+        return self._sealed(self._admission.in_generation(claims, self._credential), iat, request.bind)
 
     def _sealed(self, claims: Claims, iat: int, bind: str | None) -> tuple[str, Claims]:
         if bind is not None:

@@ -7,12 +7,15 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from ..claims import Claims
 
-#: A token belongs to as many: those of its id, subject, session, client, and the session at that client.
-MAX_GROUPS: Final = 5
+#: That are looked up at once. A token belongs to five: those of its id, subject, session, client, and the
+#: session at that client. A new token is looked up together with the credential that grants it.
+MAX_GROUPS: Final = 8
 #: Rows one purge step deletes: a few milliseconds of writing, so that a revocation waits no longer.
 PURGE_STEP: Final = 1000
 #: How many of the newest changes a list tells; who is further behind reads it anew.
 LOG_SIZE: Final = 1 << 16
+#: Later than any generation.
+UNKNOWN: Final = 1 << 62
 
 
 class Entry(NamedTuple):
@@ -27,6 +30,8 @@ class Entry(NamedTuple):
     generation: int = 0
     #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
     horizon: int = 0
+    #: The newest generation that the list ever gave out, to any group; UNKNOWN where a copy answers.
+    newest: int = 0
 
 
 class Row(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Final
 
 from ..claims import Claims
 from ..names import row as name_of
-from .base import Entry, Row
+from .base import UNKNOWN, Entry, Row
 from .index import NEVER, Index
 
 
@@ -71,7 +71,8 @@ class Copied:
         known = self._groups.get
         generation = max((known(group, (0, 0))[0] for group in groups), default=0)
         entry = self._hours.get(exp // _HOUR, {}).get(f"{exp}/{jti}", (False, 0, 0))
-        return Entry(*entry, generation, self.horizon)
+        # Tokens may have been issued since in a generation that has not reached this copy yet.
+        return Entry(*entry, generation, self.horizon, UNKNOWN)
 
 
 _HOUR: Final = 3600

@@ -13,11 +13,13 @@ NEVER: Final = 1 << 62
 class Index:
     """What the list may hold something against. It may name more than the list holds, and never less."""
 
-    __slots__ = ("_groups", "_rows", "horizon")
+    __slots__ = ("_groups", "_newest", "_rows", "horizon")
 
     def __init__(self, horizon: int = 0) -> None:
         self._rows: set[str] = set()
         self._groups: dict[str, int] = {}
+        #: The highest of these.
+        self._newest = 0
         #: As in base.Entry.
         self.horizon = horizon
 
@@ -31,15 +33,19 @@ class Index:
         else:
             group = id_of_group(row.name)
             self._groups[group] = max(row.generation, self._groups.get(group, 0))
+            self._newest = max(row.generation, self._newest)
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         """See base.Store.is_clear."""
         # Whoever has a key may put a slash into an id, which names do not tell from their own.
         if end < self.horizon or claims.jti in self._rows or "/" in claims.jti:
             return False
+        known, gen = self._groups.get, claims.gen
+        # See admission._is_revoked: the list itself knows whether there ever was such a generation.
+        if gen > self._newest:
+            return False
         if not self._groups:
             return True
-        known, gen = self._groups.get, claims.gen
         # Whatever kind of group has the id: to be taken for another costs a look-up, and no more.
         return (
             known(claims.jti, 0) <= gen

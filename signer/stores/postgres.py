@@ -91,9 +91,8 @@ class PostgresStore:
         def read(connection: Connection) -> Entry:
             seen = self._seen  # before it is asked: others go on meanwhile
             row = connection.execute(statements.LOOKUP, values | {"seen": seen.number}).fetchone()
-            *entry, horizon = self._checked(row, seen)
-            revoked, uses, rotated_at, generation = entry
-            return Entry(bool(revoked), uses or 0, rotated_at or 0, generation or 0, horizon)
+            revoked, *numbers = self._checked(row, seen)
+            return Entry(bool(revoked), *(number or 0 for number in numbers))
 
         self._check_open()
         with self.translated():
@@ -117,10 +116,10 @@ class PostgresStore:
         with self._writing() as writer:
             values = {"jti": jti.encode(), "exp": exp, "groups": [name.encode() for name in groups]}
             found = self._kept(writer.execute(statements.REVOKE, values).fetchone())
-            is_made, uses, rotated_at, generation, horizon, revoked = found
+            is_made, *numbers, revoked = found
             if is_made:
                 self._changed.append((jti.encode(), exp, 0))
-            return Entry(bool(is_made or revoked), uses or 0, rotated_at or 0, generation or 0, horizon)
+            return Entry(bool(is_made or revoked), *(number or 0 for number in numbers))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         with self._writing() as writer:

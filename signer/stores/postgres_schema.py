@@ -60,7 +60,8 @@ CASE WHEN state.changes <> %(seen)s THEN (SELECT mark FROM signer.log WHERE numb
 #: One statement sees one snapshot: token, groups and state as they stood together.
 LOOKUP: Final = f"""
 SELECT revoked, uses, rotated_at,
-(SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon, {_STATE}
+(SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
+state.generation, {_STATE}
 FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 """  # noqa: S608
 #: For this transaction only: nothing that somebody put into `public` is taken for the server's own, and its
@@ -84,7 +85,8 @@ COMMIT: Final = "SELECT set_config('statement_timeout', '0', true); COMMIT"
 REVOKE: Final = """
 WITH known AS (
     SELECT uses, rotated_at,
-    (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon, revoked
+    (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
+    state.generation AS newest, revoked
     FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 ), made AS (
     INSERT INTO signer.tokens SELECT %(exp)s, %(jti)s, true, 0, 0 FROM known WHERE horizon <= %(exp)s

@@ -137,7 +137,7 @@ local highest = 0
 for place = 6, #ARGV do
     highest = math.max(highest, (group(redis.call('HGET', KEYS[5], ARGV[place]))))
 end
-return {'', changes, mark, revoked, uses, rotated, highest, horizon}
+return {'', changes, mark, revoked, uses, rotated, highest, horizon, generation}
 """)
 #: KEYS: bucket, groups. ARGV: field, exp, group names.
 REVOKE: Final = _changing("""
@@ -150,7 +150,7 @@ if tonumber(ARGV[6]) >= horizon then
     revoked = 1
     put(KEYS[4], ARGV[5], revoked, uses, rotated)
 end
-return {'', changes, mark, revoked, uses, rotated, highest, horizon}
+return {'', changes, mark, revoked, uses, rotated, highest, horizon, generation}
 """)
 #: KEYS: bucket. ARGV: field, exp, limit.
 USE: Final = _changing("""

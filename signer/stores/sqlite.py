@@ -44,10 +44,11 @@ _LOT: Final = 128
 #: What a change was of that was of no row.
 _NOTHING: Final = Row("", 0)
 #: One statement sees one snapshot: token, groups and state as they stood together.
-_LOOKUP: Final = """
-SELECT revoked, uses, rotated_at, (SELECT max(generation) FROM groups WHERE name IN (?, ?, ?, ?, ?)), horizon,
-changes FROM state LEFT JOIN tokens ON expires_at = ? AND jti = ?
-"""
+_LOOKUP: Final = f"""
+SELECT revoked, uses, rotated_at,
+(SELECT max(generation) FROM groups WHERE name IN ({", ".join("?" * MAX_GROUPS)})), horizon,
+generation, changes FROM state LEFT JOIN tokens ON expires_at = ? AND jti = ?
+"""  # noqa: S608 - a number of question marks
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
 _PURGE_BOUND: Final = """
@@ -403,8 +404,10 @@ def _looked_up(connection: sqlite3.Connection, jti: str, exp: int, groups: Seque
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    revoked, uses, rotated_at, generation, horizon, _ = row
-    return Entry(bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon))
+    revoked, uses, rotated_at, generation, horizon, newest, _ = row
+    return Entry(
+        bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon), int(newest)
+    )
 
 
 class _Snapshot(NamedTuple):

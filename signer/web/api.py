@@ -10,7 +10,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import Issued, scope_words
-from ..errors import CallerError, CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
+from ..errors import CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
 from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.feed import Part
@@ -146,7 +146,7 @@ class API:
         """POST /app/consume"""
         check_public(request.purpose)
         use = await self._writer.run(
-            self._signer.consume, request.token, purpose=request.purpose, **request.demands()
+            caller.acting(self._signer).consume, request.token, purpose=request.purpose, **request.demands()
         )
         return Answer(Used(uses_left=use.uses_left, claims=use.claims))
 
@@ -161,7 +161,7 @@ class API:
         if caller.client_id is None and not caller.is_developer:
             raise CredentialMissing  # a token of nobody's client may be anybody's
         issued = await self._writer.run(
-            self._signer.rotate,
+            caller.acting(self._signer).rotate,
             request.token,
             purpose=request.purpose,
             aud=request.aud,
@@ -175,35 +175,38 @@ class API:
     async def issue_code(self, caller: Caller, request: CodeRequest) -> Response:
         """POST /app/code"""
         await self._limits.count(ISSUE)
-        token, code, claims = await self._writer.issue(self._signer.grant_code, request, caller.client_id)
+        token, code, claims = await self._writer.issue(
+            caller.acting(self._signer).grant_code, request, caller.client_id
+        )
         return Answer(NewCode(token=token, code=code, jti=claims.jti, exp=claims.exp))
 
     async def verify_code(self, caller: Caller, request: VerifyCodeRequest) -> Response:
         """POST /app/code/verify"""
         await self._limits.count(VERIFY_CODE)
         claims = await self._writer.run(
-            self._signer.verify_code, request.token, request.code, purpose=request.purpose
+            caller.acting(self._signer).verify_code, request.token, request.code, purpose=request.purpose
         )
         return Answer(Admitted(claims=claims))
 
     async def revoke(self, caller: Caller, request: RevokeRequest) -> Response:
         """POST /app/revoke"""
+        signer = caller.acting(self._signer)
         match request:
             case RevokeRequest(token=str(token)):
-                await self._writer.run(self._signer.revoke, token)
+                await self._writer.run(signer.revoke, token)
             case RevokeRequest(jti=str(jti)):
-                await self._writer.run(self._signer.revoke_jti, jti)
+                await self._writer.run(signer.revoke_jti, jti)
             case RevokeRequest(sub=str(sub)):
-                await self._writer.run(self._signer.revoke_subject, sub)
+                await self._writer.run(signer.revoke_subject, sub)
             case RevokeRequest(sid=str(sid)):
-                await self._writer.run(self._signer.revoke_session, sid)
+                await self._writer.run(signer.revoke_session, sid)
             case RevokeRequest(client_id=str(client_id)):
-                await self._writer.run(self._signer.revoke_client, client_id)
+                await self._writer.run(signer.revoke_client, client_id)
         return Answer(Done())
 
     async def purge(self, caller: Caller, request: Request) -> Response:
         """DELETE /app/clear/all/tokens"""
-        steps = self._signer.purge_steps()
+        steps = caller.acting(self._signer).purge_steps()
         purged = 0
         while (step := await self._writer.run(next, steps, None)) is not None:
             purged += step
@@ -239,7 +242,7 @@ class API:
     def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
         check_public(request.purpose)
         caller.require(scope_words(request.scope))
-        return _new(self._signer.grant(request, caller.client_id))
+        return _new(caller.acting(self._signer).grant(request, caller.client_id))
 
     def _outcomes(self, caller: Caller, requests: list[Raw]) -> NewTokens:
         return NewTokens(tokens=[self._outcome(caller, raw) for raw in requests])
@@ -248,7 +251,7 @@ class API:
         try:
             new = self._granted(caller, decoded(raw, IssueRequest))
             return Outcome(token=new.token, jti=new.jti, exp=new.exp)
-        except (RequestInvalid, CallerError) as error:
+        except (RequestInvalid, CredentialMissing, ScopeInsufficient) as error:
             return refusal(error)
 
     def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:

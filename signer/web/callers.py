@@ -18,12 +18,22 @@ from .lookups import Lookups
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """A client, or nobody in particular (`client_id` None), and the scopes it holds."""
+    """A client, or nobody in particular (`credential` None), and the scopes it holds."""
 
-    client_id: str | None = None
+    #: What its credential says, which was good when the client was let in.
+    credential: Claims | None = None
     scopes: frozenset[str] = frozenset()
     #: The development service's one caller: may do everything and hand out every scope.
     is_developer: bool = False
+
+    @property
+    def client_id(self) -> str | None:
+        """The client's name; None for nobody in particular."""
+        return None if self.credential is None else self.credential.client_id
+
+    def acting(self, signer: Signer) -> Signer:
+        """The Signer that makes this caller's changes; see Signer.on_behalf_of."""
+        return signer if self.credential is None else signer.on_behalf_of(self.credential)
 
     def holds(self, words: frozenset[str]) -> bool:
         """Whether the caller has every one of these scopes."""
@@ -106,7 +116,7 @@ class Guard:
         claims = self._credential(credential, told)
         if client_id not in (None, claims.client_id) or form.client_id not in (UNSET, claims.client_id):
             raise CredentialInvalid
-        return Caller(client_id=claims.client_id, scopes=scope_words(claims.scope))
+        return Caller(credential=claims, scopes=scope_words(claims.scope))
 
     def _credential(self, credential: str, told: Operation) -> Claims:
         try:

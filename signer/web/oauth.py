@@ -83,7 +83,7 @@ class OAuth:
         # RFC 9068, section 2.2: where no user takes part, the subject is the client.
         await self._limits.count(ISSUE)
         asked = IssueRequest(sub=caller.client_id, scope=scope)
-        token, claims = await self._writer.issue(self._signer.grant, asked, caller.client_id)
+        token, claims = await self._writer.issue(caller.acting(self._signer).grant, asked, caller.client_id)
         body = AccessToken(access_token=token, expires_in=claims.exp - claims.iat, scope=scope)
         return Answer(body, headers=_NO_CACHE)
 
@@ -110,7 +110,7 @@ class OAuth:
         owner = None if may_revoke_any else caller.client_id
         # Section 2.2: the client could do nothing about it, and the token is good for nothing.
         with suppress(TokenError):
-            await self._writer.run(self._signer.revoke, form.token, client_id=owner)
+            await self._writer.run(caller.acting(self._signer).revoke, form.token, client_id=owner)
         return Answer(Ended())
 
     async def metadata(self, request: HTTPRequest) -> Response:

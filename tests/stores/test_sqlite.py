@@ -17,6 +17,7 @@ from service import environment
 
 from signer.errors import StoreError
 from signer.stores import sqlite
+from signer.stores.base import MAX_GROUPS
 from signer.stores.sqlite import SQLiteStore
 
 JTI, OTHER = "a" * 22, "b" * 22
@@ -69,7 +70,7 @@ def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
     assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
     for sql, values in (
-        (sqlite._LOOKUP, 7),
+        (sqlite._LOOKUP, MAX_GROUPS + 2),
         (sqlite._PURGE_BOUND, 2),
         (sqlite._PURGE_TOKENS, 2),
         (sqlite._PURGE_GROUPS, 2),
