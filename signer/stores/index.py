@@ -40,15 +40,13 @@ class Index:
         # Whoever has a key may put a slash into an id, which names do not tell from their own.
         if end < self.horizon or claims.jti in self._rows or "/" in claims.jti:
             return False
-        known, gen = self._groups.get, claims.gen
-        # See admission._is_revoked: the list itself knows whether there ever was such a generation.
-        if gen > self._newest:
-            return False
+        # Of a generation that is newer than all here the list itself knows whether there ever was one.
         if not self._groups:
-            return True
+            return claims.gen == 0
+        known, gen = self._groups.get, claims.gen
         # Whatever kind of group has the id: to be taken for another costs a look-up, and no more.
         return (
-            known(claims.jti, 0) <= gen
+            known(claims.jti, 0) <= gen <= self._newest
             and known(claims.sub or "", 0) <= gen
             and known(claims.client_id or "", 0) <= gen
             and known(claims.sid or "", 0) <= gen
