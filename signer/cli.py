@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from . import __version__, commands
 from .commands import Result
@@ -35,7 +35,11 @@ Settings come from the environment, as for the service, whose list may be in use
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(given)
+    options, more = parser.parse_known_args(given)
+    if more:
+        parser.error(_unexpected(more))
     try:
         result: Result = options.run(options)
     except SignerError as error:
@@ -76,12 +80,39 @@ def _text(value: Any) -> str:
     return (value or "-") if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "signer",
-        description="Stateless signed tokens.",
-        epilog=_EXAMPLES + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+class _Parser(argparse.ArgumentParser):
+    """Repeats nothing of what it was given: it may be a token, and standard error ends up in logs.
+
+    Args:
+        given: all arguments of the command line.
+    """
+
+    def __init__(self, given: Sequence[str], **kwargs: Any) -> None:
+        # An abbreviation would mean something else as soon as there is an option of that name.
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        self._given = given
+
+    def error(self, message: str) -> NoReturn:
+        for word in self._given:
+            for value in (
+                word,
+                word.partition("=")[2],
+                word[2:],
+            ):  # of itself, "--option=value" and "-ovalue"
+                message = message.replace(repr(value), "…") if value else message
+        super().error(message)
+
+
+def _unexpected(arguments: Sequence[str]) -> str:
+    options = [word.partition("=")[0] for word in arguments]
+    if names := [name for name in options if re.fullmatch("--[a-z]+(-[a-z]+)*", name)]:
+        return f"no such option: {', '.join(names)}"
+    return "an argument too many: a token is read from standard input, not from the command line"
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        given, prog="signer", description="Stateless signed tokens.", epilog=_EXAMPLES + _EXIT_CODES
     )
     parser.add_argument("--version", action="version", version=f"signer {__version__}")
     every = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -89,10 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Any, summary: str, epilog: str) -> argparse.ArgumentParser:
         added = every.add_parser(
             name,
+            given=given,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.add_argument("--json", action="store_true", help="one JSON object, for programs")
         added.set_defaults(run=run)

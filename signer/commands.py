@@ -20,7 +20,7 @@ from .assembly import assemble, keys_of
 from .audit import STDOUT
 from .claims import Claims
 from .credentials import issue_credential
-from .errors import ClockError, ConfigurationError, SystemUnavailable
+from .errors import ClockError, ConfigurationError, SystemUnavailable, TokenMalformed
 from .events import Origin, origin
 from .keys import KeyRing, generate_key
 from .requests import IssueRequest, check_public, converted
@@ -270,16 +270,23 @@ def _user() -> str:
 
 
 def _token() -> str:
+    token = _input().strip()
+    if not token:
+        raise TokenMalformed("Standard input is empty: it must hold the token, as in `… < token.txt`.")
+    return token
+
+
+def _input() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
         try:
-            return getpass.getpass("Token: ").strip()
+            return getpass.getpass("Token: ")
         except EOFError:
             return ""
-    # One more tells that there is more: what follows must not be cut off.
     raw = sys.stdin.buffer.read(_MAX_INPUT + 1)
-    return raw.decode(errors="replace").strip() if len(raw) <= _MAX_INPUT else ""
+    # More than that is refused as no token: what follows must not be cut off.
+    return raw.decode(errors="replace") if len(raw) <= _MAX_INPUT else "…"
 
 
 def _bind(options: argparse.Namespace) -> str | None:

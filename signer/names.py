@@ -17,9 +17,14 @@ def guesses(claims: Claims) -> str:
     return f"/guesses/{claims.jti}"
 
 
-def guesses_for(claims: Claims) -> str:
+def guesses_in_hour(claims: Claims) -> str:
     """The row that counts a subject's guesses in one hour; a client's own, or one could use up another's."""
-    return f"/guesses-for/{claims.client_id or ''}/{claims.sub}"
+    return f"/guesses-in-hour/{claims.client_id or ''}/{claims.sub}"
+
+
+def guess_in_hour(claims: Claims, number: int) -> str:
+    """The row that keeps the second of one of them."""
+    return f"/guess-in-hour/{number}/{claims.client_id or ''}/{claims.sub}"
 
 
 def by_jti(jti: str) -> str:

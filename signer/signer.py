@@ -402,7 +402,7 @@ class Signer:
     def verify_code(self, token: str, code: str, *, purpose: str = DEFAULT_PURPOSE) -> Claims:
         """The claims of a challenge whose code this is, with the code's own purpose; that uses it up.
 
-        A challenge takes 5 guesses, and a subject 20 in each hour, whatever the number of challenges; every
+        A challenge takes 5 guesses, a subject 20 in any 60 minutes, whatever the number of challenges; every
         guess counts, atomically across processes, before it is looked at, also one that the list fails at.
 
         Raises:

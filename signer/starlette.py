@@ -53,7 +53,8 @@ class Undecided(AuthenticationError):
 
 class TokenBackend(AuthenticationBackend):
     """Authenticates requests by `Authorization: Bearer`, and where there is no Authorization by a cookie.
-    One without either is anonymous; one with a token that is not good, or with two, is refused.
+    One without either is anonymous; one with a token that is not good, with two, or with an Authorization of
+    another scheme is refused.
 
     The scopes are the token's words, and "authenticated". Neither a token for the service itself nor one
     that is to be used up is anybody's session: they are refused whatever `validate` says.
@@ -72,6 +73,8 @@ class TokenBackend(AuthenticationBackend):
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         token = token_in(conn.headers, self._cookie)
         if token is None:
+            if "authorization" in conn.headers:
+                raise AuthenticationError(_REFUSED)
             return None
         claims = self._admitted(token)
         return AuthCredentials(["authenticated", *sorted(scope_words(claims.scope))]), TokenUser(claims)
@@ -82,7 +85,10 @@ class TokenBackend(AuthenticationBackend):
             # What ails the machine is for its operator.
             logger.error("%s", error.__cause__)
             return PlainTextResponse(str(error), 503, {"retry-after": "1"})
-        response = PlainTextResponse(str(error), 401, {"www-authenticate": 'Bearer error="invalid_token"'})
+        # RFC 6750, section 3.1: no error is named to those who showed no token.
+        is_shown = token_in(conn.headers, self._cookie) is not None
+        challenge = 'Bearer error="invalid_token"' if is_shown else "Bearer"
+        response = PlainTextResponse(str(error), 401, {"www-authenticate": challenge})
         if self._cookie and "authorization" not in conn.headers:
             # A browser that kept it would be refused at the login page, too.
             response.delete_cookie(self._cookie, secure=True, httponly=True)
@@ -103,11 +109,14 @@ class TokenBackend(AuthenticationBackend):
 
 def token_in(headers: Headers, cookie: str) -> str | None:
     """The token that a request shows, in `Authorization: Bearer` or, where there is no such header, in the
-    cookie of this name; None where it shows none. "", which is no token, for another scheme, and for two of
-    a kind: of these, somebody behind us may see the other one."""
+    cookie of this name; None where it shows none, as in another scheme. "", which is no token, where it has
+    two headers or cookies: somebody behind us may see the other one."""
+    found: list[str | None]
     if values := [value.partition(" ") for value in headers.getlist("authorization")]:
-        found = [token.strip(" \t") if scheme.lower() == "bearer" else "" for scheme, _, token in values]
+        found = [token.strip(" \t") if scheme.lower() == "bearer" else None for scheme, _, token in values]
     else:
         pairs = [pair.partition("=") for value in headers.getlist("cookie") for pair in value.split(";")]
         found = [value.strip(" \t") for name, _, value in pairs if cookie and name.strip(" \t") == cookie]
-    return None if not found else found[0] if len(found) == 1 else ""
+    if all(token is None for token in found):
+        return None
+    return found[0] if len(found) == 1 else ""

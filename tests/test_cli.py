@@ -327,6 +327,85 @@ def test_a_claim_cannot_write_to_the_terminal(listed: Path) -> None:
     assert "\x9b" not in shown.stdout
 
 
+COMMANDS = ("keygen", "purpose-key", "client", "issue", "validate", "consume", "inspect", "revoke", "purge",
+            "create-list", "backup", "serve", "check")  # fmt: skip
+TOKEN = "sgt_AbCdEf.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What is said of arguments that cannot be, with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    return said.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_token_among_the_arguments_is_not_repeated(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """It is said where tokens go. What is on standard error ends up in logs."""
+    needed = {"purpose-key": ["x"], "client": ["x", "--scope", "x", "--ttl", "1d"], "backup": ["x"]}
+    said = refusal(capsys, command, *needed.get(command, []), TOKEN)
+    assert "a token is read from standard input" in said
+    assert TOKEN not in said
+    for more in ([f"--json={TOKEN}"], [f"-h{TOKEN}"], [f"--{TOKEN}"], [f"--no-such={TOKEN}"], ["--", TOKEN]):
+        assert TOKEN not in refusal(capsys, command, *needed.get(command, []), *more), more
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [TOKEN],
+        [f"--json={TOKEN}", "check"],
+        ["issue", "--max-uses", TOKEN],
+        ["issue", "--ttl", TOKEN],
+        ["issue", "--data", TOKEN],
+        ["validate", f"--max-age={TOKEN}"],
+        ["revoke", "--sub", TOKEN, "--sid", TOKEN],
+        ["client", TOKEN],
+        ["validate", "it's", f'"{TOKEN}"'],
+    ],
+)
+def test_nor_as_a_command_or_the_value_of_an_option(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """Whatever argparse has to say of it."""
+    assert TOKEN not in refusal(capsys, *arguments)
+
+
+def test_an_option_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Or nobody finds the slip; and a command that is none is shown those there are."""
+    assert "no such option: --no-such, --other\n" in refusal(capsys, "check", "--no-such", "--other=value")
+    assert "create-list" in refusal(capsys, "chekc")
+
+
+def test_an_option_is_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--bind state` was taken for `--bind-file`, and `--scop` would mean something else with the next option."""
+    assert "no such option: --bind" in refusal(capsys, "validate", "--bind", "state")
+    for command, option in (
+        ("issue", "--purp"),
+        ("revoke", "--client"),
+        ("check", "--jso"),
+        ("issue", "--max=1"),
+    ):
+        assert "no such option" in refusal(capsys, command, option)
+    assert "no such option: --vers" in refusal(capsys, "--vers", "check")
+
+
+def test_an_empty_standard_input_is_told(listed: Path) -> None:
+    """The file with the token was empty; white space is no token either."""
+    for command in ("validate", "consume", "inspect", "revoke"):
+        for nothing in ("", " \n"):
+            made = run(listed, command, stdin=nothing)
+            assert (made.returncode, made.stdout) == (1, "")
+            assert "Standard input is empty" in made.stderr
+    made = run(listed, "validate", "--json")
+    assert json.loads(made.stdout)["code"] == "token_malformed"
+    assert "Standard input is empty" not in run(listed, "validate", stdin="x" * 9000).stderr
+
+
 def test_an_empty_name_revokes_nothing(listed: Path, open_list: Callable[[str], Store]) -> None:
     """A variable of the shell's that is not set; the token on standard input is not taken instead."""
     token = run(listed, "issue").stdout

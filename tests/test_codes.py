@@ -1,18 +1,26 @@
 """Codes of six digits."""
 
 import re
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from subprocess import PIPE, Popen
+from threading import Barrier
 
 import pytest
 from clock import Clock
-from service import KEY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from service import KEY, ROOT, environment
 
-from signer import KeyRing, Signer, Store
+from signer import KeyRing, Signer, Store, open_store
 from signer.errors import (
     AttemptsExceeded,
     CodeWrong,
     RequestInvalid,
+    StoreError,
     StoreRequired,
     TokenExpired,
     TokenPurposeWrong,
@@ -20,10 +28,49 @@ from signer.errors import (
     TokenUsed,
 )
 from signer.requests import CodeRequest
+from signer.stores.memory import MemoryStore
+
+#: The first second of an hour.
+HOUR_BEGINS = 1_800_003_600
+GUESSER = """
+import sys
+sys.path.insert(0, "tests")
+from test_codes import is_counted
+from signer import Signer, open_store
+key, url, now = sys.argv[1:]
+signer = Signer(key, open_store(url), clock=lambda: float(now))
+print("ready", flush=True)
+sys.stdin.readline()
+print(sum(is_counted(signer) for _ in range(15)))
+"""
 
 
 def wrong(code: str) -> str:
     return f"{(int(code) + 1) % 1_000_000:06d}"
+
+
+def is_counted(signer: Signer) -> bool:
+    """Whether a guess for a subject, at a challenge of its own, is let in."""
+    token, code, _ = signer.issue_code(sub="42")
+    try:
+        signer.verify_code(token, wrong(code))
+    except CodeWrong:
+        return True
+    except AttemptsExceeded:
+        return False
+    raise AssertionError
+
+
+def failing(*arguments: object) -> int:
+    raise StoreError("a list that is gone")
+
+
+@pytest.fixture(params=["sqlite", "redis", "valkey", "postgres"])
+def list_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty list of each kind that processes share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/list.db"
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 class TestIssue:
@@ -110,6 +157,104 @@ class TestVerify:
         assert signer.verify_code(other.token, other.code)
         clock.now += 3600
         assert signer.verify_code(token, code)
+
+    def test_twenty_guesses_are_not_forty_around_the_hour(self, signer: Signer, clock: Clock) -> None:
+        """Counted by the clock's hours, twenty before the hour and twenty after it were let in within a second."""
+        clock.now = HOUR_BEGINS - 1
+        assert sum(is_counted(signer) for _ in range(25)) == 20
+        clock.now = HOUR_BEGINS
+        assert not any(is_counted(signer) for _ in range(5))
+        clock.now = HOUR_BEGINS + 3598
+        assert not is_counted(signer)
+        clock.now = HOUR_BEGINS + 3599
+        assert sum(is_counted(signer) for _ in range(25)) == 20
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.tuples(st.floats(0, 5000), st.integers(1, 25)), max_size=12))
+    def test_no_sixty_minutes_hold_more_than_twenty(self, steps: list[tuple[float, int]]) -> None:
+        """And none is refused where they hold fewer, but for a part of a second: seconds are what is kept."""
+        clock = Clock()
+        signer = Signer(KEY, MemoryStore(), clock=clock)
+        counted: list[float] = []
+        for seconds, guesses in steps:
+            clock.now += seconds
+            for _ in range(guesses):
+                latest = [when for when in counted if clock.now - when < 3600]
+                if is_counted(signer):
+                    assert len(latest) < 20
+                    counted.append(clock.now)
+                else:
+                    assert len([when for when in counted if clock.now - when < 3601]) >= 20
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.lists(st.tuples(st.floats(-4000, 4000), st.integers(1, 25)), max_size=12))
+    def test_nor_where_clocks_disagree(self, steps: list[tuple[float, int]]) -> None:
+        """By hours, even: each guess at the time that its own machine's clock tells."""
+        clock = Clock()
+        signer = Signer(KEY, MemoryStore(), clock=clock)
+        counted: list[float] = []
+        for seconds, guesses in steps:
+            clock.now += seconds
+            counted += [clock.now for _ in range(guesses) if is_counted(signer)]
+        for begin in counted:
+            assert len([when for when in counted if 0 <= when - begin < 3600]) <= 20
+
+    def test_nor_where_many_guess_at_once(self, list_url: str) -> None:
+        """On every kind of list: some whose clock has passed the hour, and some whose clock is about to."""
+
+        def guess(seconds: int) -> int:
+            with closing(open_store(list_url)) as store:
+                signer = Signer(KEY, store, clock=lambda: HOUR_BEGINS + seconds)
+                ready.wait(60)
+                return sum(is_counted(signer) for _ in range(15))
+
+        ready = Barrier(6)
+        with ThreadPoolExecutor(6) as pool:
+            counts = [*pool.map(guess, [-1, 0, -1, 1, -1, 0])]
+        assert 0 < sum(counts) <= 20
+
+    def test_nor_where_many_processes_guess(self, tmp_path: Path) -> None:
+        """What the hour before has counted is not to be had again: seven, so thirteen of these."""
+        url = f"sqlite:///{tmp_path}/list.db"
+        with closing(open_store(url)) as store:
+            before = Signer(KEY, store, clock=lambda: HOUR_BEGINS - 1)
+            assert sum(is_counted(before) for _ in range(7)) == 7
+        command = [sys.executable, "-c", GUESSER, KEY, url, str(HOUR_BEGINS)]
+        running = [
+            Popen(command, stdin=PIPE, stdout=PIPE, env=environment(), cwd=ROOT, text=True) for _ in range(4)
+        ]
+        for process in running:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        counts = [int(process.communicate("go\n", 60)[0]) for process in running]
+        assert sum(counts) == 13
+
+    def test_a_guess_whose_second_was_lost_counts_for_the_next_hour(
+        self, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The list failed between the two; when the guess was made, nobody can tell."""
+        signer = Signer(KEY, store, clock=clock)
+        clock.now = HOUR_BEGINS - 3600
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "rotate", failing)
+            for _ in range(20):
+                with pytest.raises(StoreError):
+                    is_counted(signer)
+        clock.now = HOUR_BEGINS + 3599
+        assert not is_counted(signer)
+        clock.now += 1
+        assert is_counted(signer)
+
+    def test_a_count_that_was_purged_is_not_taken_for_none(self, signer: Signer, clock: Clock) -> None:
+        """By a clock that was hours ahead."""
+        clock.now = HOUR_BEGINS - 1
+        assert sum(is_counted(signer) for _ in range(20)) == 20
+        clock.now += 3 * 3600
+        signer.purge()
+        clock.now -= 3 * 3600 - 1
+        challenge = signer.issue_code(sub="42", ttl=20_000)
+        with pytest.raises(AttemptsExceeded):
+            signer.verify_code(challenge.token, challenge.code)
 
     def test_a_purge_by_a_clock_ahead_does_not_use_up_the_hour(self, signer: Signer, clock: Clock) -> None:
         """A guess in the last second of an hour found its count purged, and was one too many."""

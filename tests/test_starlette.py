@@ -107,25 +107,20 @@ def test_a_token_without_a_subject_is_nobody_else(signer: Signer) -> None:
 
 class TestRefused:
     @pytest.mark.parametrize(
-        "value",
-        [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer x",
-            "Bearer x y",
-            "Basic {}",
-            "{}",
-            "Token {}",
-            "Bearer {}x",
-            "Bearer {}, {}",
-            "\xff",
-        ],
+        "value", ["Bearer", "Bearer ", "Bearer x", "Bearer x y", "Bearer {}x", "Bearer {}, {}"]
     )
     def test_a_header_that_holds_no_good_token(self, signer: Signer, port: int, value: str) -> None:
         """It is never anonymous, and what is wrong with it is not told."""
         token = signer.issue(sub="42", scope="read")
         assert is_refused(call(port, "/", [("Authorization", value.format(token, token))]))
+
+    @pytest.mark.parametrize("value", ["", "Basic {}", "{}", "Token {}", "\xff"])
+    def test_a_header_of_another_scheme(self, signer: Signer, port: int, value: str) -> None:
+        """It is not anonymous either. The challenge names no error: no token was shown (RFC 6750, section 3.1)."""
+        token = signer.issue(sub="42", scope="read")
+        reply = call(port, "/", [("Authorization", value.format(token))])
+        assert (reply.status, reply.raw) == (401, b"The token is not valid.")
+        assert reply.headers["www-authenticate"] == "Bearer"
 
     def test_a_token_that_was_good(self, signer: Signer, clock: Clock, port: int) -> None:
         """Revoked, consumed, traded or expired, at the very next request."""

@@ -1,6 +1,7 @@
 """The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any, Final, TypeVar
@@ -10,7 +11,13 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ..claims import Issued, scope_words
-from ..errors import CredentialMissing, RequestInvalid, ScopeInsufficient, TokenError
+from ..errors import (
+    CredentialMissing,
+    RequestInvalid,
+    ScopeInsufficient,
+    SystemUnavailable,
+    TokenError,
+)
 from ..requests import CodeRequest, IssueRequest, Request, check_public
 from ..signer import PURGE_PAUSE, Signer
 from ..stores.feed import Part
@@ -55,6 +62,8 @@ _VALID: Final = Answer(Done())
 _INVALID: Final = Answer(Done(status=False))
 #: Tokens that are validated in a row; a millisecond's work at most.
 _AT_ONCE: Final = 250
+#: Seconds for which one check of list and clock is the answer to everybody who asks.
+_READINESS: Final = 1.0
 _NO_METRICS: Final = (
     "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
     " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
@@ -92,7 +101,8 @@ class API:
         self._writer = writer
         self._limits = limits
         self._page = page
-        self._check: asyncio.Future[None] | None = None
+        self._check: asyncio.Future[SystemUnavailable | None] | None = None
+        self._checked_at = 0.0
         self._slice = asyncio.Lock()
 
     def endpoint(
@@ -224,12 +234,22 @@ class API:
         return Answer(Health())
 
     async def readyz(self, request: HTTPRequest) -> Response:
-        """GET /readyz: clock and list can answer."""
-        # One check at a time, however many ask: it reads the whole list.
-        if self._check is None or self._check.done():
-            self._check = asyncio.ensure_future(asyncio.to_thread(self._signer.ping))
-        await asyncio.shield(self._check)
+        """GET /readyz: clock and list can answer, or could less than a second ago."""
+        # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
+        if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + _READINESS):
+            self._check = asyncio.ensure_future(self._unreadiness())
+        if error := await asyncio.shield(self._check):
+            raise error.with_traceback(None)  # each answer would lengthen it
         return Answer(Health())
+
+    async def _unreadiness(self) -> SystemUnavailable | None:
+        try:
+            await asyncio.to_thread(self._signer.ping)
+        except SystemUnavailable as error:
+            return error
+        finally:
+            self._checked_at = time.monotonic()
+        return None
 
     async def metrics(self, request: HTTPRequest) -> Response:
         """GET /metrics"""

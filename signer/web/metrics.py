@@ -1,6 +1,7 @@
 """Metrics for Prometheus, of this process or of all workers of the service, which share a folder for them."""
 
 import platform
+import re
 import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ from .cells import NOW, Cells, Name
 
 #: Names the folder that the workers share, which whoever starts them makes.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: In a part of the header `Accept`: a version of the formats that there is none of.
+_UNKNOWN: Final = re.compile(r";\s*version=(?!(?:0\.0\.1|0\.0\.4|1\.0\.0)\s*(?:;|$))")
 
 
 class _Counter(Struct, frozen=True):
@@ -207,7 +210,9 @@ class Page:
 
     def __call__(self, accept: str) -> tuple[bytes, str]:
         """Its text and its media type, which the header `Accept` chooses. May be slow: it counts rows."""
-        encode, media_type = choose_encoder(accept)
+        # choose_encoder fails at a version that is no number, and repeats others in the answer's header.
+        known = [part for part in accept.split(",") if not _UNKNOWN.search(part)]
+        encode, media_type = choose_encoder(",".join(known))
         return encode(self._registry), media_type
 
 

@@ -230,7 +230,7 @@ def _checking(api: API) -> list[Operation]:
             "token:introspect",
             409,
             summary="Verify a code",
-            detail="Five guesses a challenge, and twenty an hour a subject. Success uses it up.",
+            detail="Five guesses a challenge, and twenty in any sixty minutes a subject. Success uses it up.",
             answer=Admitted,
             example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
             answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},

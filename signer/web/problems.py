@@ -173,4 +173,4 @@ def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
     if scheme == "basic" or (scheme != "bearer" and _route(request).startswith("/oauth/")):
         return challenge(scheme="Basic")
     reasons = {CredentialInvalid: "invalid_token", ScopeInsufficient: "insufficient_scope"}
-    return challenge(reasons.get(type(error), ""))
+    return challenge(reasons.get(type(error), "") if scheme == "bearer" else "")

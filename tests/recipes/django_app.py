@@ -38,7 +38,8 @@ def requires(scope: str = "") -> Callable[[View], View]:
             except TokenScopeInsufficient:
                 return _refusal(403, "insufficient_scope")
             except TokenError:
-                return _refusal(401, "invalid_token")
+                # RFC 6750, section 3.1: no error is named to those who showed no token.
+                return _refusal(401, "invalid_token" if scheme.lower() == "bearer" else "")
             except SystemUnavailable:
                 return JsonResponse(
                     {"error": "temporarily_unavailable"}, status=503, headers={"Retry-After": "1"}
@@ -52,7 +53,7 @@ def requires(scope: str = "") -> Callable[[View], View]:
 
 
 def _refusal(status: int, error: str) -> HttpResponse:
-    headers = {"WWW-Authenticate": f'Bearer error="{error}"'}
+    headers = {"WWW-Authenticate": f'Bearer error="{error}"' if error else "Bearer"}
     return JsonResponse({"error": error}, status=status, headers=headers)
 
 

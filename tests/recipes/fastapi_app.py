@@ -25,10 +25,10 @@ def current(
 ) -> Claims:
     """The claims of the one good token that the request shows, with every scope needed."""
     headers = request.headers.getlist("authorization")
-    if not headers:
-        raise HTTPException(401, "Send a token.", {"WWW-Authenticate": "Bearer"})
-    if sent is None or len(headers) > 1:
+    if len(headers) > 1:
         raise _refusal(401, "invalid_token")
+    if sent is None:  # nor is one shown in another scheme: no error is named then (RFC 6750, section 3.1)
+        raise HTTPException(401, "Send a token.", {"WWW-Authenticate": "Bearer"})
     try:
         claims: Claims = request.app.state.signer.validate(sent.credentials, scope=needed.scope_str)
     except TokenScopeInsufficient:

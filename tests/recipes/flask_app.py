@@ -46,7 +46,9 @@ def protect(app: Flask, signer: Signer) -> None:
 
 
 def _refused(error: Exception) -> Reply:
-    reason = ' error="invalid_token"' if "Authorization" in request.headers else ""
+    # RFC 6750, section 3.1: no error is named to those who showed no token.
+    is_shown = request.headers.get("Authorization", "").lower().startswith("bearer")
+    reason = ' error="invalid_token"' if is_shown else ""
     return {"error": "invalid_token"}, 401, {"WWW-Authenticate": f"Bearer{reason}"}
 
 

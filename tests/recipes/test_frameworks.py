@@ -71,6 +71,12 @@ class TestGuardedViews:
             assert is_refused(call(port, "/me", headers))
             assert is_refused(call(port, "/notes", headers, "POST"))
 
+    def test_no_error_is_named_where_no_token_was_shown(self, port: int) -> None:
+        """RFC 6750, section 3.1."""
+        for headers in ([], [("Authorization", "Basic eDp5")]):
+            assert call(port, "/me", headers).headers["www-authenticate"] == "Bearer"
+        assert "invalid_token" in call(port, "/me", bearer("x")).headers["www-authenticate"]
+
     @pytest.mark.parametrize(
         "value", ["", "Bearer", "Bearer x", "Basic {}", "{}", "Bearer {}x", "Bearer {}, Bearer {}", "\xff"]
     )

@@ -86,6 +86,8 @@ def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
     assert store.lookup(JTI, EXP, []).uses == 2
     assert store.use(JTI, EXP, 3) == 3
     assert store.use(OTHER, EXP, 1) == 1
+    assert [store.use("c" * 22, EXP, limit) for limit in (0, -1)] == [None, None]
+    assert store.lookup("c" * 22, EXP, []).uses == 0
 
 
 def test_rotating_tells_everybody_the_first_time(store: Store) -> None:

@@ -2,8 +2,10 @@
 
 import re
 import time
+from pathlib import Path
 
 import pytest
+from clock import eventually
 from service import KEY, ROOT, Service, cli
 
 from signer import Signer
@@ -239,6 +241,27 @@ class TestHealth:
         for path in ("/healthz", "/readyz"):
             assert production.call("GET", path, headers={"Authorization": ""}).json == {"status": "ok"}
 
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_one_check_serves_a_second(self, tmp_path: Path, is_lost: bool) -> None:
+        """It writes to the list, and anybody may ask for it: however many do, and whatever it found."""
+        with Service(tmp_path, {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}) as service:
+            if is_lost:
+                (tmp_path / "tokens.db").unlink()
+                eventually(lambda: service.call("GET", "/readyz").status == 503, 60)
+            before = checks(service)
+            began = time.monotonic()
+            statuses = {service.call("GET", "/readyz").status for _ in range(200)}
+            seconds = time.monotonic() - began
+            assert statuses == {503 if is_lost else 200}
+            assert checks(service) - before <= 1 + seconds
+
+
+def checks(service: Service) -> int:
+    """How often the list was checked."""
+    text = service.call("GET", "/metrics").raw.decode()
+    found = re.search(r'^signer_store_duration_seconds_count\{operation="ping"\} (.*)$', text, re.MULTILINE)
+    return int(float(found[1])) if found else 0
+
 
 class TestStoreDown:
     def test_everything_that_needs_the_list_is_503(self, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -272,7 +295,7 @@ class TestStoreDown:
             assert service.call("GET", "/healthz").status == 200
             (directory / "away.db").rename(path)
             assert service.says_valid(token)
-            assert service.call("GET", "/readyz").status == 200
+            eventually(lambda: service.call("GET", "/readyz").status == 200, 60)
 
     def test_behind_a_prefix_the_verdict_is_still_no(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         """Under uvicorn's --root-path, too, a body that says `status: 503` would look like a yes."""

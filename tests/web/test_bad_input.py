@@ -6,10 +6,12 @@ import socket
 import sqlite3
 import time
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from service import Service
+from service import KEY, Service, cli
 
 JSON = {"Content-Type": "application/json"}
 BODIES: list[tuple[str, bytes, int, str | None]] = [
@@ -203,6 +205,41 @@ def test_raw_bytes_of_every_kind_leave_no_500_and_no_traceback(production: Servi
     assert b" 500 " not in production.send_raw(data)[:20]
     assert production.call("GET", "/healthz").status == 200
     assert "Traceback" not in production.log
+
+
+HEADERS = [
+    "Accept", "Authorization", "Content-Type", "Cookie", "Expect", "Forwarded", "Host", "If-Modified-Since",
+    "If-None-Match", "If-Range", "Origin", "Range", "Referer", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-ID",
+]  # fmt: skip
+VALUES = [
+    "", "x", ";=,", "%", "*", "[::1", "a:b:c", "\xff\xfe", "9" * 5000, "Basic =", "Basic \xff", "Bearer ", "Digest x",
+    "text/plain; version=x", "application/openmetrics-text; version=\xb2; escaping=", "bytes=-,9-1,a-", "bytes=" + "0-," * 99,
+    "Mon, 32 Foo 99999 99:99:99 XXX", 'W/"x", "', "session=; session", "1.2.3.4%, for=[::1]:x",
+]  # fmt: skip
+QUERIES = ["", "=&&=%", "since=%FF&since=" + "9" * 5000, "since=bnVsbA", "scope=%ED%A0%80&aud=%00&purpose=%"]
+
+
+def test_odd_headers_and_queries_leave_no_500_on_any_route(tmp_path: Path) -> None:
+    """Each alone, where every part that reads them is on, with a credential for everything and without."""
+    scopes = "token:issue token:introspect token:revoke token:purge metrics:read revocations:read"
+    made = cli(tmp_path, "client", "tests", "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY)
+    authorization = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    settings = {
+        "AUTH_COOKIE": "session",
+        "CORS_ORIGINS": "https://app.example",
+        "TRUSTED_PROXIES": "127.0.0.1",
+    }
+    with Service(tmp_path, {"SECRET_KEY": KEY, **settings}) as service:
+        described = service.call("GET", "/openapi.json").json["paths"]
+        pages = {"/openapi.json": ["get"], "/docs": ["get"], "/static/docs.js": ["get"]}
+        for path, methods in {**described, **pages}.items():
+            for method in {"get", "post", "delete"}.intersection(methods):
+                queries = [(f"{path}?{query}", sent) for query in QUERIES for sent in ({}, authorization)]
+                headers = [(path, {**authorization, name: value}) for name in HEADERS for value in VALUES]
+                for target, sent in queries + headers:
+                    status = service.call(method.upper(), quote(target, safe="/?=&%-._~"), b"", sent).status
+                    assert status != 500, (method, target, sent)
+        assert "Traceback" not in service.log
 
 
 @pytest.mark.parametrize(

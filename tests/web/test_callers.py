@@ -100,6 +100,8 @@ def test_other_schemes_and_broken_headers_are_401(closed: Service, value: str) -
     assert reply.status == 401
     scheme = "Basic" if value.lower().startswith("basic") else "Bearer"
     assert reply.headers["WWW-Authenticate"].startswith(f'{scheme} realm="signer"')
+    # RFC 6750, section 3.1: no error where no token was shown.
+    assert ("error=" in reply.headers["WWW-Authenticate"]) == (value == "Bearer")
 
 
 def test_a_credential_names_its_client_once(closed: Service) -> None:

@@ -129,6 +129,17 @@ def test_two_host_headers_or_none_are_403(development: Service) -> None:
         assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
 
 
+@pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+def test_http_1_0_is_403(development: Service, under_uvicorn: Service, command: str) -> None:
+    """So nginx before 1.29.7 speaks to what is behind it, with no header of its own; no client here does."""
+    service = {"app.py": development, "uvicorn": under_uvicorn}[command]
+    answer = service.send_raw(
+        b"POST /app/token HTTP/1.0\r\nHost: 127.0.0.1:8000\r\nConnection: close\r\n\r\n"
+    )
+    assert b" 403 " in answer.partition(b"\r\n")[0]
+    assert b"development_only" in answer
+
+
 def test_it_does_not_listen_to_the_world(tmp_path_factory: pytest.TempPathFactory) -> None:
     """HOST=0.0.0.0 without a key stops the start."""
     with pytest.raises(AssertionError, match="development service"):

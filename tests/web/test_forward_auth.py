@@ -112,6 +112,14 @@ def test_why_a_token_is_refused_is_not_told(gateway: Service) -> None:
     assert len({reply.raw for reply in replies}) == 1
 
 
+@pytest.mark.parametrize("value", ["Basic eDp5", "Digest username=x", "Negotiate x", "x", ""])
+def test_another_scheme_shows_no_token(gateway: Service, value: str) -> None:
+    """A challenge names no error then (RFC 6750, section 3.1): a client would throw a good token away."""
+    reply = gateway.call("GET", "/auth", headers={"Authorization": value})
+    assert (reply.status, reply.json["code"]) == (401, "token_missing")
+    assert reply.headers["WWW-Authenticate"] == 'Bearer realm="signer"'
+
+
 def test_what_is_to_be_used_up_is_no_session(production: Service) -> None:
     """/auth counts nothing, so that a token with max_uses would be good without limit; a challenge proves
     nothing yet."""

@@ -143,6 +143,39 @@ def test_prometheus_may_choose_the_format(watched: Service) -> None:
     assert plain.headers["Cache-Control"] == modern.headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain; version=x",
+        "text/plain; version=",
+        "text/plain;version=1.x, */*",
+        "text/plain; version=1.0.0; escaping=x",
+        "application/openmetrics-text; version=mine",
+        "application/openmetrics-text; version=2.mine",
+        "application/openmetrics-text; version=1.0.0.mine; escaping=mine",
+        "text/plain;version=\xb2\xff",
+        "image/png",
+        ";,;=,",
+    ],
+)
+def test_whatever_is_accepted_is_answered(watched: Service, accept: str) -> None:
+    """In a format there is, and with nothing of the caller's in a header."""
+    reply = watched.call("GET", "/metrics", headers={"Accept": accept})
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith(
+        ("text/plain; version=", "application/openmetrics-text; version=")
+    )
+    assert "mine" not in reply.headers["Content-Type"]
+    assert b"signer_build_info" in reply.raw
+
+
+def test_the_next_format_does_where_the_first_is_not_known(watched: Service) -> None:
+    """As in what Prometheus sends, the newest first."""
+    accept = "application/openmetrics-text;version=9.9.9;q=0.9,text/plain;version=1.0.0;escaping=allow-utf-8,*/*;q=0.1"
+    reply = watched.call("GET", "/metrics", headers={"Accept": accept})
+    assert reply.headers["Content-Type"] == "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
+
+
 def test_they_are_guarded(tmp_path: Path) -> None:
     """By metrics:read, unless ANONYMOUS_SCOPES opens them."""
     lacking = credential(tmp_path, "token:issue")

@@ -17,7 +17,7 @@ from signer.web import create_app
 from signer.web.operations import METHODS
 
 #: They show the document, and stand not in it.
-PAGES = {"/openapi.json", "/docs", "/redoc"}
+PAGES = {"/openapi.json", "/docs", "/redoc", "/static/{path:text}"}
 
 
 def document(**settings: str) -> dict[str, Any]:
