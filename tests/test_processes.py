@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from clock import HANG
 from service import KEY, ROOT, Service, cli, environment
 
 from signer import Signer, Store
@@ -82,7 +83,7 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    return [process.communicate(timeout=60)[0].split() for process in processes]
+    return [process.communicate(timeout=HANG)[0].split() for process in processes]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -119,7 +120,7 @@ def test_what_was_acknowledged_survives_kill_9(url: str, open_list: Callable[[st
     process.stdin.flush()
     threading.Timer(0.7, process.kill).start()
     done = [int(line) for line in process.stdout if line.endswith("\n")]
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANG)
     assert len(done) > 10
     store = open_list(url)
     assert all(store.lookup(f"{number:022d}", 2_000_000_000, []).revoked for number in done)
@@ -184,7 +185,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
             time.sleep(0.01)
         service.kill()
         for client in clients:
-            client.join(30)
+            client.join(HANG)
     assert 200 <= len(acknowledged) < 4000
     with Service(tmp_path, settings, credential=credential) as service:
         assert not [token for token in acknowledged if service.says_valid(token)]
@@ -209,7 +210,7 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         time.sleep(2 * TRUST)
         begun = time.monotonic()
         while time.monotonic() < begun + 3 or "signer: There is no list" not in service.log:
-            assert time.monotonic() < begun + 30, service.log
+            assert time.monotonic() < begun + HANG, service.log
             try:
                 reply = service.call("GET", f"/app/valid/{token}")
             except (OSError, HTTPException):
@@ -233,10 +234,7 @@ def test_a_list_in_memory_is_not_for_workers(tmp_path: Path) -> None:
         "2",
     )
     with service:
-        deadline = time.monotonic() + 10
-        while "signer: DATABASE_URL=memory://" not in service.log:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        service.wait_for_log("signer: DATABASE_URL=memory://")
 
 
 def test_tokens_from_the_library_and_the_service_are_the_same(
