@@ -86,7 +86,7 @@ REVOKE: Final = """
 WITH known AS (
     SELECT uses, rotated_at,
     (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
-    state.generation AS newest, revoked
+    state.generation AS last, revoked
     FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 ), made AS (
     INSERT INTO signer.tokens SELECT %(exp)s, %(jti)s, true, 0, 0 FROM known WHERE horizon <= %(exp)s

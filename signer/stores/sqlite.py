@@ -404,9 +404,9 @@ def _looked_up(connection: sqlite3.Connection, jti: str, exp: int, groups: Seque
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    revoked, uses, rotated_at, generation, horizon, newest, _ = row
+    revoked, uses, rotated_at, generation, horizon, last, _ = row
     return Entry(
-        bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon), int(newest)
+        bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon), int(last)
     )
 
 

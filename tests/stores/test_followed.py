@@ -71,7 +71,7 @@ def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., S
     change, entry = CHANGES[how]
     change(there)
     assert eventually(lambda: knows(here, token)) < 1.0
-    assert here.recall(row(token), EXP, groups(token)) == entry._replace(newest=UNKNOWN)
+    assert here.recall(row(token), EXP, groups(token)) == entry._replace(last_generation=UNKNOWN)
     assert here.is_clear(claims(1, sub="bob"), EXP)
 
 
@@ -212,7 +212,7 @@ def test_the_same_row_again_is_what_it_is_now() -> None:
         Row("sub:a", EXP, 8),
     ):
         copy.add(entry)
-    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, newest=UNKNOWN)
+    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, last_generation=UNKNOWN)
     assert len(copy) == 2
 
 

@@ -319,7 +319,7 @@ def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None
         assert sorted(number for number in numbers if number is not None) == list(range(1, 21))
         assert one.advance("sub:a", 1000, EXP) == 1000
         assert two.rotate(JTI, EXP, 100) == one.rotate(JTI, EXP, 101) == 100
-        assert two.lookup(JTI, EXP, ["sub:a"]) == Entry(rotated_at=100, generation=1000, newest=1000)
+        assert two.lookup(JTI, EXP, ["sub:a"]) == Entry(rotated_at=100, generation=1000, last_generation=1000)
         with suppress(ZeroDivisionError), one.together():
             one.revoke(JTI, EXP)
             raise ZeroDivisionError
@@ -539,7 +539,9 @@ def test_a_name_may_hold_anything_in_any_database(postgres: Postgres, encoding: 
         ):
             store.advance(name, number + 1, EXP)
             store.revoke(name, EXP)
-            assert store.lookup(name, EXP, [name]) == Entry(True, generation=number + 1, newest=number + 1)
+            assert store.lookup(name, EXP, [name]) == Entry(
+                True, generation=number + 1, last_generation=number + 1
+            )
         for call in (lambda: store.lookup("\udcff", EXP, []), lambda: store.advance("sub:\udcff", 1, 1)):
             with pytest.raises(StoreError, match="surrogates"):
                 call()
