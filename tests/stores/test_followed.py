@@ -353,6 +353,24 @@ def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> Non
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_copy_that_is_too_old_says_why() -> None:
+    """What kept it from catching up last; nothing of the kind where that took too long."""
+    with closing(Steps(Copied, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert _refusal(kept).endswith("(REVOCATION_STALENESS_SECONDS). It went back.")
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert "does not answer fast enough" in _refusal(kept)
+
+
+def _refusal(kept: following.Following) -> str:
+    try:
+        kept.copy.lookup("x", EXP, ())
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
 def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
     """There is nothing to begin with."""
     with pytest.raises(StoreError, match="no"):
