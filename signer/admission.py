@@ -204,6 +204,6 @@ class Admission:
 
 
 def _is_revoked(claims: Claims, entry: Entry) -> bool:
-    # The list gave nobody a generation newer than its newest: somebody with a key made that up, or the list
+    # The list gave nobody a generation after its last: somebody with a key made that up, or the list
     # lost what gave it.
-    return entry.revoked or not entry.generation <= claims.gen <= entry.newest
+    return entry.revoked or not entry.generation <= claims.gen <= entry.last_generation

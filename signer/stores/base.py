@@ -30,8 +30,8 @@ class Entry(NamedTuple):
     generation: int = 0
     #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
     horizon: int = 0
-    #: The newest generation that the list ever gave out, to any group; UNKNOWN where a copy answers.
-    newest: int = 0
+    #: The last generation that the list gave out, to any group; UNKNOWN where a copy answers.
+    last_generation: int = 0
 
 
 class Row(NamedTuple):

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from ..keys import base64url
-from .base import Point, Row, Store
+from .base import Point, Row, Snapshot, Store
+from .newest import Moment, follows
 
 #: Rows in one part.
 PART: Final = 1000
@@ -40,6 +42,9 @@ class Part(Struct, frozen=True, kw_only=True):
         is_anew: the list begins here: forget what was told before.
         is_whole: with these rows, all is told that was done when the service was asked.
         horizon: rows of tokens that expired before this second may be gone.
+        newest: the moment that the list was at. Give it back as `seen`.
+        follows: False where `seen` is no moment of this list, as after an older one was put in its place:
+            tokens that were revoked may be missing here.
     """
 
     status_code: int = 200
@@ -48,34 +53,60 @@ class Part(Struct, frozen=True, kw_only=True):
     is_anew: bool
     is_whole: bool
     horizon: int
+    newest: str = ""
+    follows: bool = True
 
 
-def part_after(store: Store, cursor: str = "") -> Part:
+def part_after(store: Store, cursor: str = "", seen: str = "") -> Part:
     """The part of the list that comes after `cursor`; the first for "", or any that is not known (any more).
+    It tells whether the list was ever at `seen`, the `newest` of a part.
 
     Raises:
         StoreError: the list cannot answer.
     """
-    point, start = _read(cursor)
     with store.snapshot() as snapshot:
-        if point and start is None:
-            log = snapshot.log(point, PART)
-            if log:
-                return _part(
-                    log.rows, _written(log.end), log.end.number >= snapshot.point.number, snapshot.horizon
-                )
-            point = None
-        page = None
-        if point:
-            # A caller's own may be of any shape.
-            with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-                page = snapshot.page(start, PART)
-        is_anew = page is None or point is None
-        if page is None or point is None:
-            page, point = snapshot.page(None, PART), snapshot.point
-        is_whole = page.next is None and point == snapshot.point
-        following = _written(point, page.next)
-        return _part(page.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
+        part = _part_after(snapshot, cursor)
+        return replace(part, newest=_written(snapshot.point), follows=_follows(snapshot, seen))
+
+
+def moment_of(text: str) -> Moment | None:
+    """The moment that `newest` of a part tells; None where it tells none."""
+    point, _ = _read(text)
+    return point and Moment(*point)
+
+
+def text_of(moment: Moment) -> str:
+    """The same, to be given as `seen`."""
+    return _written(Point(*moment[:2]))
+
+
+def _follows(snapshot: Snapshot, text: str) -> bool:
+    seen = moment_of(text)
+    if seen is None or snapshot.point == seen[:2]:
+        return True
+    is_known = snapshot.log(Point(*seen[:2]), 1) is not None
+    return follows(snapshot.point, seen, seen.mark if is_known else None)
+
+
+def _part_after(snapshot: Snapshot, cursor: str) -> Part:
+    point, start = _read(cursor)
+    if point and start is None:
+        log = snapshot.log(point, PART)
+        if log:
+            is_whole = log.end.number >= snapshot.point.number
+            return _part(log.rows, _written(log.end), is_whole, snapshot.horizon)
+        point = None
+    page = None
+    if point:
+        # A caller's own may be of any shape.
+        with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            page = snapshot.page(start, PART)
+    is_anew = page is None or point is None
+    if page is None or point is None:
+        page, point = snapshot.page(None, PART), snapshot.point
+    is_whole = page.next is None and point == snapshot.point
+    following = _written(point, page.next)
+    return _part(page.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
 
 
 def _part(rows: Any, following: str, is_whole: bool, horizon: int, *, is_anew: bool = False) -> Part:

@@ -77,6 +77,8 @@ class Following:
         #: When the copy was as the list, and the copy. One tuple, since others read it at any moment.
         self._fresh: tuple[float, Copied] = (0.0, UNKNOWING)
         self._lag = 0.0
+        #: Why it is not fresh.
+        self._reason = ""
         #: When it began to take in what had changed; 0 when that is done.
         self._asked = 0.0
         self._is_closed = threading.Event()
@@ -141,7 +143,7 @@ class Following:
             return StoreError("A copy of a list cannot be carried across fork(): open the list after it.")
         return StoreError(
             f"The copy of the list is {self.freshness.age:.1f} seconds old, and may be {self._staleness:g}"
-            " (REVOCATION_STALENESS_SECONDS): the list does not answer, or not fast enough."
+            f" (REVOCATION_STALENESS_SECONDS). {self._reason or 'The list does not answer fast enough.'}"
         )
 
     def _load(self) -> None:
@@ -161,7 +163,7 @@ class Following:
             if copy is not None and not self._is_closed.is_set():
                 self._fresh = (began, copy)
             if is_whole:
-                self._lag, self._asked = now() - self._asked, 0.0
+                self._lag, self._asked, self._reason = now() - self._asked, 0.0, ""
             return is_whole
         finally:
             self._stepping.release()
@@ -177,7 +179,8 @@ class Following:
                     self._is_closed.wait(_BREATH)  # or nobody else would ever get the lock
                 failures = 0
             except StoreError as error:
-                if not failures and not self._is_closed.is_set():
+                reason, self._reason = self._reason, str(error)
+                if reason != self._reason and not self._is_closed.is_set():
                     logger.error("The list cannot be followed: %s", error)  # noqa: TRY400 - no bug
                 failures += 1
                 self._is_closed.wait(self._pause(failures))

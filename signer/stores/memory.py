@@ -136,7 +136,7 @@ class MemoryStore:
     def _entry(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         entry = self._tokens.get((exp, jti), Entry())
         generation = max((self._groups[group][0] for group in groups if group in self._groups), default=0)
-        return entry._replace(generation=generation, horizon=self._horizon, newest=self._generation)
+        return entry._replace(generation=generation, horizon=self._horizon, last_generation=self._generation)
 
     def _changed(self, row: Row) -> None:
         self._index.add(row)

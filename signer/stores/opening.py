@@ -1,11 +1,13 @@
 """From a URL to a list."""
 
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError, StoreError
 from .base import Store
 from .followed import Followable, FollowedStore
+from .newest import Newest, newest_of
 
 MEMORY_URL: Final = "memory://"
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -17,7 +19,9 @@ _EXAMPLES: Final = (
 )
 
 
-def open_store(url: str, *, create: bool = True, staleness: float | None = None) -> Store:
+def open_store(
+    url: str, *, create: bool = True, staleness: float | None = None, node: Path | None = None
+) -> Store:
     """Open the list that `url` names.
 
     `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
@@ -29,6 +33,9 @@ def open_store(url: str, *, create: bool = True, staleness: float | None = None)
     Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness` seconds;
     see followed.py for 0. Where it is None there is none, and they are asked every time.
 
+    Processes that name the same folder `node`, which is empty when the first of them starts, refuse a list
+    that is older than any of them has seen it; where it is None, than this process has.
+
     Raises:
         ConfigurationError: no such kind of list, an option it does not have, or its driver is not installed.
         StoreError: it cannot be opened.
@@ -37,16 +44,25 @@ def open_store(url: str, *, create: bool = True, staleness: float | None = None)
         from .memory import MemoryStore
 
         return MemoryStore()
+    newest = newest_of(node)
+    try:
+        return _opened(url, newest, create=create, staleness=staleness)
+    except BaseException:
+        newest.close()
+        raise
+
+
+def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None) -> Store:
     if path := sqlite_path(url):
         from .sqlite import SQLiteStore
 
-        return SQLiteStore(path, create=_may_create(url) and create)
+        return SQLiteStore(path, create=_may_create(url) and create, newest=newest)
     if url.startswith(_POSTGRES):
-        return _followed(_open_postgres(url, create=create), staleness)
+        return _followed(_open_postgres(url, newest, create=create), staleness)
     if url.startswith(_REDIS):
-        return _followed(_open_redis(url), staleness)
+        return _followed(_open_redis(url, newest), staleness)
     if url.startswith(_REMOTE):
-        return _open_remote(url, staleness)
+        return _open_remote(url, newest, staleness)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
 
 
@@ -63,7 +79,7 @@ def create_list(url: str) -> None:
     try:
         open_store(url, create=False).close()
     except StoreError:  # as a rule since there is none; where it is something else, so is this
-        store = _open_redis(url, create=True) if url.startswith(_REDIS) else open_store(url)
+        store = _open_redis(url, Newest(), create=True) if url.startswith(_REDIS) else open_store(url)
         store.close()
         if getattr(store, "is_new", True):
             return
@@ -80,17 +96,17 @@ def _followed(store: Followable, staleness: float | None) -> Store:
         raise
 
 
-def _open_postgres(url: str, *, create: bool) -> Followable:
+def _open_postgres(url: str, newest: Newest, *, create: bool) -> Followable:
     try:
         from .postgres import PostgresStore
     except ImportError:  # of the driver, or of the library that it needs
         raise ConfigurationError(
             "A list in PostgreSQL needs its driver: pip install 'signer[postgres]'."
         ) from None
-    return PostgresStore(url, create=create)
+    return PostgresStore(url, create=create, newest=newest)
 
 
-def _open_redis(url: str, *, create: bool = False) -> Followable:
+def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable:
     try:
         from .redis import RedisStore
     except ModuleNotFoundError as error:
@@ -99,10 +115,10 @@ def _open_redis(url: str, *, create: bool = False) -> Followable:
         raise ConfigurationError(
             "A list at a Redis server needs its driver: pip install 'signer[redis]'."
         ) from None
-    return RedisStore(url, create=create)
+    return RedisStore(url, create=create, newest=newest)
 
 
-def _open_remote(url: str, staleness: float | None) -> Store:
+def _open_remote(url: str, newest: Newest, staleness: float | None) -> Store:
     from .remote import RemoteStore
 
     if not staleness:
@@ -110,7 +126,7 @@ def _open_remote(url: str, staleness: float | None) -> Store:
             "The list of another service can only be copied: say how old the copy may be, such as"
             " REVOCATION_STALENESS_SECONDS=5."
         )
-    return RemoteStore(url, staleness)
+    return RemoteStore(url, staleness, newest=newest)
 
 
 def is_remote(url: str) -> bool:

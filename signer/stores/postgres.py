@@ -2,9 +2,9 @@
 
 Whoever changes it locks the one row of `state` first: changes are made one after another and numbered, each
 commit with a random mark, and the log keeps numbers and marks. By them a process notices that the list went
-back to an older state (a failover to a standby that lagged, a backup restored), where revocations it was told
-of are undone, and refuses. Nothing is asked of a connection but single transactions, so that a pooler may
-stand between.
+back to an older state (a failover to a standby that lagged, a backup restored), where revocations that its
+node was told of are undone, and refuses. Nothing is asked of a connection but single transactions, so that a
+pooler may stand between.
 """
 
 import logging
@@ -22,8 +22,9 @@ from ..claims import Claims
 from ..errors import StoreError
 from . import postgres_schema as statements
 from .base import LOG_SIZE, PURGE_STEP, Entry, Log, Page, Point, Row
+from .newest import NOTHING, Moment, Newest, follows
 from .postgres_pool import Connection, Pool, reason_of
-from .postgres_schema import check_version, is_cockroach, prepare
+from .postgres_schema import check_version, check_whole, is_cockroach, prepare
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +46,7 @@ class PostgresStore:
         create: make the tables where there are none; False where missing ones mean a lost list.
         timeout: seconds a call may take, whatever becomes of the server.
         pool_size: connections of this process at the most, and one more that listens.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
 
     Raises:
         ConfigurationError: it is no such URL.
@@ -55,13 +57,21 @@ class PostgresStore:
     is_prompt = False
     freshness = None
 
-    def __init__(self, url: str, *, create: bool = True, timeout: float = 2.0, pool_size: int = 8) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        timeout: float = 2.0,
+        pool_size: int = 8,
+        newest: Newest | None = None,
+    ) -> None:
         self._pid = os.getpid()
+        self._newest = newest or Newest()
         self.timeout = timeout
         self._pool = Pool(url, size=pool_size, timeout=timeout)
         self._name = self._pool.name
         self._closed = threading.Event()
-        self._seen_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._listen_lock = threading.Lock()
         #: The thread whose changes are under way, and, from the first one on, on which connection.
@@ -82,14 +92,13 @@ class PostgresStore:
     def _open(self, *, create: bool) -> None:
         with self.translated(), self._pool.connection(monotonic() + self.timeout) as connection:
             connection.deadline = monotonic() + max(self.timeout, _PATIENCE)
-            #: The newest change that this process knows of.
-            self._seen = prepare(connection, self._name, create=create)
+            prepare(connection, self._name, create=create)
             self._can_notify = not is_cockroach(connection)
         self.lookup("", 0, ())
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         def read(connection: Connection) -> Entry:
-            seen = self._seen  # before it is asked: others go on meanwhile
+            seen = self._newest.get()
             row = connection.execute(statements.LOOKUP, values | {"seen": seen.number}).fetchone()
             revoked, *numbers = self._checked(row, seen)
             return Entry(bool(revoked), *(number or 0 for number in numbers))
@@ -148,14 +157,16 @@ class PostgresStore:
             return int(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
-        with self._writing() as writer:
-            # In the same transaction: no row goes before the horizon tells that it may be gone.
-            writer.execute("UPDATE signer.state SET horizon = greatest(horizon, %s)", (before,))
-            bound = writer.execute(statements.PURGE_BOUND, (before, limit)).fetchone() or (before, b"")
-            deleted = writer.execute(statements.PURGE_TOKENS, bound).rowcount
-            deleted += writer.execute(statements.PURGE_GROUPS, (before, limit - deleted)).rowcount
-            self._changed.append((_NOTHING, 0, 0))
-            return deleted
+        if self.lookup("", 0, ()).horizon < before:
+            with self._writing() as writer:
+                writer.execute(statements.RAISE_HORIZON, (before,))
+                self._changed.append((_NOTHING, 0, 0))
+        # Not before that is committed, or in the same transaction: no row goes before the horizon tells.
+        with self._deleting() as connection:
+            bound = connection.execute(statements.PURGE_BOUND, (before, limit)).fetchone() or (before, b"")
+            deleted = connection.execute(statements.PURGE_TOKENS, bound).rowcount
+            rest = {"before": before, "limit": limit - deleted}
+            return deleted + connection.execute(statements.PURGE_GROUPS, rest).rowcount
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -175,21 +186,20 @@ class PostgresStore:
     @contextmanager
     def snapshot(self) -> "Iterator[_Snapshot]":
         def begin(connection: Connection) -> tuple[int, Point]:
-            seen = self._seen
-            row = _last(connection, self._with_limits(statements.BEGIN_SNAPSHOT, seen)).fetchone()
+            seen = self._newest.get()
+            row = self._begin(connection, statements.BEGIN_SNAPSHOT, seen)
             (horizon,) = self._checked(row, seen)
-            return horizon, Point(*self._kept(row)[3:5])
+            return horizon, Point(*self._kept(row)[4:6])
 
         self._check_open()
         with ExitStack() as held:
             with self.translated():
                 connection, state = self._on_connection(held, begin)
-            yield _Snapshot(self, connection, *state)
+            yield _Snapshot(self, self._name, connection, *state)
 
     def count(self) -> int:
         def read(connection: Connection) -> int:
-            found = "SELECT (SELECT count(*) FROM signer.tokens) + (SELECT count(*) FROM signer.groups)"
-            return int(self._kept(connection.execute(found).fetchone())[0])
+            return int(self._kept(connection.execute(statements.COUNT).fetchone())[0])
 
         self.lookup("", 0, ())  # the list that it was
         with self.translated(), ExitStack() as held:
@@ -209,6 +219,7 @@ class PostgresStore:
             listener.deadline = 0.0  # who waits on it lets go
         with self._listen_lock:
             self._stop_listening()
+        self._newest.close()
 
     def wait_for_change(self, seconds: float) -> None:
         """Return when somebody has changed the list since the last call, or after `seconds`; at once where
@@ -281,15 +292,28 @@ class PostgresStore:
 
     def _begun(self) -> Connection:
         def begin(connection: Connection) -> int:
-            seen = self._seen
-            row = _last(connection, self._with_limits(statements.BEGIN, seen)).fetchone()
+            seen = self._newest.get()
+            row = self._begin(connection, statements.BEGIN, seen)
             self._checked(row, seen)
-            return int(self._kept(row)[2])
+            return int(self._kept(row)[3])
 
         if self._writer is None:
             self._writer, self._made = self._on_connection(self._held, begin)
         self._writer.deadline = monotonic() + self.timeout
         return self._writer
+
+    @contextmanager
+    def _deleting(self) -> Iterator[Connection]:
+        if self._owner == threading.get_ident():
+            with self._writing() as writer:
+                yield writer
+            return
+        with self.translated(), ExitStack() as held:
+            connection, _ = self._on_connection(
+                held, lambda found: self._begin(found, statements.BEGIN_PURGE, NOTHING)
+            )
+            yield connection
+            connection.execute("COMMIT")
 
     def _commit(self) -> None:
         if self._writer is None:
@@ -305,7 +329,7 @@ class PostgresStore:
             # What fails within a transaction makes a ROLLBACK of this, and no error.
             if _last(self._writer, statements.COMMIT).statusmessage != "COMMIT":
                 raise StoreError(f"The list {self._name} did not commit: nothing was made.")
-            self._see(point)
+            self._newest.see(Moment(*point))
             # An administrator may end the wait for a synchronous standby; that is a warning, and no error.
             if self._writer.warning:
                 raise StoreError(f"The list {self._name} may not be durable: {self._writer.warning}.")
@@ -334,32 +358,29 @@ class PostgresStore:
             self._changed.clear()
             self._write_lock.release()
 
-    def _with_limits(self, template: str, seen: Point) -> str:
+    def _begin(self, connection: Connection, template: str, seen: Moment) -> tuple[Any, ...] | None:
         # A little less than a call may take, so that the server says why it ended it.
         milliseconds = f"'{max(1, int(self.timeout * 800))}'"
-        return template.replace("{timeout}", milliseconds).replace("%(seen)s", str(seen.number))
+        several = template.replace("{timeout}", milliseconds).replace("%(seen)s", str(seen.number))
+        return _last(connection, several).fetchone()
 
-    def _checked(self, row: tuple[Any, ...] | None, seen: Point) -> tuple[Any, ...]:
+    def _checked(self, row: tuple[Any, ...] | None, seen: Moment) -> tuple[Any, ...]:
         """What stands before _STATE in the row, if the list is the one that was seen."""
-        *found, version, is_read_only, number, mark, seen_mark = self._kept(row)
+        *found, is_whole, version, is_read_only, number, mark, seen_mark = self._kept(row)
         check_version(version, self._name)
         if is_read_only != "off":
             raise StoreError(
                 f"The list {self._name} can only be read, as on a standby: connect to the primary."
             )
-        point = Point(number, mark)
-        if not _follows(point, seen, seen_mark):
+        check_whole(self._name, is_whole=is_whole)
+        if not follows(Point(number, mark), seen, seen_mark):
+            self._newest.miss(seen)
             raise StoreError(
                 f"The list {self._name} went back to an older state, in which revocations may be missing, as"
                 " after a restore or a failover to a standby that lagged: restart to accept it."
             )
-        self._see(point)
+        self._newest.see(Moment(number, mark))
         return tuple(found)
-
-    def _see(self, point: Point) -> None:
-        if point.number > self._seen.number:
-            with self._seen_lock:
-                self._seen = max(point, self._seen)
 
     def _kept(self, row: tuple[Any, ...] | None) -> tuple[Any, ...]:
         if row is None:
@@ -387,13 +408,6 @@ class PostgresStore:
             raise StoreError(f"The list {self._name} cannot answer: {reason_of(error)}.") from None
 
 
-def _follows(point: Point, seen: Point, seen_mark: int | None) -> bool:
-    """Whether a list at `point` is the one that was at `seen`; the mark is what it knows of that number."""
-    if point.number <= seen.number:
-        return point == seen
-    return seen_mark == seen.mark or (seen_mark is None and point.number - seen.number >= LOG_SIZE)
-
-
 def _last(connection: Connection, several: str) -> psycopg.Cursor[tuple[Any, ...]]:
     """What the last of several statements gives."""
     cursor = connection.execute(several)
@@ -406,12 +420,14 @@ class _Snapshot(NamedTuple):
     """A base.Snapshot: what one transaction reads."""
 
     store: PostgresStore
+    name: str
     connection: Connection
     horizon: int
     point: Point
 
     def page(self, start: Any, limit: int) -> Page:
         """Tokens by expiry, then groups by name: [0, expires_at, jti] and [1, 0, name]."""
+        self._check_whole()
         kind, expires_at, name = start or _BEFORE_ALL
         rows: list[Row] = []
         if kind == 0:
@@ -425,12 +441,16 @@ class _Snapshot(NamedTuple):
 
     def log(self, after: Point, limit: int) -> Log | None:
         """By number."""
+        self._check_whole()
         if self._fetched(statements.LOG_MARK, (after.number,)) != [(after.mark,)]:
             return None
         lines = self._fetched(statements.LOG_AFTER, (after.number, limit))
         with self.store.translated():  # what was garbled on its way
             rows = dict.fromkeys(_row(line[2:]) for line in lines if line[3] is not None)
             return Log(list(rows), Point(*lines[-1][:2]) if lines else after)
+
+    def _check_whole(self) -> None:
+        check_whole(self.name, is_whole=self._fetched(statements.IS_WHOLE, ()) == [(True,)])
 
     def _rows(self, statement: str, values: tuple[Any, ...]) -> list[Row]:
         with self.store.translated():

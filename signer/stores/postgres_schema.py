@@ -8,12 +8,13 @@ import secrets
 from typing import Final
 
 from ..errors import StoreError
-from .base import Point
 from .postgres_pool import Connection
 
 logger = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
+#: The one before, which is brought up to this when it is opened. Programs of that one refuse it from then on.
+_UPGRADED: Final = 1
 #: "sgtl": of several starters one makes the tables.
 _LOCK: Final = 0x7367746C
 #: The log has a line of each of the newest changes, and of the beginning; no name where it was of no row.
@@ -52,6 +53,29 @@ _FIRST_STATE: Final = """
 WITH line AS (INSERT INTO signer.log VALUES (0, %(mark)s, '', 0, 0))
 INSERT INTO signer.state (version, generation, horizon, changes, mark) VALUES (%(version)s, 0, 0, 0, %(mark)s)
 """
+#: No token expires so late.
+_NEVER: Final = (1 << 63) - 1
+#: A row in each of two tables, which expires never and is told to nobody. Who finds it gone knows that others
+#: may be gone with it, as after a TRUNCATE, where a look-up would find nothing against any token.
+_SENTINELS: Final = f"""
+INSERT INTO signer.tokens VALUES ({_NEVER}, '', true, 0, 0);
+INSERT INTO signer.groups VALUES ('', 0, {_NEVER});
+"""  # noqa: S608 - a number of ours
+_HAS_SENTINELS: Final = f"""
+EXISTS (SELECT 1 FROM signer.tokens WHERE expires_at = {_NEVER} AND jti = '')
+AND EXISTS (SELECT 1 FROM signer.groups WHERE name = '')
+"""  # noqa: S608
+IS_WHOLE: Final = f"SELECT {_HAS_SENTINELS}"
+#: Version 1 had no such rows. Whether it is whole its log tells: what has not expired must be there.
+_WAS_WHOLE: Final = """
+SELECT NOT EXISTS (
+    SELECT 1 FROM signer.state CROSS JOIN signer.log AS line
+    LEFT JOIN signer.tokens AS token
+        ON line.generation = 0 AND token.expires_at = line.expires_at AND token.jti = line.name
+    LEFT JOIN signer.groups AS one ON line.generation > 0 AND one.name = line.name
+    WHERE line.expires_at >= horizon AND line.name <> '' AND token.jti IS NULL AND one.name IS NULL
+)
+"""
 #: What every reader checks; the mark is that of the newest change it has seen, if there are newer ones.
 _STATE: Final = """
 state.version, current_setting('transaction_read_only'), state.changes, state.mark,
@@ -61,32 +85,41 @@ CASE WHEN state.changes <> %(seen)s THEN (SELECT mark FROM signer.log WHERE numb
 LOOKUP: Final = f"""
 SELECT revoked, uses, rotated_at,
 (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
-state.generation, {_STATE}
+state.generation, {_HAS_SENTINELS}, {_STATE}
 FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 """  # noqa: S608
 #: For this transaction only: nothing that somebody put into `public` is taken for the server's own, and its
 #: durability is no matter of what the database's other users want.
-_SETTINGS: Final = """
+_LIMITS: Final = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog', true);
 SELECT set_config('statement_timeout', {timeout}, true), set_config('lock_timeout', {timeout}, true),
 set_config('idle_in_transaction_session_timeout', {timeout}, true);
+"""
+_SETTINGS: Final = f"""{_LIMITS}
 SELECT set_config('synchronous_commit', 'on', true)
 WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
 """
 #: Several statements in one journey, with the lock that all writers wait for.
 BEGIN: Final = f"""
-BEGIN ISOLATION LEVEL READ COMMITTED; {_SETTINGS} SELECT {_STATE} FROM signer.state FOR UPDATE
+BEGIN ISOLATION LEVEL READ COMMITTED; {_SETTINGS}
+SELECT {_HAS_SENTINELS}, {_STATE} FROM signer.state FOR UPDATE
 """  # noqa: S608
+#: Where nothing has changed there is no row to be read, and so no sentinel to be looked for.
 BEGIN_SNAPSHOT: Final = f"""
-BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS} SELECT horizon, {_STATE} FROM signer.state
+BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS} SELECT horizon, true, {_STATE} FROM signer.state
 """  # noqa: S608
+#: Without the writers' lock: nobody writes what expired before the horizon. Nor does anybody wait for a disk:
+#: rows that come back after a crash go with the next purge.
+BEGIN_PURGE: Final = f"""
+BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS} SELECT set_config('synchronous_commit', 'off', true)
+"""
 #: Without the time limit, which would end the wait for a synchronous standby as if that had the change.
 COMMIT: Final = "SELECT set_config('statement_timeout', '0', true); COMMIT"
 REVOKE: Final = """
 WITH known AS (
     SELECT uses, rotated_at,
     (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
-    state.generation AS newest, revoked
+    state.generation AS last, revoked
     FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 ), made AS (
     INSERT INTO signer.tokens SELECT %(exp)s, %(jti)s, true, 0, 0 FROM known WHERE horizon <= %(exp)s
@@ -119,16 +152,20 @@ ON CONFLICT (name) DO UPDATE SET
     generation = excluded.generation, expires_at = greatest(old.expires_at, excluded.expires_at)
 RETURNING generation, expires_at
 """
+RAISE_HORIZON: Final = "UPDATE signer.state SET horizon = greatest(horizon, %s)"
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
 PURGE_BOUND: Final = """
 SELECT expires_at, jti FROM signer.tokens WHERE expires_at < %s ORDER BY expires_at, jti LIMIT 1 OFFSET %s
 """
 PURGE_TOKENS: Final = "DELETE FROM signer.tokens WHERE (expires_at, jti) < (%s, %s)"
+#: Twice the same condition: a group that is advanced meanwhile is looked at anew, and only by the outer one.
 PURGE_GROUPS: Final = """
-DELETE FROM signer.groups WHERE name = ANY (ARRAY(
-    SELECT name FROM signer.groups WHERE expires_at < %s ORDER BY expires_at LIMIT %s
+DELETE FROM signer.groups WHERE expires_at < %(before)s AND name = ANY (ARRAY(
+    SELECT name FROM signer.groups WHERE expires_at < %(before)s ORDER BY expires_at LIMIT %(limit)s
 ))
 """
+#: Without the two sentinels.
+COUNT: Final = "SELECT (SELECT count(*) FROM signer.tokens) + (SELECT count(*) FROM signer.groups) - 2"
 FINISH: Final = """
 WITH written AS (
     INSERT INTO signer.log SELECT %(known)s + number, %(mark)s, name, expires_at, generation
@@ -138,10 +175,11 @@ WITH written AS (
 UPDATE signer.state SET changes = %(changes)s, mark = %(mark)s
 """
 NOTIFY: Final = " RETURNING pg_notify('signer', '')"
-TOKENS_AFTER: Final = """
+TOKENS_AFTER: Final = f"""
 SELECT jti, expires_at, 0, revoked, uses, rotated_at FROM signer.tokens
-WHERE (expires_at, jti) > (%s, %s) ORDER BY expires_at, jti LIMIT %s
-"""
+WHERE (expires_at, jti) > (%s, %s) AND expires_at < {_NEVER} ORDER BY expires_at, jti LIMIT %s
+"""  # noqa: S608
+#: The sentinel's name comes before all others.
 GROUPS_AFTER: Final = """
 SELECT name, expires_at, generation, false, 0, 0 FROM signer.groups WHERE name > %s ORDER BY name LIMIT %s
 """
@@ -158,11 +196,12 @@ ORDER BY line.number
 """
 
 
-def prepare(connection: Connection, name: str, *, create: bool) -> Point:
-    """Make the tables where there are none, and return the newest change of the list in them.
+def prepare(connection: Connection, name: str, *, create: bool) -> None:
+    """Make the tables where there are none, and bring those of the version before up to this one.
 
     Raises:
-        StoreError: there are none, and `create` is False; or they are of another version. psycopg.Error.
+        StoreError: there are none, and `create` is False; or they are of another version, or not whole.
+        psycopg.Error.
     """
     if not _exists(connection):
         if not create:
@@ -171,11 +210,8 @@ def prepare(connection: Connection, name: str, *, create: bool) -> Point:
                 " with one process."
             )
         _make(connection, name)
-    row = connection.execute("SELECT version, changes, mark FROM signer.state").fetchone()
-    if row is None:
-        raise StoreError(f"The list {name} lost its state: restore it from a backup.")
-    check_version(row[0], name)
-    return Point(*row[1:])
+    if _version(connection, "") == _UPGRADED:
+        _upgrade(connection, name)
 
 
 def check_version(version: int, name: str) -> None:
@@ -184,6 +220,15 @@ def check_version(version: int, name: str) -> None:
         raise StoreError(
             f"The list {name} is of version {version}, and this program knows version {VERSION}: run the"
             " program that made it, or name another database in DATABASE_URL."
+        )
+
+
+def check_whole(name: str, *, is_whole: bool) -> None:
+    """Raise StoreError where the tables lost their sentinels."""
+    if not is_whole:
+        raise StoreError(
+            f"The list {name} lost rows, as by TRUNCATE: tokens that were revoked would be valid. Restore it"
+            " from a backup."
         )
 
 
@@ -210,4 +255,21 @@ def _make(connection: Connection, name: str) -> None:
             connection.execute("CREATE SCHEMA signer")
         connection.execute(_TABLES)
         connection.execute(_FIRST_STATE, {"version": VERSION, "mark": secrets.randbits(63)})
+        connection.execute(_SENTINELS)
     logger.warning("Made a new, empty list in the database %s", name)
+
+
+def _upgrade(connection: Connection, name: str) -> None:
+    with connection.transaction():
+        if _version(connection, " FOR UPDATE") != _UPGRADED:  # another starter was first
+            return
+        (is_whole,) = connection.execute(_WAS_WHOLE).fetchone() or (False,)
+        check_whole(name, is_whole=is_whole)
+        connection.execute(_SENTINELS)
+        connection.execute("UPDATE signer.state SET version = %s", (VERSION,))
+    logger.warning("Upgraded the list in the database %s to version %s", name, VERSION)
+
+
+def _version(connection: Connection, lock: str) -> int | None:
+    found = connection.execute(f"SELECT version FROM signer.state{lock}").fetchone()  # noqa: S608
+    return found[0] if found else None

@@ -4,10 +4,11 @@ Acknowledged means as durable as that server is configured: with appendfsync=alw
 ?replicas=N at so many replicas, too. Rows lie in a hash for each hour of expiry, which the engine lets go a
 day after that hour. All that changes the list is one script, and all that reads it is refused by a replica.
 
-A list that is empty, replaced or older than it was fails closed until a restart. That is so, too, where a
-failover loses a change that nobody was told is done, once a look-up has seen it. What cannot be told from
-here is a master that was cut off while another took its place: set min-replicas-to-write, so that it refuses
-to answer. While a cluster moves the list's slot to another node, no call is answered.
+A list that is empty, replaced or older than it was fails closed until the node is restarted, and so does one
+that lost a key. That is so, too, where a failover loses a change that nobody was told is done, once a look-up
+has seen it. What cannot be told from here is a master that was cut off while another took its place: set
+min-replicas-to-write, so that it refuses to answer. While a cluster moves the list's slot to another node, no
+call is answered.
 """
 
 import logging
@@ -23,6 +24,7 @@ from ..claims import Claims
 from ..errors import StoreError
 from . import redis_scripts as scripts
 from .base import PURGE_STEP, Entry, Log, Page, Point, Row
+from .newest import NOTHING, Moment, Newest
 from .redis_link import Link
 from .redis_scripts import AGES, BUCKET, BUCKETS, CHANNEL, GROUPS, LOG, ROWS, STATE, Script
 
@@ -33,7 +35,11 @@ _SPAN: Final = 64
 _LIMIT: Final = 1 << 53
 #: Where a page finds the groups: after all buckets.
 _LAST: Final = 1 << 53
+#: A reply after so many times the time-out came to a process that was stopped meanwhile.
+_TOO_LATE: Final = 4
+_KEYS: Final = (STATE, LOG, BUCKETS, GROUPS, AGES)
 _TOO_OLD: Final = frozenset("23456")
+_MISSED: Final = frozenset({"REPLACED", "OLDER"})
 _REFUSALS: Final = {
     "GONE": "The list at {} is gone: restore it, or confirm an empty one, on which nothing is revoked, with"
     " python -m signer create-list.",
@@ -42,6 +48,8 @@ _REFUSALS: Final = {
     "REPLACED": "The list at {} was replaced while running: put the other one back, or restart to accept it.",
     "OLDER": "The list at {} went back to an older state, as after a failover to a replica that lagged or a"
     " restore: changes are lost. Put the newer one back, or restart to accept this one.",
+    "LOST": "The list at {} lost a part, as where a key was deleted or evicted: revoked tokens would be good."
+    " Restore it from a backup.",
     "PARTS": "Of the list at {} parts are left, and its state is gone: restore it, or delete the keys"
     " {{signer}}:* before you make an empty one.",
 }
@@ -54,6 +62,7 @@ class RedisStore:
         url: `redis://`, `rediss://`, `unix://`, `redis+sentinel://host,host/service`, `redis+cluster://host`.
         create: make an empty list where there is none; False where a missing one means a lost list.
         timeout: seconds after which a call is given up.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
 
     Raises:
         ConfigurationError: no such URL.
@@ -64,13 +73,16 @@ class RedisStore:
     is_prompt = False
     freshness = None
 
-    def __init__(self, url: str, *, create: bool = False, timeout: float = 2.0) -> None:
+    def __init__(
+        self, url: str, *, create: bool = False, timeout: float = 2.0, newest: Newest | None = None
+    ) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._timeout = timeout
+        self._newest = newest or Newest()
         self._ear_lock = threading.Lock()
         self._ear: Any = None
         self._closed = threading.Event()
-        self._id, self._seen = "", Point(0, 0)
+        self._id = ""
         #: Whether there was no list, and this made it.
         self.is_new = False
         self._link = Link(url, timeout)
@@ -78,7 +90,9 @@ class RedisStore:
             self._check_server(self._link.info())
             if create:
                 self._create()
+            self._upgrade()
             self._id, *_ = self._run(scripts.BEGIN)
+            self._run(scripts.BEGIN)  # now with its name, what is seen of it can be noted
         except BaseException:
             self.close()
             raise
@@ -86,7 +100,7 @@ class RedisStore:
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         key, field = _place(jti, exp)
-        return self._entry_of(self._run(scripts.LOOKUP, (key, GROUPS), field, *groups))
+        return self._entry_of(self._run(scripts.LOOKUP, (key,), field, *groups))
 
     recall = lookup
 
@@ -98,7 +112,7 @@ class RedisStore:
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         key, field = _place(jti, exp)
-        return self._entry_of(self._run(scripts.REVOKE, (key, GROUPS), field, exp, *groups))
+        return self._entry_of(self._run(scripts.REVOKE, (key,), field, exp, *groups))
 
     def use(self, jti: str, exp: int, limit: int) -> int | None:
         key, field = _place(jti, exp)
@@ -111,7 +125,7 @@ class RedisStore:
         return None if rotated_at is None else self._number(rotated_at)
 
     def advance(self, group: str, now_ms: int, lifetime: int) -> int:
-        (generation,) = self._run(scripts.ADVANCE, (GROUPS, AGES), group, now_ms, lifetime)
+        (generation,) = self._run(scripts.ADVANCE, (), group, now_ms, lifetime)
         return self._number(generation)
 
     def purge(self, before: int, limit: int = PURGE_STEP) -> int:
@@ -125,7 +139,7 @@ class RedisStore:
                 )
                 cursor, deleted = found[0], deleted + found[1]
         if deleted < limit:
-            deleted += self._run(scripts.PURGE_GROUPS, (GROUPS, AGES), before, limit - deleted)[0]
+            deleted += self._run(scripts.PURGE_GROUPS, (), before, limit - deleted)[0]
         return deleted
 
     def together(self) -> None:
@@ -189,6 +203,7 @@ class RedisStore:
         if self._pid == os.getpid():
             self._closed.set()
             self._link.close()
+            self._newest.close()
 
     def _check(self) -> None:
         # Before any lock: another thread may have held it at the fork, and nobody is left to let go.
@@ -200,14 +215,17 @@ class RedisStore:
     def _run(self, script: Script, keys: Sequence[str] = (), *arguments: str | int) -> list[Any]:
         """What a script found, in a list that is the one it was."""
         self._check()
-        mark = secrets.randbits(53)
+        seen, started = self._newest.get(), monotonic()
         with self._link.translated():
             if any(isinstance(value, int) and abs(value) >= _LIMIT for value in arguments):
                 raise ValueError("a number is too large")
-            known = (self._id, *self._seen, mark)
-            reply = self._link.run(script, (STATE, LOG, BUCKETS, *keys), (*known, *arguments))
-            number, mark, *found = self._accepted(reply)
-            self._saw(Point(int(number), int(mark)))
+            known = (seen.name, seen.number, seen.mark, int(seen.is_missed), secrets.randbits(53))
+            reply = self._link.run(script, (*_KEYS, *keys), (*known, *arguments))
+            if monotonic() - started > _TOO_LATE * self._timeout:
+                raise TimeoutError("it was too late")  # what was seen may be long out of date
+            number, mark, *found = self._accepted(reply, seen)
+            if self._id:
+                self._newest.see(Moment(int(number), int(mark), self._id))
             return found
 
     def _number(self, found: Any) -> int:
@@ -220,22 +238,22 @@ class RedisStore:
             revoked, *numbers = map(int, found)
             return Entry(bool(revoked), *numbers)
 
-    def _accepted(self, reply: list[Any]) -> list[Any]:
+    def _accepted(self, reply: list[Any], seen: Moment = NOTHING) -> list[Any]:
         refusal, *found = reply
+        if refusal in _MISSED:
+            self._newest.miss(seen)
         if refusal:
             raise StoreError(_REFUSALS[refusal].format(self._link.where))
         return found
 
-    def _saw(self, point: Point) -> None:
-        with self._lock:
-            if point.number > self._seen.number:
-                self._seen = point
-
     def _create(self) -> None:
         new = secrets.token_hex(16), secrets.randbits(53)
         with self._link.translated():
-            reply = self._link.run(scripts.CREATE, (STATE, LOG, BUCKETS, GROUPS, AGES), new)
-            self.is_new = bool(self._accepted(reply)[0])
+            self.is_new = bool(self._accepted(self._link.run(scripts.CREATE, _KEYS, new))[0])
+
+    def _upgrade(self) -> None:
+        with self._link.translated():
+            self._accepted(self._link.run(scripts.UPGRADE, _KEYS, ()))
 
     def _check_server(self, info: dict[str, Any]) -> None:
         where = self._link.where

@@ -17,10 +17,11 @@ import msgspec
 
 from ..claims import Claims
 from ..errors import ConfigurationError, StoreError, StoreRequired
-from .base import PURGE_STEP, Entry, Freshness, Snapshot
+from .base import LOG_SIZE, PURGE_STEP, Entry, Freshness, Point, Snapshot
 from .copied import Copied
-from .feed import Part, row_of
+from .feed import Part, moment_of, row_of, text_of
 from .following import Following, Step
+from .newest import NOTHING, Moment, Newest, follows
 
 #: Bytes of an answer: many times what a part has.
 _MAX_ANSWER: Final = 8 << 20
@@ -42,6 +43,7 @@ class RemoteStore:
             "https://edge:sgt_...@tokens.example.org".
         staleness: seconds; the copy is fresher, or nothing is answered.
         timeout: seconds that the service has for each part.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
 
     Raises:
         ConfigurationError: it is no such URL.
@@ -51,8 +53,11 @@ class RemoteStore:
     is_local = False
     is_prompt = True
 
-    def __init__(self, url: str, staleness: float, timeout: float = 2.0) -> None:
+    def __init__(
+        self, url: str, staleness: float, timeout: float = 2.0, newest: Newest | None = None
+    ) -> None:
         self._timeout = timeout
+        self._newest = newest or Newest()
         self._is_secure, self._host, self._port, self._path, credential = _parsed(url)
         self._headers = {"Accept": "application/json", "Authorization": f"Bearer {credential}"}
         self._connection: http.client.HTTPConnection | None = None
@@ -106,16 +111,19 @@ class RemoteStore:
     def close(self) -> None:
         self._following.close()
         self._disconnect()
+        self._newest.close()
 
     def _sleep(self, seconds: float) -> None:
         self._is_closed.wait(seconds)
 
     def _step(self) -> Step:
+        seen = self._newest.get()
         try:
-            part = self._part()
+            part = self._part(seen)
         except BaseException:
             self._disconnect()
             raise
+        self._check_history(part, seen)
         if part.is_anew:
             self._copy = Copied()
         for told in part.rows:
@@ -124,9 +132,23 @@ class RemoteStore:
         self._cursor = part.next
         return Step(self._copy if part.is_whole else None, part.is_whole)
 
-    def _part(self) -> Part:
+    def _check_history(self, part: Part, seen: Moment) -> None:
+        newest = moment_of(part.newest)
+        if newest is None:  # a service of the version before does not tell
+            return
+        # Beyond the log the service cannot know either.
+        mark = seen.mark if newest.number - seen.number < LOG_SIZE else None
+        if not (part.follows and follows(Point(*newest[:2]), seen, mark)):
+            self._newest.miss(seen)
+            raise StoreError(
+                f"The list of the service at {self._host} went back to an older state, or is another:"
+                " restart to accept it."
+            )
+        self._newest.see(newest)
+
+    def _part(self, seen: Moment) -> Part:
         try:
-            status, body = self._asked()
+            status, body = self._asked(seen)
             if status == http.HTTPStatus.OK:
                 return msgspec.json.decode(body, type=Part)
         except (OSError, http.client.HTTPException) as error:
@@ -141,16 +163,18 @@ class RemoteStore:
         what = "no feed of a list" if status in (-1, http.HTTPStatus.NOT_FOUND) else f"status {status}"
         raise StoreError(f"The service at {self._host} answers with {what}.")
 
-    def _asked(self) -> tuple[int, bytes]:
+    def _asked(self, seen: Moment) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = self._connected()
             self._connection.connect()  # in a time of its own
-        since = f"?since={quote(self._cursor)}" if self._cursor else ""
+        asked = {"since": self._cursor, "seen": "" if seen == NOTHING else text_of(seen)}
+        query = "&".join(f"{name}={quote(value)}" for name, value in asked.items() if value)
+        path = f"{self._path}?{query}" if query else self._path
         # A time-out of sockets is for each piece: an answer may come drop by drop.
         latest = threading.Timer(self._timeout, _cut, (self._connection,))
         latest.start()
         try:
-            self._connection.request("GET", self._path + since, headers=self._headers)
+            self._connection.request("GET", path, headers=self._headers)
             answer = self._connection.getresponse()
             body = answer.read(_MAX_ANSWER)
             if not answer.isclosed():

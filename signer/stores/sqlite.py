@@ -4,8 +4,9 @@ Clustered by expiry, so that a look-up is one step (the token carries `exp`) and
 at one end. WAL, so that readers never wait; synchronous=FULL, so that what was acknowledged survives a
 power cut. The file is opened by its inode and watched: SQLite itself would go on happily with a file
 that was deleted or replaced underneath it, and every revocation in it would be undone
-(sqlite.org/howtocorrupt.html, sections 1.5 and 2.4). An older copy written over the same file is noticed
-only where it takes the count of changes back with it: while the newest pages lie in the -wal, it is not.
+(sqlite.org/howtocorrupt.html, sections 1.5 and 2.4). An older copy written over the same file, or put in its
+place while a process starts, is noticed by its count of changes and their marks; while the newest pages lie
+in the -wal, one written over the file is not.
 
 Most tokens are in no list, which an index in memory knows. It is trusted as long as nobody has rung the bell
 beside the file since it was made, and for TRUST seconds at the most: then the files are looked at again.
@@ -29,6 +30,7 @@ from .bell import Bell
 from .bell import make as make_bell
 from .index import Index
 from .mirror import Mirror
+from .newest import Moment, Newest, follows
 from .sqlite_file import SUFFIXES, connect
 from .sqlite_file import create as create_list
 
@@ -47,7 +49,7 @@ _NOTHING: Final = Row("", 0)
 _LOOKUP: Final = f"""
 SELECT revoked, uses, rotated_at,
 (SELECT max(generation) FROM groups WHERE name IN ({", ".join("?" * MAX_GROUPS)})), horizon,
-generation, changes FROM state LEFT JOIN tokens ON expires_at = ? AND jti = ?
+generation, changes, mark FROM state LEFT JOIN tokens ON expires_at = ? AND jti = ?
 """  # noqa: S608 - a number of question marks
 _INSERT: Final = "INSERT INTO tokens VALUES (?, ?, ?, ?, ?) ON CONFLICT (expires_at, jti) DO UPDATE SET "
 #: The first key past the step; a range from the expiring end up to it is one cheap delete.
@@ -80,6 +82,7 @@ class SQLiteStore:
         path: the file. Beside it stand SQLite's own `-wal` and `-shm` and the `-bell`, which belong to it.
         create: make the file where there is none; False where a missing file means a lost list.
         timeout: seconds a call waits for another process's write.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
 
     Raises:
         StoreError: the file is missing, not a list, of a later version, damaged or not writable.
@@ -89,8 +92,16 @@ class SQLiteStore:
     is_prompt = True
     freshness = None
 
-    def __init__(self, path: str | os.PathLike[str], *, create: bool = True, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        timeout: float = 5.0,
+        newest: Newest | None = None,
+    ) -> None:
         self._timeout = timeout
+        self._newest = newest or Newest()
         self._read_lock = threading.Lock()
         self._write_lock = threading.Lock()
         #: The thread whose changes are under way.
@@ -98,8 +109,8 @@ class SQLiteStore:
         self._changed: list[Row] = []
         #: Why one of the changes under way failed; "" where none did.
         self._failure = ""
-        # How many changes the list had when last read and written: fewer means an older file lies here now.
-        self._seen = self._made = 0
+        #: How many changes the list had when this process began the last one.
+        self._made = 0
         self._mirror = Mirror(Index)
         #: An index that tells all there was when that number was rung, and until when (time.monotonic) it may
         #: be asked. One tuple, since threads exchange it while others look.
@@ -144,9 +155,9 @@ class SQLiteStore:
             with self._translated():
                 return _looked_up(self._writer, jti, exp, groups)
         with self._reading() as reader:
+            seen = self._newest.get()
             row = reader.execute(_LOOKUP, (*_padded(groups), exp, jti)).fetchone()
-            self._check_changes(row[-1], self._seen)
-            self._seen = row[-1]
+            self._check_history(reader, Point(*map(int, row[-2:])), seen)
             return _entry(row)
 
     recall = lookup
@@ -260,6 +271,7 @@ class SQLiteStore:
             self._reader.close()
             self._writer.close()
             self._bell.close()
+            self._newest.close()
 
     def _mirrored(self) -> Index | None:
         """The index, if it can be trusted now; it may need several calls to become so."""
@@ -276,11 +288,11 @@ class SQLiteStore:
 
     @contextmanager
     def _snapshot(self, reader: sqlite3.Connection) -> Iterator["_Snapshot"]:
+        seen = self._newest.get()
         reader.execute("BEGIN")
         try:
             snapshot = _Snapshot.of(reader)
-            self._check_changes(snapshot.point.number, self._seen)
-            self._seen = snapshot.point.number
+            self._check_history(reader, snapshot.point, seen)
             yield snapshot
         finally:
             reader.execute("COMMIT")
@@ -314,9 +326,9 @@ class SQLiteStore:
             return
         self._check_identity()
         self._writer.execute("BEGIN IMMEDIATE")
-        changes = self._count_changes()
-        self._check_changes(changes, self._made)
-        self._made = changes
+        point = self._newest_change()
+        self._check_history(self._writer, point, self._newest.get())
+        self._made = point.number
 
     def _commit(self) -> None:
         with self._translated():
@@ -324,13 +336,12 @@ class SQLiteStore:
                 return  # nothing was to be changed, or it could not even begin, as was said then
             if self._failure:
                 raise StoreError(f"Of several changes none was made, since one has failed: {self._failure}")
-            changes = self._log()
-            if changes == self._made:
+            if not (point := self._log()):
                 return
             self._writer.execute("COMMIT")
             # A file deleted during the commit took the change with it: that is no success.
             self._check_identity()
-            self._made = changes
+            self._newest.see(Moment(*point))
             self._bell.ring()
 
     def _roll_back(self) -> None:
@@ -340,8 +351,8 @@ class SQLiteStore:
         self._owner, self._failure = None, ""
         self._changed.clear()
 
-    def _log(self) -> int:
-        known, mark = self._count_changes(), secrets.randbits(63)
+    def _log(self) -> Point | None:
+        known, mark = self._made, secrets.randbits(63)
         rows = [
             (known + number, mark, row.name, row.expires_at, row.generation)
             for number, row in enumerate(self._changed, 1)
@@ -351,17 +362,18 @@ class SQLiteStore:
             values = ", ".join(["(?, ?, ?, ?, ?)"] * len(lot))
             self._writer.execute(f"INSERT INTO log VALUES {values}", [value for row in lot for value in row])  # noqa: S608
         changes = known + len(rows)
-        if rows:
-            self._writer.execute("UPDATE state SET changes = ?, mark = ?", (changes, mark))
+        if not rows:
+            return None
+        self._writer.execute("UPDATE state SET changes = ?, mark = ?", (changes, mark))
         if known // _LOT != changes // _LOT:
             self._writer.execute("DELETE FROM log WHERE number <= ?", (changes - LOG_SIZE,))
-        return changes
+        return Point(changes, mark)
 
-    def _count_changes(self) -> int:
-        found = self._writer.execute("SELECT changes FROM state").fetchone()
+    def _newest_change(self) -> Point:
+        found = self._writer.execute("SELECT changes, mark FROM state").fetchone()
         if found is None:
             raise StoreError(f"The list {self._path} lost its state: restore it from a backup.")
-        return int(found[0])
+        return Point(*map(int, found))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -387,12 +399,17 @@ class SQLiteStore:
         if self._pid != os.getpid():
             raise StoreError("A list cannot be carried across fork(): close it before, open it after.")
 
-    def _check_changes(self, changes: int, known: int) -> None:
-        if changes < known:
+    def _check_history(self, connection: sqlite3.Connection, point: Point, seen: Moment) -> None:
+        known = None
+        if point.number > seen.number:
+            known = connection.execute("SELECT mark FROM log WHERE number = ?", (seen.number,)).fetchone()
+        if not follows(point, seen, known and known[0]):
+            self._newest.miss(seen)
             raise StoreError(
-                f"The list {self._path} was overwritten with an older one while running: put the newer one"
-                " back, or restart to accept it."
+                f"The list {self._path} was overwritten with an older one, or exchanged for it: put the newer"
+                " one back, or restart to accept this one."
             )
+        self._newest.see(Moment(*point))
 
 
 def _padded(groups: Sequence[str]) -> list[str | None]:
@@ -404,10 +421,8 @@ def _looked_up(connection: sqlite3.Connection, jti: str, exp: int, groups: Seque
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    revoked, uses, rotated_at, generation, horizon, newest, _ = row
-    return Entry(
-        bool(revoked), int(uses or 0), int(rotated_at or 0), int(generation or 0), int(horizon), int(newest)
-    )
+    revoked, *numbers = row[:-2]
+    return Entry(bool(revoked), *(int(number or 0) for number in numbers))
 
 
 class _Snapshot(NamedTuple):

@@ -79,7 +79,7 @@ class API:
         writer: runs what waits for a disk.
         limits: count what costs others something.
         lookups: runs what may wait for a network.
-        feed: the part of the list that comes after a cursor.
+        feed: the part of the list that comes after a cursor, and whether it follows a moment.
         page: the metrics' text and media type; None where there is none.
     """
 
@@ -91,7 +91,7 @@ class API:
         writer: Writer,
         limits: Limits,
         lookups: Lookups,
-        feed: Callable[[str], Part],
+        feed: Callable[[str, str], Part],
         page: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer
@@ -218,7 +218,8 @@ class API:
         """DELETE /app/clear/all/tokens"""
         steps = caller.acting(self._signer).purge_steps()
         purged = 0
-        while (step := await self._writer.run(next, steps, None)) is not None:
+        # Not with the other changes, which would wait for it: an engine may let them by.
+        while (step := await self._lookups.elsewhere(next, steps, None)) is not None:
             purged += step
             await asyncio.sleep(PURGE_PAUSE)
         return Answer(Purged(purged=purged))
@@ -226,8 +227,8 @@ class API:
     async def revocations(self, request: HTTPRequest) -> Response:
         """GET /app/revocations: the list, for those who keep a copy."""
         await self._guard.admit(request.scope, frozenset({"revocations:read"}))
-        cursor = request.query_params.get("since", "")
-        return Answer(await self._lookups.elsewhere(self._feed, cursor))
+        since, seen = (request.query_params.get(name, "") for name in ("since", "seen"))
+        return Answer(await self._lookups.elsewhere(self._feed, since, seen))
 
     async def healthz(self, request: HTTPRequest) -> Response:
         """GET /healthz: the process answers."""

@@ -48,10 +48,11 @@ from .writer import Writer
 logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: Path | None = None) -> ASGIApp:
+def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None = None) -> ASGIApp:
     """The service as an ASGI application, its list opened. One worker of several needs a list that is
-    there: a worker that restarts after the list was lost must not go on with an empty one. It needs a folder
-    for the metrics of all, too, or it has none.
+    there: a worker that restarts after the list was lost must not go on with an empty one. In the folder
+    `node` all workers have their metrics, or there are none; and what they have seen of the list, or each
+    knows what it has seen itself.
 
     Raises:
         ConfigurationError, StoreError: the service cannot start.
@@ -59,11 +60,12 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     if is_worker and settings.database_url == MEMORY_URL:
         raise ConfigurationError("DATABASE_URL=memory:// serves one process: start no worker processes.")
     limits = Limits(settings.rate_limit, settings.counting_url)
-    metrics = Metrics(metrics_folder) if settings.metrics else None
+    metrics = Metrics(node) if settings.metrics else None
     assembly = assemble(
         settings,
         create=not is_worker,
         copies=True,
+        node=node,
         hooks=[metrics] if metrics else [],
         watched=partial(TimedStore, observe=metrics.store) if metrics else _unwatched,
     )
@@ -80,7 +82,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, metrics_folder: P
     )
     page = None
     # A worker that knows of no folder would tell its own part for the whole.
-    if metrics and (metrics_folder or not is_worker):
+    if metrics and (node or not is_worker):
         metrics.expect(signer.keys)
         page = Page(metrics, assembly.store, signer.keys)
     means: Any = {"guard": guard, "writer": writer, "limits": limits, "lookups": lookups}

@@ -368,7 +368,10 @@ def _feed(api: API) -> list[Operation]:
             endpoint=api.revocations,
             summary="What was revoked or used before it expired",
             detail="For those who keep a copy: all rows in parts, then what changes. Go on with `next`.",
-            query={"since": "`next` of the answer before; without it, the list begins."},
+            query={
+                "since": "`next` of the answer before; without it, the list begins.",
+                "seen": "`newest` of the answer before, which the list is to follow.",
+            },
             answer=Part,
             scope="revocations:read",
             errors=(*_CLIENT, 503),

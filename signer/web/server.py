@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +47,7 @@ def load() -> ASGIApp:
         settings = Settings.from_env(os.environ)
         configure_logging(settings.log_level, settings.log_format)
         folder = os.environ.get(FOLDER_VARIABLE)
-        app = create_app(settings, is_worker=is_worker, metrics_folder=Path(folder) if folder else None)
+        app = create_app(settings, is_worker=is_worker, node=Path(folder) if folder else None)
     except SignerError as error:
         say(error)
         # To uvicorn's supervisor 3 means that no worker can start, and that it should end those that run.
@@ -73,20 +75,29 @@ def serve() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # What workers share is named below, and one alone shares nothing.
     os.environ.pop(FOLDER_VARIABLE, None)
-    try:
-        settings = Settings.from_env(os.environ)
-        configure_logging(settings.log_level, settings.log_format)
-        # What would keep workers from starting, again and again, keeps us from it once.
-        Limits(settings.rate_limit, settings.counting_url)
-        # The list is made here, before there are workers: one that restarts must find it, not make another.
-        assemble(settings).close()
-    except SignerError as error:
-        say(error)
-        raise SystemExit(exit_code(error)) from None
+    with ExitStack() as opened:
+        try:
+            settings = Settings.from_env(os.environ)
+            configure_logging(settings.log_level, settings.log_format)
+            # What would keep workers from starting, again and again, keeps us from it once.
+            Limits(settings.rate_limit, settings.counting_url)
+            node = opened.enter_context(_folder()) if settings.web_concurrency > 1 else None
+            # The list is made here, before there are workers: one that restarts must find it, not make
+            # another. And it is accepted here as it is: one that restarts must not accept an older one.
+            assemble(settings, node=node).close()
+        except SignerError as error:
+            say(error)
+            raise SystemExit(exit_code(error)) from None
+        _serve(settings, node)
+
+
+def _serve(settings: Settings, node: Path | None) -> None:
     config = configured("signer.web.server:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
-    if settings.web_concurrency > 1:
-        _serve_with_workers(config, passed or [config.bind_socket()])
+    if node:
+        # Before there are workers: prometheus_client reads it when it is imported.
+        os.environ[FOLDER_VARIABLE] = str(node)
+        Supervisor(config, passed or [config.bind_socket()]).run()
     else:
         # It has no workers to replace.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -116,13 +127,13 @@ def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Conf
     )
 
 
-def _serve_with_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """What the workers share, which ends with us: their metrics, and what they have seen of the list."""
     # In memory where there is such a folder: a full disk would end a worker that writes to a mapped file.
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a new folder in it
-    with tempfile.TemporaryDirectory(prefix="signer-metrics-", dir=parent) as folder:
-        # Before there are workers: prometheus_client reads it when it is imported.
-        os.environ[FOLDER_VARIABLE] = folder
-        Supervisor(config, sockets).run()
+    with tempfile.TemporaryDirectory(prefix="signer-node-", dir=parent) as folder:
+        yield Path(folder)
 
 
 def _passed() -> list[socket.socket] | None:

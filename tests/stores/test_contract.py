@@ -66,8 +66,10 @@ def test_revoking_tells_what_is_known(store: Store) -> None:
     store.rotate(OTHER, EXP, 7)
     generation = store.advance("sub:a", 9, 100)
     newest = store.advance("sub:b", 9, 100)
-    assert store.revoke(OTHER, EXP, ["sub:a", "sub:c"]) == Entry(True, 0, 7, generation, newest=newest)
-    assert store.revoke(OTHER, EXP, []) == Entry(True, 0, 7, newest=newest)
+    assert store.revoke(OTHER, EXP, ["sub:a", "sub:c"]) == Entry(
+        True, 0, 7, generation, last_generation=newest
+    )
+    assert store.revoke(OTHER, EXP, []) == Entry(True, 0, 7, last_generation=newest)
 
 
 def test_no_row_is_made_behind_the_horizon(store: Store) -> None:
@@ -381,7 +383,9 @@ def test_together_is_all_or_nothing(store: Store) -> None:
         store.use(OTHER, EXP, 1)
         store.advance("sub:a", 1, EXP)
         raise ZeroDivisionError
-    assert store.lookup(OTHER, EXP, ["sub:a"]) == (Entry() if can else Entry(uses=1, generation=1, newest=1))
+    assert store.lookup(OTHER, EXP, ["sub:a"]) == (
+        Entry() if can else Entry(uses=1, generation=1, last_generation=1)
+    )
     store.revoke(OTHER, EXP)
     assert store.lookup(OTHER, EXP, []).revoked
 

@@ -71,7 +71,7 @@ def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., S
     change, entry = CHANGES[how]
     change(there)
     assert eventually(lambda: knows(here, token)) < 1.0
-    assert here.recall(row(token), EXP, groups(token)) == entry._replace(newest=UNKNOWN)
+    assert here.recall(row(token), EXP, groups(token)) == entry._replace(last_generation=UNKNOWN)
     assert here.is_clear(claims(1, sub="bob"), EXP)
 
 
@@ -212,7 +212,7 @@ def test_the_same_row_again_is_what_it_is_now() -> None:
         Row("sub:a", EXP, 8),
     ):
         copy.add(entry)
-    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, newest=UNKNOWN)
+    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, last_generation=UNKNOWN)
     assert len(copy) == 2
 
 
@@ -351,6 +351,24 @@ def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> Non
         eventually(lambda: kept.copy is last or not steps._steps)
     assert "The list cannot be followed: no" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_copy_that_is_too_old_says_why() -> None:
+    """What kept it from catching up last; nothing of the kind where that took too long."""
+    with closing(Steps(Copied, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert _refusal(kept).endswith("(REVOCATION_STALENESS_SECONDS). It went back.")
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert "does not answer fast enough" in _refusal(kept)
+
+
+def _refusal(kept: following.Following) -> str:
+    try:
+        kept.copy.lookup("x", EXP, ())
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:

@@ -15,7 +15,7 @@ from service import environment
 from signer.claims import Claims
 from signer.errors import StoreError
 from signer.names import by_subject, row
-from signer.stores import mirror, sqlite
+from signer.stores import mirror, newest, sqlite
 from signer.stores.sqlite import TRUST, SQLiteStore
 
 EXP = 1_900_000_000
@@ -105,7 +105,8 @@ def test_who_is_too_far_behind_reads_the_list_anew(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log forgets what is old."""
-    monkeypatch.setattr(sqlite, "LOG_SIZE", 300)
+    for module in (sqlite, newest):
+        monkeypatch.setattr(module, "LOG_SIZE", 300)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 1000):
             other.revoke(row(claims(number)), EXP)

@@ -17,7 +17,7 @@ from service import environment, free_port
 
 from signer import open_store
 from signer.errors import ConfigurationError, StoreError
-from signer.stores import Entry, postgres_pool, postgres_schema
+from signer.stores import Entry, newest, postgres_pool, postgres_schema
 from signer.stores import postgres as module
 from signer.stores.base import Point
 from signer.stores.postgres import PostgresStore
@@ -95,10 +95,91 @@ def test_starters_at_once_make_one_list(postgres_url: str) -> None:
 def test_a_later_version_is_refused(store: PostgresStore, postgres_url: str) -> None:
     """By whoever starts, and by whoever runs already."""
     with neighbour(postgres_url) as other:
-        other.execute("UPDATE signer.state SET version = 2")
-    refuses_everything(store, "is of version 2")
-    with pytest.raises(StoreError, match="is of version 2"):
+        other.execute("UPDATE signer.state SET version = 3")
+    refuses_everything(store, "is of version 3")
+    with pytest.raises(StoreError, match="is of version 3"):
         PostgresStore(postgres_url)
+
+
+def make_older(server: "psycopg.Connection[Any]") -> None:
+    """As the version before left its tables."""
+    server.execute("UPDATE signer.state SET version = 1")
+    server.execute("DELETE FROM signer.tokens WHERE jti = ''")
+    server.execute("DELETE FROM signer.groups WHERE name = ''")
+
+
+def test_a_list_of_the_version_before_is_upgraded_once(store: PostgresStore, postgres_url: str) -> None:
+    """By whoever opens it first; programs of that version refuse it from then on, as this one a later one."""
+    store.advance("sub:a", 2_000_000_000_000, 1000)
+    store.use(OTHER, EXP, 2)
+    with neighbour(postgres_url) as other:
+        make_older(other)
+        refuses_everything(store, "is of version 1")
+        with ThreadPoolExecutor(8) as pool:
+            opened = list(pool.map(lambda _: PostgresStore(postgres_url), range(8)))
+        assert ask(other, "SELECT version FROM signer.state") == 2
+        assert opened[0].lookup(JTI, EXP, ["sub:a"]) == Entry(
+            revoked=True, generation=2_000_000_000_000, last_generation=2_000_000_000_000
+        )
+        assert store.count() == 3
+        for each in opened:
+            each.close()
+
+
+@pytest.mark.parametrize("table", ["tokens", "groups"])
+def test_a_list_of_the_version_before_that_lost_rows_is_not_upgraded(
+    store: PostgresStore, postgres_url: str, table: str
+) -> None:
+    """Its log tells: what has not expired must be there. What was purged must not."""
+    store.advance("sub:a", 2_000_000_000_000, 1000)
+    store.revoke(OTHER, 5)
+    store.advance("sub:b", 3, 1)
+    assert store.purge(100) == 1
+    with neighbour(postgres_url) as other:
+        make_older(other)
+        PostgresStore(postgres_url).close()
+        make_older(other)
+        other.execute(f"TRUNCATE signer.{table}")
+        for _ in range(2):
+            with pytest.raises(StoreError, match="lost rows"):
+                PostgresStore(postgres_url)
+        assert ask(other, "SELECT version FROM signer.state") == 1
+
+
+@pytest.mark.parametrize("how", ["TRUNCATE signer.{}", "DELETE FROM signer.{}"])
+@pytest.mark.parametrize("table", ["tokens", "groups"])
+def test_a_table_that_lost_its_rows_is_refused(
+    store: PostgresStore, postgres_url: str, table: str, how: str
+) -> None:
+    """By whoever runs, and whoever starts: a look-up would find nothing against any token."""
+    store.advance("sub:a", 1, 1)
+    with neighbour(postgres_url) as other:
+        with store.snapshot() as snapshot:
+            known = snapshot.point
+        other.execute(how.format(table))
+    for call in calls(store)[:-3] + calls(store)[-2:]:
+        with pytest.raises(StoreError, match="lost rows, as by TRUNCATE"):
+            call()
+    with store.snapshot() as snapshot:
+        for read in (lambda: snapshot.page(None, 10), lambda: snapshot.log(known, 10)):
+            with pytest.raises(StoreError, match="lost rows"):
+                read()
+    with pytest.raises(StoreError, match="lost rows"):
+        PostgresStore(postgres_url)
+
+
+def test_a_log_that_was_lost_makes_nothing_valid(store: PostgresStore, postgres_url: str) -> None:
+    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the tables."""
+    with closing(PostgresStore(postgres_url)) as behind, neighbour(postgres_url) as other:
+        with behind.snapshot() as snapshot:
+            known = snapshot.point
+        store.revoke(OTHER, EXP)
+        other.execute("TRUNCATE signer.log")
+        refuses_everything(behind, "went back to an older state")
+        assert store.lookup(OTHER, EXP, []).revoked
+        with closing(PostgresStore(postgres_url)) as restarted, restarted.snapshot() as snapshot:
+            assert snapshot.log(known, 10) is None
+            assert {row.name for row in snapshot.page(None, 10).rows} == {JTI, OTHER}
 
 
 def test_a_list_that_must_be_there_is_not_made(postgres_url: str) -> None:
@@ -319,7 +400,7 @@ def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None
         assert sorted(number for number in numbers if number is not None) == list(range(1, 21))
         assert one.advance("sub:a", 1000, EXP) == 1000
         assert two.rotate(JTI, EXP, 100) == one.rotate(JTI, EXP, 101) == 100
-        assert two.lookup(JTI, EXP, ["sub:a"]) == Entry(rotated_at=100, generation=1000, newest=1000)
+        assert two.lookup(JTI, EXP, ["sub:a"]) == Entry(rotated_at=100, generation=1000, last_generation=1000)
         with suppress(ZeroDivisionError), one.together():
             one.revoke(JTI, EXP)
             raise ZeroDivisionError
@@ -407,6 +488,66 @@ def test_an_empty_list_that_was_made_anew_is_refused(postgres_url: str) -> None:
             refuses_everything(first, "went back to an older state")
 
 
+def test_an_older_list_is_not_believed_for_its_changes(store: PostgresStore, postgres_url: str) -> None:
+    """Others, who know of nothing newer, change it more often than its log tells. The newer one is welcome."""
+    with neighbour(postgres_url) as other:
+        changes = ask(other, "SELECT changes FROM signer.state")
+        other.execute("UPDATE signer.state SET changes = changes - 1")
+        refuses_everything(store, "went back to an older state")
+        other.execute("DELETE FROM signer.log")
+        other.execute("UPDATE signer.state SET changes = changes + 100000")
+        refuses_everything(store, "went back to an older state")
+        other.execute("UPDATE signer.state SET changes = %s", (changes,))
+        assert store.lookup(JTI, EXP, []).revoked
+        # One that was never refused may be far behind.
+        other.execute("UPDATE signer.state SET changes = changes + 100000")
+        assert store.lookup(JTI, EXP, []).revoked
+
+
+def test_a_purge_holds_no_writer_up(store: PostgresStore, postgres_url: str) -> None:
+    """Once the horizon is raised, it deletes while somebody else makes changes."""
+    for number in range(5):
+        store.revoke(str(number), 10 + number)
+    store.advance("sub:a", 10_000, 1)
+    assert store.purge(100, 2) == 2
+    with neighbour(postgres_url) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT FROM signer.state FOR UPDATE")
+        assert store.purge(100) == 4
+    assert store.count() == 1
+
+
+def test_a_group_that_is_advanced_during_a_purge_stays(store: PostgresStore, postgres_url: str) -> None:
+    """The purge has chosen it, and waits for whoever advances it."""
+    store.advance("sub:a", 1000, 1)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with (
+        closing(PostgresStore(postgres_url)) as other,
+        neighbour(postgres_url) as observer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        store.purge(100, 0)
+        with other.together():
+            other.advance("sub:a", 1_000_000, 1)
+            purged = pool.submit(store.purge, 100)
+            eventually(lambda: _assert(ask(observer, waiting) == 1), AssertionError)
+        assert purged.result(5) == 0
+        assert store.lookup("", 0, ["sub:a"]).generation == 1_000_000
+
+
+def test_a_purge_together_with_other_changes_is_undone_with_them(store: PostgresStore) -> None:
+    """Its rows and its horizon."""
+    store.revoke(OTHER, 5)
+    with pytest.raises(ValueError, match="mine"), store.together():  # noqa: PT012
+        assert store.purge(100) == 1
+        raise ValueError("mine")
+    assert store.lookup(OTHER, 5, []) == Entry(revoked=True)
+    with store.together():
+        store.revoke("c", EXP)
+        assert store.purge(100) == 1
+    assert store.lookup(OTHER, 5, []) == Entry(horizon=100)
+
+
 def test_others_changes_are_no_other_history(store: PostgresStore, postgres_url: str) -> None:
     """While many threads read and write, none is told that the list went back."""
     with closing(PostgresStore(postgres_url)) as other, ThreadPoolExecutor(6) as pool:
@@ -430,7 +571,8 @@ def test_every_change_is_in_the_log(
     store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Down to the number that is forgotten; who has seen nothing since is not refused for that."""
-    monkeypatch.setattr(module, "LOG_SIZE", 20)
+    for each in (module, newest):
+        monkeypatch.setattr(each, "LOG_SIZE", 20)
     monkeypatch.setattr(module, "_LOT", 4)
     with closing(PostgresStore(postgres_url)) as other, neighbour(postgres_url) as neighbour_:
         start = Point(0, ask(neighbour_, "SELECT mark FROM signer.log WHERE number = 0"))
@@ -519,7 +661,7 @@ def test_a_row_is_found_without_going_through_the_table(store: PostgresStore, po
             (postgres_schema.LOOKUP, lookup),
             (postgres_schema.PURGE_BOUND, (100, 10)),
             (postgres_schema.PURGE_TOKENS, (100, b"a")),
-            (postgres_schema.PURGE_GROUPS, (100, 10)),
+            (postgres_schema.PURGE_GROUPS, {"before": 100, "limit": 10}),
             (postgres_schema.LOG_AFTER, (5, 10)),
             (postgres_schema.TOKENS_AFTER, (100, b"a", 10)),
             (postgres_schema.GROUPS_AFTER, (b"7", 10)),
@@ -539,7 +681,9 @@ def test_a_name_may_hold_anything_in_any_database(postgres: Postgres, encoding: 
         ):
             store.advance(name, number + 1, EXP)
             store.revoke(name, EXP)
-            assert store.lookup(name, EXP, [name]) == Entry(True, generation=number + 1, newest=number + 1)
+            assert store.lookup(name, EXP, [name]) == Entry(
+                True, generation=number + 1, last_generation=number + 1
+            )
         for call in (lambda: store.lookup("\udcff", EXP, []), lambda: store.advance("sub:\udcff", 1, 1)):
             with pytest.raises(StoreError, match="surrogates"):
                 call()

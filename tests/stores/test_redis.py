@@ -248,6 +248,91 @@ def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
         assert [there.says_valid(token) for token in tokens] == [False, True]
 
 
+# A list that lost a part fails closed.
+
+
+@pytest.mark.parametrize("key", [GROUPS, BUCKETS, AGES])
+def test_a_list_that_lost_a_key_fails_closed(store: RedisStore, redis_server: Redis, key: str) -> None:
+    """Deleted or evicted: for whoever runs, and whoever starts."""
+    store.revoke(JTI, EXP)
+    store.advance("sub:a", 1, 1)
+    redis_server.call("DEL", key)
+    assert_all_fail(store, "lost a part")
+    with pytest.raises(StoreError, match="lost a part"):
+        RedisStore(redis_server.url)
+
+
+def test_a_log_that_was_lost_makes_nothing_valid(store: RedisStore, redis_server: Redis) -> None:
+    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the rows."""
+    behind = RedisStore(redis_server.url)
+    with behind.snapshot() as snapshot:
+        known = snapshot.point
+    store.revoke(JTI, EXP)
+    redis_server.call("DEL", LOG)
+    assert_all_fail(behind, "older state")
+    assert store.lookup(JTI, EXP, []).revoked
+    store.revoke(OTHER, EXP)
+    restarted = RedisStore(redis_server.url)
+    with restarted.snapshot() as snapshot:
+        assert snapshot.log(known, 10) is None
+        assert {row.name for row in snapshot.page(None, 10).rows} == {JTI, OTHER}
+    for opened in (behind, restarted):
+        opened.close()
+
+
+def test_hours_that_were_lost_lie_behind_the_horizon(store: RedisStore, redis_server: Redis) -> None:
+    """Tokens that expire in them are refused, and no others."""
+    store.revoke(JTI, EXP)
+    redis_server.call("DEL", f"{ROWS}{EXP // 3600}")
+    assert store.lookup(OTHER, EXP, []).horizon > EXP
+    assert store.use(OTHER, EXP, 1) is None
+    assert store.use(OTHER, EXP + 3600, 1) == 1
+
+
+def make_older(server: Redis) -> None:
+    """As the version before left it."""
+    server.call("HSET", STATE, "version", 1)
+    server.call("HDEL", STATE, "groups", "buckets")
+
+
+def test_a_list_of_the_version_before_is_upgraded_once(store: RedisStore, redis_server: Redis) -> None:
+    """By whoever opens it first; programs of that version refuse it from then on, as this one a later one."""
+    for number in range(2000):
+        store.revoke(str(number), 7200 * number)
+    store.advance("sub:b", 1000, 1)
+    store.advance("sub:a", EXP * 1000, 1000)
+    while store.purge(3_600_000) == 1000:
+        pass
+    make_older(redis_server)
+    assert_all_fail(store, "another version")
+    for _ in range(2):
+        opened = RedisStore(redis_server.url)
+        assert opened.lookup("1999", 7200 * 1999, ["sub:a"]) == Entry(
+            True, 0, 0, EXP * 1000, 3_600_000, EXP * 1000
+        )
+        opened.close()
+    assert store.count() == 1501
+    redis_server.call("HSET", STATE, "version", 3)
+    with pytest.raises(StoreError, match="another version"):
+        RedisStore(redis_server.url)
+
+
+@pytest.mark.parametrize("lost", [(GROUPS,), (AGES,), (BUCKETS,), (GROUPS, AGES)])
+def test_a_list_of_the_version_before_that_lost_a_key_is_not_upgraded(
+    store: RedisStore, redis_server: Redis, lost: tuple[str, ...]
+) -> None:
+    """Its log tells: what has not expired must be there."""
+    store.revoke(JTI, EXP)
+    store.advance("sub:a", EXP * 1000, 1000)
+    for _ in range(1500):
+        store.ping()
+    make_older(redis_server)
+    redis_server.call("DEL", *lost)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="lost a part"):
+            RedisStore(redis_server.url)
+
+
 # The list's history runs one way.
 
 
@@ -325,6 +410,23 @@ def test_a_gap_in_the_log_fails_closed(server: Redis) -> None:
         opened.close()
 
 
+def test_an_older_list_is_not_believed_for_its_changes(store: RedisStore, redis_server: Redis) -> None:
+    """Others, who know of nothing newer, change it more often than its log tells. The newer one is welcome."""
+    for number in range(3):
+        store.revoke(str(number), EXP)
+    newer = redis_server.call("HGET", STATE, "changes")
+    redis_server.call("HINCRBY", STATE, "changes", -1)
+    assert_all_fail(store, "older state")
+    redis_server.call("XTRIM", LOG, "MAXLEN", 0)
+    redis_server.call("HINCRBY", STATE, "changes", 100_000)
+    assert_all_fail(store, "older state")
+    redis_server.call("HSET", STATE, "changes", newer)
+    assert store.lookup("2", EXP, []).revoked
+    # One that was never refused may be far behind.
+    redis_server.call("HINCRBY", STATE, "changes", 100_000)
+    assert store.lookup("2", EXP, []).revoked
+
+
 def test_what_others_change_is_history_too(redis_url: str) -> None:
     """Two stores take turns, and none complains."""
     stores = [RedisStore(redis_url) for _ in range(2)]
@@ -338,6 +440,7 @@ def test_what_others_change_is_history_too(redis_url: str) -> None:
 def test_values_that_are_none_are_our_own_error(store: RedisStore, redis_server: Redis) -> None:
     """Damage is not "not revoked"."""
     store.revoke(JTI, EXP)
+    store.advance("sub:a", 1, 1)
     redis_server.call("HSET", f"{ROWS}{EXP // 3600}", f"{EXP}/{JTI}", "yes")
     redis_server.call("HSET", GROUPS, "sub:a", "x 1")
     for call in (

@@ -150,19 +150,46 @@ def test_it_goes_on_when_the_service_comes_back(service: Service, opened: Callab
         eventually(refuses(signer, other, TokenRevoked))
 
 
-def test_another_list_is_read_anew(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """What the copy knew of the one before is forgotten; the service is the one to say what is revoked."""
+def test_another_list_is_refused(service: Service, opened: Callable[..., RemoteStore]) -> None:
+    """Though the service that was started anew believes it; who opens it anew does, too."""
     store = opened()
-    copy = store._copy
+    token = service.issue()
+    service.call("POST", "/app/revoke", {"token": token})
+    eventually(refuses(Signer(KEY, store), token, TokenRevoked))
     service.kill()
     for file in service.directory.glob("tokens.db*"):
         file.unlink()
     with Service(service.directory, service.settings, port=service.port, credential=service.credential):
-        eventually(lambda: store._copy is not copy)
-        signer = Signer(KEY, store)
-        token = service.issue()
-        service.call("POST", "/app/revoke", {"token": token})
-        eventually(refuses(signer, token, TokenRevoked))
+        for _ in range(3):  # it comes past the moment that was seen
+            service.call("POST", "/app/revoke", {"token": service.issue()})
+        said = "went back to an older state, or is another: restart to accept it"
+        eventually(lambda: said in _refusal(store), 60)
+        with pytest.raises(StoreError):
+            Signer(KEY, store).validate(token)
+        assert Signer(KEY, opened()).validate(token)
+
+
+def _refusal(store: RemoteStore) -> str:
+    try:
+        store.lookup("", EXP, ())
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("more", [0, 1, PART + 1])
+def test_a_moment_of_another_list_does_not_follow(more: int) -> None:
+    """However many changes either has. A service of the version before does not tell, and is believed."""
+    one, other = MemoryStore(), MemoryStore()
+    seen = part_after(one).newest
+    for number in range(more):
+        other.revoke(str(number), EXP)
+    assert not part_after(other, seen=seen).follows
+    for number in range(more):
+        one.revoke(str(number), EXP)
+    assert part_after(one, seen=seen).follows
+    for text in ("", "x", "WzFd"):
+        assert part_after(other, seen=text).follows
 
 
 @pytest.mark.parametrize("secret", ["wrong", credential("token:issue")])

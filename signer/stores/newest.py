@@ -1,0 +1,207 @@
+"""The newest moment of a list that was seen here, by which an older list is told from the newer one.
+
+A list that went back to an older state lacks revocations. The list itself cannot tell that, and a process
+that has just started has seen nothing to compare it with. So the processes of one node keep what any of them
+saw in a file that outlives each of them, and all look at it.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from struct import Struct
+from time import monotonic, sleep
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from ..errors import StoreError
+from .base import LOG_SIZE, Point
+
+#: Its name in the node's folder.
+FILE: Final = "newest"
+#: Seconds that one process waits for another to note what it saw. An event loop may wait for it.
+_PATIENCE: Final = 0.25
+#: How often a record is read that another process writes at this moment.
+_ATTEMPTS: Final = 20
+
+
+class Moment(NamedTuple):
+    """A moment of a list's history, as base.Point."""
+
+    number: int
+    mark: int
+    #: What the list calls itself, where its engine has such a name.
+    name: str = ""
+    #: Whether a list was found that this is no moment of.
+    is_missed: bool = False
+
+
+#: No list was seen yet: any will do.
+NOTHING: Final = Moment(-1, 0)
+
+
+def follows(point: Point, seen: Moment, mark: int | None) -> bool:
+    """Whether a list at `point` is the one that was at `seen`; `mark` is what its log has of that number.
+
+    A log that has forgotten so much cannot tell. Then the list is believed, but for one that was refused
+    before: others may just have changed the older one so often.
+    """
+    if seen == NOTHING:
+        return True
+    if point.number <= seen.number:
+        return (*point,) == seen[:2]
+    if mark is not None:
+        return mark == seen.mark
+    return not seen.is_missed and point.number - seen.number >= LOG_SIZE
+
+
+class Newest:
+    """Of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._moment = NOTHING
+
+    def get(self) -> Moment:
+        """The newest moment that was seen. Take it before the list is asked, since others go on meanwhile.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._moment
+
+    def see(self, moment: Moment) -> None:
+        """Note a moment of a list that was found to follow the one before. When it returns, no process of the
+        node believes an older list.
+
+        Raises:
+            StoreError: it cannot be noted.
+        """
+        if _is_news(moment, self.get()):
+            with self._alone():
+                if _is_news(moment, self.get()):
+                    self._put(moment)
+
+    def miss(self, seen: Moment) -> None:
+        """Note that a list was found that does not follow `seen`. Raises as `see`."""
+        if not seen.is_missed:
+            with self._alone():
+                if self.get() == seen:
+                    self._put(seen._replace(is_missed=True))
+
+    def close(self) -> None:
+        """Let go of the file. Again is a no-op."""
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
+    def _put(self, moment: Moment) -> None:
+        self._moment = moment
+
+
+class NewestOfNode(Newest):
+    """Of all processes that name the same folder.
+
+    Raises:
+        StoreError: there can be no such file in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._path = folder / FILE
+        #: The record that was read last, and what it says. One tuple, since threads exchange it.
+        self._read = b"", NOTHING
+        with self._translated():
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file = os.fdopen(descriptor, "r+b", buffering=0)
+
+    def get(self) -> Moment:
+        known, moment = self._read
+        try:
+            record = os.pread(self._file.fileno(), _RECORD.size, 0)
+        except (OSError, ValueError) as error:
+            raise self._refusal(error) from error
+        return moment if record == known else self._news()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _news(self) -> Moment:
+        with self._translated():
+            for attempt in range(_ATTEMPTS):
+                record = os.pread(self._file.fileno(), _RECORD.size, 0)
+                if (moment := _unpacked(record)) is not None:
+                    self._read = record, moment
+                    return moment
+                sleep(0.0001 * attempt)
+            raise ValueError("it is damaged")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        # Two locks: flock tells processes apart, and not the threads of one.
+        with super()._alone(), self._translated():
+            latest = monotonic() + _PATIENCE
+            while not _is_locked(self._file.fileno()):
+                if monotonic() > latest:
+                    raise StoreError("A process of this node hangs while it notes what it saw of the list.")
+                sleep(0.0005)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
+
+    def _put(self, moment: Moment) -> None:
+        os.pwrite(self._file.fileno(), _packed(moment), 0)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> StoreError:
+        return StoreError(f"What this node saw of the list cannot be kept in {self._path}: {error}.")
+
+
+def newest_of(node: Path | None) -> Newest:
+    """For the processes that share the folder `node`; for this one alone where it is None. Raises as
+    NewestOfNode."""
+    return Newest() if node is None else NewestOfNode(node)
+
+
+def _is_news(moment: Moment, known: Moment) -> bool:
+    # Another list's moment stays out: it was opened before the node saw this one, and is refused next.
+    is_same_list = known == NOTHING or moment.name == known.name
+    return is_same_list and (moment.number, not moment.is_missed) > (known.number, not known.is_missed)
+
+
+#: Number, mark, list, whether it is missed; and a checksum, since a reader may meet half of what is written.
+_RECORD: Final = Struct("<qq32s?I")
+
+
+def _packed(moment: Moment) -> bytes:
+    number, mark, name, is_missed = moment
+    record = _RECORD.pack(number, mark, name.encode(), is_missed, 0)
+    return record[:-4] + crc32(record[:-4]).to_bytes(4, "little")
+
+
+def _unpacked(record: bytes) -> Moment | None:
+    if not record:
+        return NOTHING
+    if len(record) < _RECORD.size or crc32(record[:-4]).to_bytes(4, "little") != record[-4:]:
+        return None
+    number, mark, name, is_missed, _ = _RECORD.unpack(record)
+    return Moment(number, mark, name.rstrip(b"\0").decode(), is_missed)
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

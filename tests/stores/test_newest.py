@@ -1,0 +1,163 @@
+"""What the processes of a node have seen of a list."""
+
+import fcntl
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from signer import open_store
+from signer.errors import StoreError
+from signer.stores.base import LOG_SIZE, Point
+from signer.stores.newest import FILE, NOTHING, Moment, Newest, NewestOfNode, follows, newest_of
+
+SEEN = Moment(7, 70)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], NewestOfNode]]:
+    """Another process's, as far as files and locks know."""
+    found: list[NewestOfNode] = []
+
+    def open_one() -> NewestOfNode:
+        found.append(NewestOfNode(tmp_path))
+        return found[-1]
+
+    yield open_one
+    for newest in found:
+        newest.close()
+
+
+def test_what_one_process_saw_all_have_seen(opened: Callable[[], NewestOfNode]) -> None:
+    """Also one that starts later; and the highest is kept, whoever sees what last."""
+    one, other = opened(), opened()
+    assert one.get() == NOTHING
+    one.see(Moment(5, 2**62, "a" * 32))
+    other.see(Moment(4, 1, "a" * 32))
+    assert one.get() == other.get() == opened().get() == Moment(5, 2**62, "a" * 32)
+
+
+@pytest.mark.parametrize("node", [False, True])
+def test_another_lists_moments_stay_out(tmp_path: Path, node: bool) -> None:
+    """Who opened that one is refused at its next look."""
+    with closing(newest_of(tmp_path if node else None)) as newest:
+        newest.see(Moment(5, 1, "a"))
+        newest.see(Moment(9, 1, "b"))
+        assert newest.get() == Moment(5, 1, "a")
+
+
+def _count_up(folder: Path, first: int, barrier: Barrier) -> None:
+    newest = NewestOfNode(folder)
+    barrier.wait()
+    for number in range(first, 4000, 4):
+        newest.see(Moment(number, number**3))
+        found = newest.get()
+        assert found.number >= number
+        assert found.mark == found.number**3
+    newest.close()
+
+
+def test_many_processes_lose_nothing(tmp_path: Path) -> None:
+    """Each of four sees every fourth change; none ever reads half of what another writes."""
+    spawned = multiprocessing.get_context("spawn")
+    barrier = spawned.Barrier(4)
+    processes = [spawned.Process(target=_count_up, args=(tmp_path, first, barrier)) for first in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    with closing(NewestOfNode(tmp_path)) as newest:
+        assert newest.get() == Moment(3999, 3999**3)
+
+
+def test_a_process_that_is_stopped_while_it_notes_stops_nobody(
+    opened: Callable[[], NewestOfNode], tmp_path: Path
+) -> None:
+    """What is new cannot be noted, and so not be answered; all else goes on."""
+    newest = opened()
+    newest.see(SEEN)
+    with (tmp_path / FILE).open("rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="hangs"):
+            newest.see(Moment(8, 80))
+        assert newest.get() == SEEN
+        newest.see(SEEN)
+    newest.see(Moment(8, 80))
+    assert opened().get() == Moment(8, 80)
+
+
+@pytest.mark.parametrize("damage", [b"x", b"\0" * 53, b"x" * 53])
+def test_what_is_damaged_is_not_taken_for_nothing(
+    opened: Callable[[], NewestOfNode], tmp_path: Path, damage: bytes
+) -> None:
+    """Any list would be believed then."""
+    newest = opened()
+    (tmp_path / FILE).write_bytes(damage)
+    for call in (newest.get, lambda: newest.see(SEEN), opened().get):
+        with pytest.raises(StoreError, match="damaged"):
+            call()
+
+
+def test_what_cannot_be_kept_is_an_error(opened: Callable[[], NewestOfNode], tmp_path: Path) -> None:
+    """No folder, or closed."""
+    with pytest.raises(StoreError, match="cannot be kept"):
+        NewestOfNode(tmp_path / "no")
+    with pytest.raises(StoreError, match="cannot be kept"):
+        open_store(f"sqlite:///{tmp_path}/list.db", node=tmp_path / "no")
+    newest = opened()
+    newest.close()
+    newest.close()
+    for call in (newest.get, lambda: newest.see(SEEN)):
+        with pytest.raises(StoreError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("point", "mark", "is_so"),
+    [
+        (Point(7, 70), None, True),
+        (Point(7, 71), None, False),
+        (Point(6, 60), None, False),
+        (Point(6, 70), None, False),
+        (Point(8, 80), 70, True),
+        (Point(8, 80), 71, False),
+        (Point(8, 80), None, False),
+        (Point(6 + LOG_SIZE, 80), None, False),
+        (Point(7 + LOG_SIZE, 80), None, True),
+        (Point(7 + LOG_SIZE, 80), 71, False),
+    ],
+)
+def test_a_list_is_told_from_an_older_one_and_from_another(
+    point: Point,
+    mark: int | None,
+    is_so: bool,
+) -> None:
+    """By what its log has of the newest moment that was seen; where that is forgotten, it is believed."""
+    assert follows(point, SEEN, mark) is is_so
+    assert follows(point, NOTHING, mark)
+
+
+@pytest.mark.parametrize("node", [False, True])
+def test_a_list_that_was_refused_is_not_believed_for_its_changes(tmp_path: Path, node: bool) -> None:
+    """However many they are: its log may have forgotten that it is another. The newer one ends that."""
+    far = Point(7 + LOG_SIZE, 80)
+    with closing(newest_of(tmp_path if node else None)) as newest:
+        newest.see(SEEN)
+        newest.miss(newest.get())
+        assert not follows(far, newest.get(), None)
+        newest.see(SEEN)
+        assert follows(far, newest.get(), None)
+
+
+def test_what_was_refused_a_moment_ago_is_no_matter(tmp_path: Path) -> None:
+    """Another process has seen more since."""
+    newest: Newest = NewestOfNode(tmp_path)
+    newest.see(SEEN)
+    newest.see(Moment(8, 80))
+    newest.miss(SEEN)
+    assert newest.get() == Moment(8, 80)
+    newest.close()
