@@ -411,6 +411,7 @@ print("ended", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
     """Each finds one free page, and one of them takes it: the other must not sleep in its write."""
     reader, writer = os.pipe()

@@ -193,6 +193,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+@pytest.mark.slow
 def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: str, command: str) -> None:
     """The list is deleted while two workers run and one of them dies: its successor refuses to start, and
     nothing is called valid."""

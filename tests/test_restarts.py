@@ -125,6 +125,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path
         assert service.call("GET", "/readyz").status == 200
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, it hears nothing; and hangups that queue up before do not keep the supervisor from ending."""
     for pid in workers.pids:
@@ -270,6 +271,7 @@ def accepted(service: Service) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -> None:
     """Two instances behind one list of addresses, restarted one after the other in each of three steps: the new
     key as a fallback, as the key that signs, and alone. Metrics tell when the old one is no longer used."""

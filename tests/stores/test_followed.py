@@ -250,6 +250,7 @@ def outcomes(calls: Sequence[Callable[[], object]]) -> list[bool]:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.slow
 def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: str) -> None:
     """Then it refuses, and begins again by itself; what was acknowledged before is still so."""
     with closing(open_store(engine.url, staleness=2.0)) as store:

@@ -799,6 +799,7 @@ def until_answered(call: Callable[[], object]) -> None:
     call()
 
 
+@pytest.mark.slow
 def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
     """What was acknowledged with ?replicas=1 is refused by the replica that takes over. Changes are made there at
     once, and acknowledged with ?replicas=1 when the former master is back as a replica."""
@@ -825,6 +826,7 @@ def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
     plain.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_lost_a_change_by_a_failover_is_refused(shards: Shards) -> None:
     """Acknowledged without ?replicas, while the replica lagged: whoever saw it is told nothing until a restart."""
     careful, store = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
@@ -870,6 +872,7 @@ def exercise(store: RedisStore) -> None:
     store.ping()
 
 
+@pytest.mark.slow
 def test_sentinels_lead_to_the_master(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """And after a failover to the next one, without a restart: it has all that was acknowledged. With
     min-replicas-to-write the former one refuses as soon as its replica has left it."""

@@ -167,6 +167,7 @@ def test_without_a_trail_there_is_no_change_and_validation_goes_on(full: Service
     assert json.loads(after.stdout)["list"] == json.loads(rows.stdout)["list"]
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_stopped_does_not_stop_the_service(tmp_path: Path) -> None:
     """A trail that goes to a program which no longer reads: changes are refused in time, validations answered."""
     os.mkfifo(tmp_path / "pipe")

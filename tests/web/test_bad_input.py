@@ -220,6 +220,7 @@ VALUES = [
 QUERIES = ["", "=&&=%", "since=%FF&since=" + "9" * 5000, "since=bnVsbA", "scope=%ED%A0%80&aud=%00&purpose=%"]
 
 
+@pytest.mark.slow
 def test_odd_headers_and_queries_leave_no_500_on_any_route(tmp_path: Path) -> None:
     """Each alone, where every part that reads them is on, with a credential for everything and without."""
     scopes = "token:issue token:introspect token:revoke token:purge metrics:read revocations:read"
@@ -336,6 +337,7 @@ def test_a_client_that_leaves_leaves_no_traceback(production: Service) -> None:
     assert "ERROR" not in production.log
 
 
+@pytest.mark.slow
 def test_a_body_that_does_not_come_is_408(production: Service) -> None:
     """After ten seconds; it holds no connection, and no shut-down, up for longer."""
     head = (

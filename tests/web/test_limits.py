@@ -265,6 +265,7 @@ def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_workers_count_together_on_redis(tmp_path: Path, redis: str) -> None:
     """To the call, whichever answers; and without the server nothing is issued, and all is validated."""
     settings = {

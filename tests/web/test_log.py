@@ -65,6 +65,7 @@ def test_log_level_is_heeded(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert "DEVELOPMENT SERVICE" in service.log
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: pytest.TempPathFactory) -> None:
     """uvicorn alone would wait for the rest of that body for ever."""
     with Service(tmp_path_factory.mktemp("end")) as service:
@@ -78,6 +79,7 @@ def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: py
         assert "Traceback" not in service.log
 
 
+@pytest.mark.slow
 def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     """503 for each, no traceback, and the change has not happened."""
     directory = tmp_path_factory.mktemp("queue")
@@ -97,6 +99,7 @@ def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.Tem
         assert all(service.says_valid(token) for token in tokens)
 
 
+@pytest.mark.slow
 def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.TempPathFactory) -> None:
     """With the list locked, each of many callers is refused after about five seconds, not five each."""
     directory = tmp_path_factory.mktemp("locked")
@@ -188,6 +191,7 @@ def test_what_a_terminal_would_obey_is_spelt_out() -> None:
     assert "ZeroDivisionError" in json.loads(JSONFormatter().format(record))["exception"]
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Standard error into a pipe whose reader has stopped: lines are lost, and answers are not."""
     directory = tmp_path_factory.mktemp("unread")

@@ -247,6 +247,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 class TestNode:
     """Clients from npm, each driven by a script of tests/clients."""
 

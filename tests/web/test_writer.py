@@ -81,6 +81,7 @@ def test_one_of_many_that_is_refused_refuses_no_other(service: Service) -> None:
     assert told[30:] == [200] * 30
 
 
+@pytest.mark.slow
 def test_neither_worker_accepts_what_one_was_told_is_revoked(service: Service) -> None:
     """Under load, four hundred times: from the acknowledgement on nobody hears that the token is valid."""
     signer = Signer(KEY)
