@@ -1,11 +1,12 @@
 """What authorises a change is asked for when the change is made; a generation that nobody was given is refused."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import Clock
+from clock import Clock, eventually
 from service import KEY
 
 from signer import KeyRing, Signer, Store, TokenError, open_store
@@ -16,6 +17,8 @@ from signer.errors import CredentialInvalid, TokenRevoked, TokenRotated
 from signer.events import Event
 from signer.requests import CodeRequest, IssueRequest
 from signer.stores import Entry
+from signer.stores.followed import as_of
+from signer.stores.following import now
 from signer.stores.memory import MemoryStore
 
 OLD = "an-old-key-that-leaked-and-is-a-fallback-now"
@@ -203,3 +206,26 @@ def test_a_group_ends_what_was_traded_for_a_forged_token(listed: Store, clock: C
     signer.revoke_subject("42")
     with pytest.raises(TokenError):
         signer.validate(issued.token)
+
+
+@pytest.mark.parametrize("staleness", [0, 60])
+def test_a_copy_refuses_it_only_where_it_is_as_the_list(
+    staleness: int, engine_url: str, clock: Clock, open_list: Callable[[str], Store]
+) -> None:
+    """Within a bound somebody may have been given a generation that has not reached the copy."""
+    there = Signer(KEY, open_list(engine_url), clock=clock)
+    here = open_store(engine_url, staleness=staleness)
+    try:
+        signer = Signer(KeyRing(KEY, [OLD]), here, clock=clock)
+        eventually(lambda: here.catch_up() is not None, 60)
+        there.revoke_subject("42")
+        token = there.issue(sub="42")
+        came = now()
+        assert staleness or here.catch_up()
+        with nullcontext() if staleness else as_of(came):
+            assert signer.validate(token)
+            for generation in (int(clock() * 1000) + 1, 2**53):
+                with nullcontext() if staleness else pytest.raises(TokenRevoked):
+                    signer.validate(forged(generation, clock))
+    finally:
+        here.close()

@@ -83,6 +83,11 @@ class Snapshot(Protocol):
         """As in Entry."""
         ...
 
+    @property
+    def last_generation(self) -> int:
+        """As in Entry."""
+        ...
+
     def page(self, start: Any, limit: int) -> Page:
         """Up to about `limit` rows and groups from `start` on, None being the beginning. Over several
         snapshots the parts together hold at least what was there at the first, and still is at the last."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from ..claims import Claims
 from ..names import row as name_of
-from .base import UNKNOWN, Entry, Row
+from .base import Entry, Row
 from .index import NEVER, Index
 
 
@@ -19,6 +19,8 @@ class Copied:
         self._groups: dict[str, tuple[int, int]] = {}
         #: Of the groups.
         self._index = Index()
+        #: As in base.Entry.
+        self.last_generation = 0
 
     @property
     def horizon(self) -> int:
@@ -58,6 +60,7 @@ class Copied:
             tokens[f"{row.expires_at}/{row.name}"] = _REVOKED if entry == _REVOKED else entry
         elif row.generation > self._groups.get(row.name, (0, 0))[0]:
             self._groups[row.name] = row.generation, row.expires_at
+            self.last_generation = max(row.generation, self.last_generation)
             self._index.add(row)
 
     def is_clear(self, claims: Claims, end: int) -> bool:
@@ -71,8 +74,7 @@ class Copied:
         known = self._groups.get
         generation = max((known(group, (0, 0))[0] for group in groups), default=0)
         entry = self._hours.get(exp // _HOUR, {}).get(f"{exp}/{jti}", (False, 0, 0))
-        # Tokens may have been issued since in a generation that has not reached this copy yet.
-        return Entry(*entry, generation, self.horizon, UNKNOWN)
+        return Entry(*entry, generation, self.horizon, self.last_generation)
 
 
 _HOUR: Final = 3600

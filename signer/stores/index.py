@@ -13,14 +13,13 @@ NEVER: Final = 1 << 62
 class Index:
     """What the list may hold something against. It may name more than the list holds, and never less."""
 
-    __slots__ = ("_groups", "_last_generation", "_rows", "horizon")
+    __slots__ = ("_groups", "_rows", "horizon", "last_generation")
 
     def __init__(self, horizon: int = 0) -> None:
         self._rows: set[str] = set()
         self._groups: dict[str, int] = {}
-        #: The highest of these.
-        self._last_generation = 0
-        #: As in base.Entry.
+        #: These two as in base.Entry; a later generation than is known here may have been given out.
+        self.last_generation = 0
         self.horizon = horizon
 
     def __len__(self) -> int:
@@ -33,7 +32,7 @@ class Index:
         else:
             group = id_of_group(row.name)
             self._groups[group] = max(row.generation, self._groups.get(group, 0))
-            self._last_generation = max(row.generation, self._last_generation)
+            self.last_generation = max(row.generation, self.last_generation)
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         """See base.Store.is_clear."""
@@ -46,7 +45,7 @@ class Index:
         known, gen = self._groups.get, claims.gen
         # Whatever kind of group has the id: to be taken for another costs a look-up, and no more.
         return (
-            known(claims.jti, 0) <= gen <= self._last_generation
+            known(claims.jti, 0) <= gen <= self.last_generation
             and known(claims.sub or "", 0) <= gen
             and known(claims.client_id or "", 0) <= gen
             and known(claims.sid or "", 0) <= gen

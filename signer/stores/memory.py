@@ -109,7 +109,8 @@ class MemoryStore:
     def snapshot(self) -> Iterator["_Snapshot"]:
         self._check_open()
         with self._lock:
-            yield _Snapshot(self._log[-1].point, self._horizon, self._rows(), [*self._log])
+            point = self._log[-1].point
+            yield _Snapshot(point, self._horizon, self._generation, self._rows(), [*self._log])
 
     def count(self) -> int:
         self._check_open()
@@ -172,6 +173,7 @@ class _Line(NamedTuple):
 class _Snapshot(NamedTuple):
     point: Point
     horizon: int
+    last_generation: int
     rows: list[Row]
     lines: list[_Line]
 

@@ -20,8 +20,9 @@ REST: Final = 600.0
 class Copy(Protocol):
     """What the rows are put into."""
 
-    #: As in base.Entry.
+    #: These two as in base.Entry.
     horizon: int
+    last_generation: int
 
     def add(self, row: Row) -> None:
         """Take this in, whatever was known of it."""
@@ -71,6 +72,7 @@ class Mirror(Generic[C]):
         elif self._point != source.point:
             self._follow(source, self._point)
         self.copy.horizon = source.horizon
+        self.copy.last_generation = max(source.last_generation, self.copy.last_generation)
         if len(self.copy) > MAX_ROWS:
             # Rows that were purged leave it only by loading anew; what was just loaded is all there.
             self._rests_until = monotonic() + REST * is_loading

@@ -185,11 +185,11 @@ class PostgresStore:
 
     @contextmanager
     def snapshot(self) -> "Iterator[_Snapshot]":
-        def begin(connection: Connection) -> tuple[int, Point]:
+        def begin(connection: Connection) -> tuple[int, int, Point]:
             seen = self._newest.get()
             row = self._begin(connection, statements.BEGIN_SNAPSHOT, seen)
-            (horizon,) = self._checked(row, seen)
-            return horizon, Point(*self._kept(row)[4:6])
+            horizon, last_generation = self._checked(row, seen)
+            return horizon, last_generation, Point(*self._kept(row)[5:7])
 
         self._check_open()
         with ExitStack() as held:
@@ -423,6 +423,7 @@ class _Snapshot(NamedTuple):
     name: str
     connection: Connection
     horizon: int
+    last_generation: int
     point: Point
 
     def page(self, start: Any, limit: int) -> Page:

@@ -106,7 +106,8 @@ SELECT {_HAS_SENTINELS}, {_STATE} FROM signer.state FOR UPDATE
 """  # noqa: S608
 #: Where nothing has changed there is no row to be read, and so no sentinel to be looked for.
 BEGIN_SNAPSHOT: Final = f"""
-BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS} SELECT horizon, true, {_STATE} FROM signer.state
+BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS}
+SELECT horizon, generation, true, {_STATE} FROM signer.state
 """  # noqa: S608
 #: Without the writers' lock: nobody writes what expired before the horizon. Nor does anybody wait for a disk:
 #: rows that come back after a crash go with the next purge.

@@ -148,9 +148,10 @@ class RedisStore:
     @contextmanager
     def snapshot(self) -> Iterator["_Snapshot"]:
         with self._link.translated():
-            _, number, mark, horizon = self._run(scripts.BEGIN)
+            _, number, mark, *numbers = self._run(scripts.BEGIN)
             point = Point(int(number), int(mark))
-        yield _Snapshot(self._link, self._run, point, self._number(horizon))
+            horizon, last_generation = map(int, numbers)
+        yield _Snapshot(self._link, self._run, point, horizon, last_generation)
 
     def count(self) -> int:
         (buckets,) = self._run(scripts.LIST)
@@ -284,11 +285,14 @@ class RedisStore:
 class _Snapshot:
     """Read in several steps, each as the list is then; what changes after `point` is in the log."""
 
-    def __init__(self, link: Link, run: Callable[..., list[Any]], point: Point, horizon: int) -> None:
+    def __init__(
+        self, link: Link, run: Callable[..., list[Any]], point: Point, horizon: int, last_generation: int
+    ) -> None:
         self._link = link
         self._run = run
         self.point = point
         self.horizon = horizon
+        self.last_generation = last_generation
 
     def page(self, start: Any, limit: int) -> Page:
         """By bucket, then groups, from [run of the server, bucket, cursor]."""

@@ -163,7 +163,7 @@ return {{''}}
 """,
     changes=True,
 )
-BEGIN: Final = _reading("return {'', changes, mark, state[1], changes, mark, horizon}")
+BEGIN: Final = _reading("return {'', changes, mark, state[1], changes, mark, horizon, generation}")
 #: The numbers of all buckets.
 LIST: Final = _reading("return {'', changes, mark, redis.call('ZRANGE', KEYS[3], 0, -1)}")
 #: KEYS: hashes. How many fields they have.

@@ -431,12 +431,14 @@ class _Snapshot(NamedTuple):
     reader: sqlite3.Connection
     point: Point
     horizon: int
+    last_generation: int
 
     @classmethod
     def of(cls, reader: sqlite3.Connection) -> "_Snapshot":
         """What this connection reads, which has begun a transaction."""
-        changes, mark, horizon = reader.execute("SELECT changes, mark, horizon FROM state").fetchone()
-        return cls(reader, Point(int(changes), int(mark)), int(horizon))
+        found = reader.execute("SELECT changes, mark, horizon, generation FROM state").fetchone()
+        changes, mark, horizon, generation = map(int, found)
+        return cls(reader, Point(changes, mark), horizon, generation)
 
     def page(self, start: Any, limit: int) -> Page:
         """Tokens by expiry, then groups by name, from after [0, expires_at, jti] or [1, 0, name]."""

@@ -212,7 +212,7 @@ def test_the_same_row_again_is_what_it_is_now() -> None:
         Row("sub:a", EXP, 8),
     ):
         copy.add(entry)
-    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, last_generation=UNKNOWN)
+    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, last_generation=9)
     assert len(copy) == 2
 
 
