@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..assembly import assemble
-from ..errors import SignerError
+from ..errors import SignerError, SystemUnavailable
 from ..exits import exit_code, say
 from ..settings import Settings
 from .app import create_app
@@ -69,7 +69,8 @@ def serve() -> None:
     trail's file anew, and SIGUSR2 replaces the workers one by one, where there are several.
 
     Raises:
-        SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
+        SystemExit: it cannot start, or its workers cannot any more; a line says why, and its code, as in
+            exits.exit_code.
     """
     # Until there is somebody to hear it: it would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -97,7 +98,12 @@ def _serve(settings: Settings, node: Path | None) -> None:
     if node:
         # Before there are workers: prometheus_client reads it when it is imported.
         os.environ[FOLDER_VARIABLE] = str(node)
-        Supervisor(config, passed or [config.bind_socket()]).run()
+        supervisor = Supervisor(config, passed or [config.bind_socket()])
+        supervisor.run()
+        if supervisor.has_failed:
+            error = SystemUnavailable("No worker can start; the lines above say why. The service ends.")
+            say(error)
+            raise SystemExit(exit_code(error))
     else:
         # It has no workers to replace.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
