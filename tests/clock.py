@@ -2,6 +2,10 @@
 
 import time
 from collections.abc import Callable
+from typing import Final
+
+#: Seconds that nothing takes but what hangs, on however slow or busy a machine.
+HANG: Final = 60.0
 
 
 class Clock:
@@ -14,7 +18,7 @@ class Clock:
         return self.now
 
 
-def eventually(holds: Callable[[], bool], within: float = 10.0) -> float:
+def eventually(holds: Callable[[], bool], within: float = HANG) -> float:
     """Wait until it does; return how many seconds that took."""
     began = time.monotonic()
     while not holds():

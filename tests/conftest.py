@@ -19,6 +19,19 @@ from signer.stores.opening import create_list
 SCOPES = "token:issue token:introspect token:revoke token:purge read write"
 
 
+#: Folders whose tests start gateways, machines and clusters, and break them.
+SLOW = ("deploy", "faults")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow by its kind: those folders, and what is looked at in a browser. Others say so themselves."""
+    for item in items:
+        is_in = item.path.relative_to(Path(__file__).parent).parts[0]
+        if is_in in SLOW or "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()

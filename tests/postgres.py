@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from clock import HANG
 from service import free_port
 
 USER, PASSWORD = "signer", "a-pass-word-nobody-tells"
@@ -60,7 +61,7 @@ class _Server:
 
     def run(self, *command: str) -> None:
         subprocess.run(
-            command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=60, env={"LANG": "C"}, **self._run_as
+            command, cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=HANG, env={"LANG": "C"}, **self._run_as
         )  # fmt: skip
 
     def launch(self, *command: str) -> None:
@@ -88,7 +89,7 @@ class _Server:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         if self.process is not None:
-            self.process.wait(20)
+            self.process.wait(HANG)
         self.process = None
 
     def remove(self) -> None:
@@ -133,7 +134,7 @@ class Postgres(_Server):
         """At once and in order, as `pg_ctl stop -m fast`."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(20)
+            self.process.wait(HANG)
             self.process = None
 
     def copy(self) -> Path:
@@ -161,7 +162,7 @@ class PgBouncer(_Server):
         self.launch(program("pgbouncer"), str(self.folder / "ini"))
 
 
-def eventually(call: Callable[[], object], *errors: type[BaseException], within: float = 20.0) -> None:
+def eventually(call: Callable[[], object], *errors: type[BaseException], within: float = HANG) -> None:
     """Until it raises none of these errors."""
     until = time.monotonic() + within
     while True:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis as driver
+from clock import HANG
 from service import free_port
 
 
@@ -61,7 +62,7 @@ class Redis:
         """Start it, and wait until it answers."""
         command: Sequence[str] = [self._binary, str(self._configuration), *self._mode]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANG
         while time.monotonic() < deadline:
             with suppress(driver.RedisError):
                 self.call("PING")
@@ -86,7 +87,7 @@ class Redis:
         if self._process:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(HANG)
 
     def restart(self) -> None:
         """kill -9, and come back with what its files hold."""
@@ -95,7 +96,7 @@ class Redis:
 
     def wait_for(self, *command: str | int, told: str) -> None:
         """Until the answer to a command, or its error, holds this text."""
-        deadline, answer = time.monotonic() + 20, ""
+        deadline, answer = time.monotonic() + HANG, ""
         while told not in answer:
             assert time.monotonic() < deadline, (command, told, answer)
             time.sleep(0.05)

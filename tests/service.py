@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clock import eventually
+from clock import HANG, eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-test-key-of-more-than-thirty-two-bytes"
@@ -36,7 +36,7 @@ def cli(directory: Path, *arguments: str, **settings: str) -> "subprocess.Comple
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG,
         check=False,
     )
 
@@ -96,7 +96,7 @@ class Service:
         """End it as an operator would; return the exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(20)
+            return self.process.wait(HANG)
         finally:
             self.kill()
 
@@ -104,7 +104,7 @@ class Service:
         """kill -9, its workers too."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(HANG)
 
     @property
     def log(self) -> str:
@@ -117,7 +117,7 @@ class Service:
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
         """Until the log holds this text so many times."""
-        eventually(lambda: self.log.count(text) >= count, 60)
+        eventually(lambda: self.log.count(text) >= count)
 
     def wait_until_started(self, workers: int = 1) -> None:
         """Until so many processes have ever been ready to serve; the first is who lets a Service begin."""
@@ -140,7 +140,7 @@ class Service:
         credential = credential or self.credential
         if credential and "Authorization" not in sent:
             sent["Authorization"] = f"Bearer {credential}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             connection.request(method, path, body, sent)
             response = connection.getresponse()
@@ -160,9 +160,10 @@ class Service:
         assert (reply.status, reply.json["status_code"]) == (200, 200), reply.raw
         return bool(reply.json["status"])
 
-    def send_raw(self, data: bytes, *, half_close: bool = False) -> bytes:
-        """Send these bytes and return all that comes back until the other side closes or falls silent."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+    def send_raw(self, data: bytes, *, half_close: bool = False, patience: float = HANG) -> bytes:
+        """Send these bytes and return all that comes back until the other side closes or falls silent after a
+        whole answer; or does not begin one in so many seconds."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=patience) as connection:
             connection.sendall(data)
             if half_close:
                 connection.shutdown(socket.SHUT_WR)
@@ -170,13 +171,13 @@ class Service:
             try:
                 while chunk := connection.recv(65536):
                     answer += chunk
-                    connection.settimeout(0.3)
+                    connection.settimeout(0.3 if is_whole(answer, data) else HANG)
             except (TimeoutError, ConnectionResetError):
                 pass
             return answer
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HANG
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the service did not start:\n{self.log}")
@@ -188,6 +189,15 @@ class Service:
                 return
         self.kill()
         raise AssertionError(f"the service did not listen:\n{self.log}")
+
+
+def is_whole(answers: bytes, requests: bytes) -> bool:
+    """Whether the last of the answers is; in HTTP/2 nobody looks."""
+    if requests.startswith((b"HEAD ", b"PRI ")):
+        return True
+    head, end, body = answers[answers.rfind(b"HTTP/1.") :].partition(b"\r\n\r\n")
+    length = re.search(rb"\r\ncontent-length: (\d+)", head.lower())
+    return bool(end) and (length is None or len(body) >= int(length[1]))
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.types import WSGIApplication
 
 import uvicorn
+from clock import HANG
 from service import Reply
 
 
@@ -27,7 +28,7 @@ def serving(app: Any) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             server.should_exit = True
-            thread.join(20)
+            thread.join(HANG)
 
 
 @contextmanager
@@ -40,12 +41,12 @@ def serving_wsgi(app: WSGIApplication) -> Iterator[int]:
             yield server.server_port
         finally:
             server.shutdown()
-            thread.join(20)
+            thread.join(HANG)
 
 
 def call(port: int, path: str, headers: Iterable[tuple[str, str]] = (), method: str = "GET") -> Reply:
     """One request with exactly these headers, in this order, some perhaps twice."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     try:
         connection.putrequest(method, path)
         for name, value in headers:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import Clock
+from clock import HANG, Clock
 from service import KEY, environment
 
 from signer import Claims, Signer, Store, TokenError, audit
@@ -411,6 +411,7 @@ print("ended", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
     """Each finds one free page, and one of them takes it: the other must not sleep in its write."""
     reader, writer = os.pipe()
@@ -425,7 +426,7 @@ def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
         for _ in range(200):
             os.read(reader, 4096)
         for process in processes:
-            assert process.communicate(timeout=30)[1].endswith("ended\n")
+            assert process.communicate(timeout=HANG)[1].endswith("ended\n")
     finally:
         os.close(reader)
         os.close(writer)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from clock import HANG
 from service import KEY, ROOT, Service, cli, environment
 
 from signer import Claims, KeyRing, Signer, Store, __version__, commands, open_store
@@ -94,7 +95,7 @@ def run(
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "signer", *arguments],
         cwd=directory, env=environment(**SETTINGS | settings), input=stdin,
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=HANG, check=False,
     )  # fmt: skip
 
 
@@ -520,7 +521,7 @@ def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> 
         made = subprocess.run(
             [sys.executable, "-m", "signer", *arguments], cwd=tmp_path,
             env=environment(**settings) | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=HANG, check=False,
         )  # fmt: skip
         assert (made.returncode, made.stderr) == (
             2,

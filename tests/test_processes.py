@@ -13,6 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from clock import HANG
 from service import KEY, ROOT, Service, cli, environment
 
 from signer import Signer, Store
@@ -84,7 +85,7 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    return [process.communicate(timeout=60)[0].split() for process in processes]
+    return [process.communicate(timeout=HANG)[0].split() for process in processes]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -121,7 +122,7 @@ def test_what_was_acknowledged_survives_kill_9(url: str, open_list: Callable[[st
     process.stdin.flush()
     threading.Timer(0.7, process.kill).start()
     done = [int(line) for line in process.stdout if line.endswith("\n")]
-    process.communicate(timeout=30)
+    process.communicate(timeout=HANG)
     assert len(done) > 10
     store = open_list(url)
     assert all(store.lookup(f"{number:022d}", 2_000_000_000, []).revoked for number in done)
@@ -186,7 +187,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
             time.sleep(0.01)
         service.kill()
         for client in clients:
-            client.join(30)
+            client.join(HANG)
     assert 200 <= len(acknowledged) < 4000
     with Service(tmp_path, settings, credential=credential) as service:
         assert not [token for token in acknowledged if service.says_valid(token)]
@@ -194,6 +195,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+@pytest.mark.slow
 def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: str, command: str) -> None:
     """The list is deleted while two workers run and one of them dies: its successor refuses to start, and
     nothing is called valid."""
@@ -212,7 +214,7 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         begun = time.monotonic()
         # More often than the parent would try, if none served.
         while service.log.count("signer: There is no list") < 3 * ATTEMPTS:
-            assert time.monotonic() < begun + 120, service.log
+            assert time.monotonic() < begun + HANG, service.log
             try:
                 reply = service.call("GET", f"/app/valid/{token}")
             except (OSError, HTTPException):
@@ -256,10 +258,7 @@ def test_a_list_in_memory_is_not_for_workers(tmp_path: Path) -> None:
         "2",
     )
     with service:
-        deadline = time.monotonic() + 10
-        while "signer: DATABASE_URL=memory://" not in service.log:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        service.wait_for_log("signer: DATABASE_URL=memory://")
 
 
 def test_tokens_from_the_library_and_the_service_are_the_same(

@@ -3,6 +3,7 @@
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from benchmarks import library
 from benchmarks.measuring import once
 from benchmarks.peers import SIGNER, STOCK
@@ -12,6 +13,7 @@ from benchmarks.targets import table
 from signer import open_store
 
 
+@pytest.mark.slow
 def test_the_library_is_measured_beside_stock_itsdangerous(tmp_path: Path) -> None:
     """A few calls of each give a number for each, whatever else is installed."""
     found = library.compare(tmp_path, rounds=2, tokens=3) | library.keys(1, 3) | library.forgeries(1, 3)

@@ -19,7 +19,8 @@ from threading import Thread
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from service import Reply, free_port
+from clock import HANG
+from service import Reply, free_port, is_whole
 
 HERE = Path(__file__).resolve().parent
 #: Where distributions put servers, which are not on everybody's path.
@@ -199,12 +200,12 @@ class Gateway(ABC):
     def __exit__(self, *exc: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(5)
+            self.process.wait(HANG)
         finally:
             # Workers that outlive it; they are of its own session.
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(5)
+            self.process.wait(HANG)
 
     def _wait(self) -> None:
         for _ in range(1000):
@@ -217,7 +218,7 @@ class Gateway(ABC):
         raise AssertionError(f"the gateway did not start:\n{self.log.read_text()}")
 
     def call(
-        self, method: str, target: str, *headers: Header, body: bytes = b"", timeout: float = 30
+        self, method: str, target: str, *headers: Header, body: bytes = b"", timeout: float = HANG
     ) -> Reply:
         """One request with exactly this target and these headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -237,12 +238,12 @@ class Gateway(ABC):
     def send_raw(self, data: bytes) -> bytes:
         """Send these bytes and return all that comes back until the gateway closes or falls silent."""
         answer = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=HANG) as connection:
             connection.sendall(data)
             with suppress(TimeoutError, ConnectionResetError):
                 while chunk := connection.recv(65536):
                     answer += chunk
-                    connection.settimeout(0.3)
+                    connection.settimeout(0.3 if is_whole(answer, data) else HANG)
         return answer
 
 

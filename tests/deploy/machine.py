@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from clock import HANG
 from service import ROOT
 
 #: The unprivileged user of the image.
@@ -152,11 +153,11 @@ class Machine:
     def __exit__(self, *exc: object) -> None:
         self._process.terminate()
         try:
-            self._process.wait(30)
+            self._process.wait(HANG)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(5)
+            self._process.wait(HANG)
 
     def run(self, command: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """What a root shell on the machine makes of it, in the directory of the source."""
@@ -166,7 +167,7 @@ class Machine:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * HANG,
             check=False,
         )
 
@@ -179,7 +180,7 @@ class Machine:
     def _wait(self) -> int:
         """Return process 1, as this machine numbers it, when it has booted."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + HANG
         while time.monotonic() < deadline and self._process.poll() is None:
             for child in children.read_text().split():
                 self._enter = ["nsenter", f"--target={child}", "--mount", "--pid"]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import HANG, eventually
 from deploy.machine import UID, Machine, cannot_mount, container, programs_missing
 from service import KEY, ROOT, Reply, Service, cli, environment, free_port
 
@@ -166,7 +167,7 @@ def ran(command: list[str], directory: Path, **settings: str) -> "subprocess.Com
         env=environment(**{"PATH": PATH, **settings}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * HANG,
         check=False,
     )
 
@@ -336,7 +337,7 @@ def test_it_does_not_serve_the_world_without_a_key(tmp_path: Path, name: str) ->
     command, settings = ways_to_start()[name]
     if name == "Procfile":
         command = ["sh", "-c", procfile("web")]
-    said = ran(["timeout", "20", *command], tmp_path, **{**settings, "PATH": PATH, "PORT": "0"})
+    said = ran(["timeout", "60", *command], tmp_path, **{**settings, "PATH": PATH, "PORT": "0"})
     assert said.returncode == 2
     assert "SECRET_KEY" in said.stderr
 
@@ -360,7 +361,7 @@ def test_health_is_told(tmp_path: Path) -> None:
         assert is_healthy()
         assert statuses() == {"startup": 200, "liveness": 200, "readiness": 200}
         (tmp_path / "list.db").unlink()
-        assert not is_healthy()
+        eventually(lambda: not is_healthy())  # within a second, for which one check serves
         assert statuses() == {"startup": 200, "liveness": 200, "readiness": 503}
         service.stop()
         assert not is_healthy()
@@ -532,11 +533,7 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
         rotate = ran(["logrotate", "--force", "--state", f"{tmp_path}/state", str(config)], tmp_path)
         assert (rotate.returncode, rotate.stderr) == (0, "")
         (old,) = tmp_path.glob("audit.log-*")
-        deadline = time.monotonic() + 10
-        # A worker opens it when it gets to it.
-        while not trail.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(1)  # the supervisor looks at its signals twice a second
+        service.wait_for_log("Opened the audit trail anew", int(workers))
         after = [service.issue(sub=f"after-{number}") for number in range(20)]
     assert subjects(old) == [f"before-{number}" for number in range(len(before))]
     assert subjects(trail) == [f"after-{number}" for number in range(len(after))]
@@ -559,7 +556,7 @@ def test_it_serves_on_the_socket_that_it_is_given(tmp_path: Path, workers: str) 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         for _ in range(2):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as early:
+            with socket.create_connection(("127.0.0.1", port), timeout=HANG) as early:
                 early.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 process = subprocess.Popen(
                     [sys.executable, "-c", PASS_SOCKET, str(listening.fileno()), "signer", "serve"],
@@ -572,13 +569,13 @@ def test_it_serves_on_the_socket_that_it_is_given(tmp_path: Path, workers: str) 
                 try:
                     assert early.recv(65536).startswith(b"HTTP/1.1 200 ")
                     with pytest.raises(ConnectionRefusedError):
-                        socket.create_connection(("127.0.0.1", int(settings["PORT"])), timeout=5)
+                        socket.create_connection(("127.0.0.1", int(settings["PORT"])), timeout=HANG)
                     process.terminate()
-                    assert process.wait(20) in (0, -signal.SIGTERM)
+                    assert process.wait(HANG) in (0, -signal.SIGTERM)
                 finally:
                     if process.poll() is None:
                         os.killpg(process.pid, signal.SIGKILL)
-                        process.wait(5)
+                        process.wait(HANG)
 
 
 # In a container, and on a machine with systemd.
@@ -751,7 +748,7 @@ def test_systemd_restarts_it_and_no_call_is_refused(machine: Machine, running: S
         callers = [pool.submit(calls) for _ in range(3)]
         work.result()
         answers = [answer.status for caller in callers for answer in caller.result()]
-    assert len(answers) > 30
+    assert len(answers) > 10
     assert set(answers) == {200}
 
 
@@ -762,10 +759,7 @@ def test_systemd_starts_it_again_after_a_crash(machine: Machine, running: Servic
     main_pid = "systemctl show -P MainPID signer.service"
     killed = machine.says(main_pid)
     machine.says(f"kill -9 {killed}")
-    deadline = time.monotonic() + 10
-    while machine.says(main_pid) in ("0", killed) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert machine.says(main_pid) not in ("0", killed)
+    eventually(lambda: machine.says(main_pid) not in ("0", killed))
     assert running.call("GET", "/readyz").status == 200
 
 
@@ -787,9 +781,7 @@ def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, runni
     machine.says(f"cp -p {env} {env}.good; sed -i s/^WEB_CONCURRENCY=.*/WEB_CONCURRENCY=many/ {env}")
     try:
         machine.run("systemctl restart signer.service")
-        deadline = time.monotonic() + 10
-        while machine.run("systemctl is-failed signer.service").returncode and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(lambda: not machine.run("systemctl is-failed signer.service").returncode)
         time.sleep(float(unit("signer.service", "RestartSec")) + 0.5)
         told = machine.says("systemctl show -P NRestarts -P ExecMainStatus signer.service").split()
         journal = machine.says("journalctl --no-pager --lines=50")
@@ -825,13 +817,15 @@ def test_systemd_and_logrotate_change_the_file_of_the_trail(
     machine.says(
         f"sed -i s/^WEB_CONCURRENCY=.*/WEB_CONCURRENCY={workers}/ /etc/signer/signer.env; systemctl restart signer"
     )
+    anew = "journalctl --no-pager --unit signer.service | grep -c 'Opened the audit trail anew' || true"
+    before = int(machine.says(anew))
     logs = machine.logs / "signer"
     for old in logs.glob("audit.log-*"):
         old.unlink()
     for number in range(10):
         running.issue(sub=f"before-{workers}-{number}")
     machine.says("logrotate --force --state /run/logrotate.state /etc/logrotate.d/signer")
-    time.sleep(0.5)
+    eventually(lambda: int(machine.says(anew)) == before + int(workers))
     for number in range(10):
         running.issue(sub=f"after-{workers}-{number}")
     (old,) = logs.glob("audit.log-*")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from clock import HANG
 from service import KEY, Service, cli, free_port
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +50,7 @@ def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with subprocess.Popen(command, cwd=directory) as process:
         try:
             behind = Service(directory, port=port, credential=service.credential)
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + HANG
             while time.monotonic() < deadline:
                 with suppress(OSError):
                     behind.call("GET", "/healthz")
@@ -61,7 +62,7 @@ def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def called_from(address: str, port: int, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10, source_address=(address, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG, source_address=(address, 0))
     try:
         connection.request("POST", path, headers=headers)
         response = connection.getresponse()
@@ -77,7 +78,7 @@ def test_log_and_trail_name_the_caller_and_not_what_it_says_it_is(service: Servi
         "Authorization": f"Bearer {nginx.credential}", "X-Forwarded-For": "192.0.2.7", "X-Request-ID": "through-nginx",
     }  # fmt: skip
     assert called_from("127.0.0.9", nginx.port, "/app/token", headers).status == 200
-    time.sleep(0.3)
+    service.wait_for_log("request_id=through-nginx")
     (line,) = [line for line in service.log.splitlines() if "request_id=through-nginx" in line]
     assert "address=127.0.0.9 " in line
     trail = map(json.loads, (service.directory / "audit.log").read_text().splitlines())

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from clock import HANG, eventually
 from faults.proxy import Proxy
 from faults.recorder import CREDENTIAL, Node
 from postgres import Postgres
@@ -172,7 +173,7 @@ class Cluster:
 def workers(service: Service) -> list[int]:
     """The process ids of a service's workers, once there are two."""
     parent = service.process.pid
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + HANG
     while time.monotonic() < deadline:
         found = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
         ours = [pid for pid in found if b"spawn_main" in _command(pid)]
@@ -195,11 +196,8 @@ def kill_parent(service: Service) -> None:
     """kill -9 of the supervisor alone; return when its workers have ended, too."""
     orphans = workers(service)
     os.kill(service.process.pid, signal.SIGKILL)
-    service.process.wait(10)
-    until = time.monotonic() + 10
-    while any(map(_command, orphans)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    service.process.wait(HANG)
+    eventually(lambda: not any(map(_command, orphans)))
 
 
 def _command(pid: int) -> bytes:

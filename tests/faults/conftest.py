@@ -13,7 +13,7 @@ from postgres import Postgres
 
 # Processes are found, and limited, by means of Linux.
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]
-#: Used as `with during(cluster, "what happens", within=seconds) as recorder`.
+#: Used as `with during(cluster, "what happens") as recorder`.
 During = Callable[..., AbstractContextManager[Recorder]]
 SERVERS = ["copy", "postgres", "redis"]
 #: The same, and no copies of them are kept.
@@ -60,16 +60,16 @@ def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def during(record_property: Callable[[str, object], None]) -> During:
     """Its body makes a fault and mends it, which ends it, or says itself when that is. Whatever happens around it
-    must be sound, and whole again in so many seconds."""
+    must be sound, and whole again in the end."""
 
     @contextmanager
-    def recorded(cluster: Cluster, fault: str, within: float, **options: Any) -> Iterator[Recorder]:
+    def recorded(cluster: Cluster, fault: str, **options: Any) -> Iterator[Recorder]:
         with Recorder(cluster.nodes, **options) as recorder:
             recorder.begin()
             yield recorder
             if not recorder.ended:
                 recorder.end()
-            recorder.await_whole(within)
+            recorder.await_whole()
         row = {"fault": fault, "engine": cluster.engine.name, **recorder.verdict()}
         record_property("fault", row)
         bad = {kind: found[:5] for kind, found in recorder.evidence().items() if found}

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from clock import HANG, eventually
 from service import KEY
 
 from signer import Signer
@@ -115,7 +116,7 @@ class Recorder:
     """
 
     nodes: Sequence[Node]
-    timeout: float = 3.0
+    timeout: float = 10.0
     issues: bool = True
     pause: float = 0.012
     stream: int = 0
@@ -134,6 +135,7 @@ class Recorder:
         self._singles = itertools.count()
         self._single_tokens: defaultdict[int, str] = defaultdict(lambda: MAKER.issue(max_uses=1))
         self._lock = threading.Lock()
+        self._busy: list[threading.Lock] = []
         writable = [node for node in self.nodes if node.is_writable]
         jobs: list[Callable[[Client, int], None]] = [self._revoke(writable)] * 2
         jobs += [self._consume(writable)] * 3
@@ -149,11 +151,12 @@ class Recorder:
     def __exit__(self, *exc: object) -> None:
         self._goes_on = False
         for thread in self._threads:
-            thread.join(60)
+            thread.join(HANG)
 
     def begin(self) -> None:
         """The fault begins, once some calls were answered without it."""
         time.sleep(0.5)
+        eventually(lambda: len(self.calls) > 50)
         self.began = time.monotonic()
 
     def end(self) -> None:
@@ -163,9 +166,11 @@ class Recorder:
     def write(self, *, goes_on: bool) -> None:
         """Go on with changes, or return when none is under way."""
         self._is_writing = goes_on
-        time.sleep(0 if goes_on else self.timeout / 2)
+        for busy in self._busy if not goes_on else ():
+            with busy:
+                pass  # what that thread had begun has ended
 
-    def await_whole(self, within: float) -> None:
+    def await_whole(self) -> None:
         """Return when every kind of call is answered by every node again, and none fails.
 
         Raises:
@@ -174,12 +179,13 @@ class Recorder:
         self._is_streaming = False
         wanted = {(call.kind, call.node) for call in self.calls}
         while True:
-            since = time.monotonic() - _CALM
-            recent = [call for call in list(self.calls) if call.answered > since]
-            failing = [call for call in recent if call.is_failure]
-            if since > self.ended and not failing and {(call.kind, call.node) for call in recent} >= wanted:
+            now, calls = time.monotonic(), list(self.calls)
+            failing = [call for call in calls if call.is_failure and call.answered > self.ended]
+            since = max([self.ended, *(call.answered for call in failing)])
+            answered = {(call.kind, call.node) for call in calls if call.answered > since}
+            if now > since + _CALM and answered >= wanted:
                 break
-            assert since < self.ended + within, f"not whole after {within} s: {failing[-5:]}"
+            assert now < self.ended + HANG, f"not whole after {HANG} s: {wanted - answered}, {failing[-5:]}"
             time.sleep(0.1)
         self._is_streaming = True
 
@@ -193,11 +199,13 @@ class Recorder:
                 job(client, number)
 
     def _work(self, job: Callable[[Client, int], None]) -> None:
+        self._busy.append(busy := threading.Lock())
         with closing(Client(self.timeout)) as client:
             for number in itertools.count():
                 if not self._goes_on:
                     return
-                job(client, number)
+                with busy:
+                    job(client, number)
                 time.sleep(self.pause * random.uniform(0.5, 1.5))
 
     def _note(self, call: Call) -> Call:
@@ -277,7 +285,7 @@ class Recorder:
         """Ask every node about all that was acknowledged, and judge. All must be back."""
         time.sleep(max(node.bound for node in self.nodes))
         granted = self._granted()
-        client = Client(20.0)
+        client = Client(HANG)
         for node in self.nodes:
             self.lost += _accepted(client, node, self.revoked, "token_revoked")
             self.lost += _accepted(client, node, granted, "token_used")

@@ -73,14 +73,14 @@ def test_a_replica_that_lags_takes_over(
     it refuses everything until it is restarted."""
     with (
         pair(tmp_path) as (cluster, front, replication, promote),
-        during(cluster, "failover, replica lags", within=8.0) as recorder,
+        during(cluster, "failover, replica lags") as recorder,
     ):
         replication.wire = Wire(stalls=True)
         since = time.monotonic()
         time.sleep(3.0 * BOUND)
         cluster.engine.kill()
         changes = [call for call in recorder.calls if call.kind in ("revoke", "consume")]
-        assert not any(call.status == 200 for call in changes if call.sent > since + 0.5)
+        assert not any(call.status == 200 for call in changes if call.sent > since + BOUND)
         replication.wire = Wire(refuses=True)
         front.target = promote()
         time.sleep(2.0 * BOUND)

@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import Final
 
 import pytest
+from clock import HANG
 from faults.cluster import BOUND, Cluster, kill_parent, put_to_sleep, workers
 from faults.conftest import During
 from faults.proxy import Wire
@@ -81,14 +82,14 @@ _BLINDING: Final = REFUSED | {"server killed", "server hangs", "worker and serve
 @pytest.mark.parametrize("engine", ["redis"], indirect=True)
 def test_ten_thousand_revocations_outlive_every_fault(cluster: Cluster, during: During) -> None:
     """Each is acknowledged by an answer of its own, and refused by both nodes at the end."""
-    with during(cluster, "storm", within=8.0, issues=False, stream=8) as recorder:
-        until = time.monotonic() + 240
+    with during(cluster, "storm", issues=False, stream=8) as recorder:
+        until = time.monotonic() + 20 * HANG
         for number, (name, shift) in enumerate(zip(cycle(FAULTS), cycle(_SHIFTS)), 1):
             refused = refused_at_first_node(recorder)
             cluster.shift(shift)
             FAULTS[name](cluster)
             recorder.end()
-            recorder.await_whole(within=30.0)
+            recorder.await_whole()
             assert refused_at_first_node(recorder) > refused or name not in _BLINDING, name
             if number >= len(FAULTS) and len(recorder.revoked) >= REVOCATIONS:
                 break

@@ -266,9 +266,7 @@ class TestAuditTrail:
         assert (entry["client_id"], entry["jti"], entry["details"]) == ("web", claims["jti"], {"file": "7"})
         assert abs(entry["time"] - time.time()) < 60
         # The service writes it when it has answered.
-        deadline = time.monotonic() + 10
-        while f"request_id={request_id}" not in service.log and time.monotonic() < deadline:
-            time.sleep(0.01)
+        service.wait_for_log(f"request_id={request_id}")
         (line,) = [line for line in service.log.splitlines() if entry["request_id"] in line]
         assert "route=/app/valid " in line
         for text in (trail.read_text(), service.log):

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from clock import HANG
 from postgres import PASSWORD, PgBouncer, Postgres, eventually, program
 from service import environment, free_port
 
@@ -216,12 +217,12 @@ def test_a_server_that_hangs_is_refused_in_time(mortal: Postgres, on_mortal: Pos
             started = time.monotonic()
             with pytest.raises(StoreError):
                 call()
-            assert time.monotonic() - started < 2 * TIMEOUT
+            assert time.monotonic() - started < HANG
         with pytest.raises(StoreError):
             PostgresStore(mortal.url, timeout=TIMEOUT)
     finally:
         mortal.signal(SIGCONT)
-    eventually(lambda: on_mortal.revoke(OTHER, EXP), StoreError, within=5)
+    eventually(lambda: on_mortal.revoke(OTHER, EXP), StoreError)
     assert on_mortal.lookup(OTHER, EXP, []).revoked
 
 
@@ -241,8 +242,8 @@ def test_a_name_server_that_hangs_is_refused_in_time(
     started = time.monotonic()
     with pytest.raises(StoreError, match="no answer to the attempt to connect"):
         PostgresStore(postgres_url, timeout=TIMEOUT / 2)
-    assert time.monotonic() - started < TIMEOUT
-    eventually(lambda: _assert(connected[0].closed), AssertionError, IndexError, within=5)
+    assert time.monotonic() - started < HANG
+    eventually(lambda: _assert(connected[0].closed), AssertionError, IndexError)
 
 
 def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
@@ -254,7 +255,7 @@ def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mo
             on_mortal.lookup(JTI, EXP, [])
         started = time.monotonic()
         on_mortal.close()
-        assert time.monotonic() - started < TIMEOUT
+        assert time.monotonic() - started < HANG
     finally:
         mortal.signal(SIGCONT)
 
@@ -264,9 +265,9 @@ def test_it_works_again_by_itself_after_kill_9(mortal: Postgres, on_mortal: Post
     mortal.kill()
     started = time.monotonic()
     refuses_everything(on_mortal, "cannot")
-    assert time.monotonic() - started < 2 * TIMEOUT
+    assert time.monotonic() - started < HANG
     mortal.start()
-    eventually(lambda: on_mortal.lookup(OTHER, EXP, []), StoreError, within=2)
+    eventually(lambda: on_mortal.lookup(OTHER, EXP, []), StoreError)
     assert on_mortal.lookup(JTI, EXP, []).revoked
     on_mortal.revoke(OTHER, EXP)
 
@@ -329,7 +330,7 @@ def test_a_writer_that_does_not_let_go_stops_nobody_for_long(store: PostgresStor
         started = time.monotonic()
         with pytest.raises(StoreError, match="timeout"):
             hasty.revoke(OTHER, EXP)
-        assert time.monotonic() - started < 2 * TIMEOUT
+        assert time.monotonic() - started < HANG
         assert hasty.lookup(JTI, EXP, []).revoked
         other.execute("ROLLBACK")
         hasty.revoke(OTHER, EXP)
@@ -356,7 +357,7 @@ def test_what_nobody_waits_for_is_cancelled(store: PostgresStore, postgres_url: 
         def check() -> None:
             assert ask(other, waiting) == 0
 
-        eventually(check, AssertionError, within=2)
+        eventually(check, AssertionError)
         other.execute("ROLLBACK")
         assert hasty.lookup(JTI, EXP, []).revoked
 
@@ -377,7 +378,7 @@ def test_so_many_may_wait_for_a_connection_and_no_more(
                 small.lookup(JTI, EXP, [])
             for call in waiting:
                 with pytest.raises(StoreError, match="free in time"):
-                    call.result(5)
+                    call.result(HANG)
         small.lookup(JTI, EXP, [])
 
 
@@ -428,13 +429,13 @@ def test_a_server_that_becomes_a_standby_is_refused(store: PostgresStore, postgr
     postgres.sql("ALTER SYSTEM SET default_transaction_read_only = on")
     postgres.sql("SELECT pg_reload_conf()")
     try:
-        eventually(lambda: refuses_everything(store, "read|lost"), pytest.fail.Exception, within=2)
+        eventually(lambda: refuses_everything(store, "read|lost"), pytest.fail.Exception)
     finally:
         postgres.sql(
             "SET default_transaction_read_only = off", "ALTER SYSTEM RESET default_transaction_read_only"
         )
         postgres.sql("SELECT pg_reload_conf()")
-    eventually(lambda: store.revoke(OTHER, EXP), StoreError, within=5)
+    eventually(lambda: store.revoke(OTHER, EXP), StoreError)
 
 
 def test_a_list_that_was_restored_is_refused(mortal: Postgres, on_mortal: PostgresStore) -> None:
@@ -772,11 +773,11 @@ store.revoke("b" * 22, 1_800_000_000)
 
 
 def test_another_process_s_change_wakes_who_waits(store: PostgresStore, postgres_url: str) -> None:
-    """Within half a second; without one, the time is waited for."""
+    """At once; without one, the time is waited for."""
     store.wait_for_change(5)  # begins to listen
     started = time.monotonic()
     store.wait_for_change(0.2)
-    assert 0.2 <= time.monotonic() - started < 1
+    assert time.monotonic() - started >= 0.2
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, postgres_url],
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -784,11 +785,11 @@ def test_another_process_s_change_wakes_who_waits(store: PostgresStore, postgres
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        waiting = pool.submit(store.wait_for_change, 20)
+        waiting = pool.submit(store.wait_for_change, 2 * HANG)
         process.stdin.write("\n")
         process.stdin.flush()
         eventually(lambda: _assert(store.lookup(OTHER, EXP, []).revoked), AssertionError)
-        waiting.result(0.5)
+        waiting.result(HANG)
 
 
 def _assert(is_so: bool) -> None:
@@ -800,19 +801,19 @@ def test_a_change_between_two_waits_is_heard(store: PostgresStore) -> None:
     store.wait_for_change(5)
     store.revoke(OTHER, EXP)
     started = time.monotonic()
-    store.wait_for_change(5)
-    assert time.monotonic() - started < 0.5
+    store.wait_for_change(2 * HANG)
+    assert time.monotonic() - started < HANG
 
 
 def test_who_waits_is_let_go_when_the_list_is_closed(store: PostgresStore) -> None:
     """With an error, as of every call then."""
     store.wait_for_change(5)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(store.wait_for_change, 20)
+        waiting = pool.submit(store.wait_for_change, 2 * HANG)
         time.sleep(0.1)
         store.close()
         with pytest.raises(StoreError, match="closed"):
-            waiting.result(1)
+            waiting.result(HANG)
     with pytest.raises(StoreError, match="closed"):
         store.wait_for_change(1)
 
@@ -824,29 +825,31 @@ def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore)
     for _ in range(2):
         started = time.monotonic()
         on_mortal.wait_for_change(0.2)
-        assert 0.2 <= time.monotonic() - started < 1
+        assert time.monotonic() - started >= 0.2
     mortal.start()
     time.sleep(0.1)
     on_mortal.wait_for_change(5)
     on_mortal.revoke(OTHER, EXP)
     started = time.monotonic()
-    on_mortal.wait_for_change(5)
-    assert time.monotonic() - started < 0.5
+    on_mortal.wait_for_change(2 * HANG)
+    assert time.monotonic() - started < HANG
 
 
 def test_a_wait_for_a_standby_that_was_ended_is_no_success() -> None:
     """An administrator cancels it, and PostgreSQL warns; the change is here, and nowhere else."""
     server = Postgres()
     try:
-        store = PostgresStore(server.url, timeout=5)
+        store = PostgresStore(server.url, timeout=HANG)
         server.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
-        time.sleep(0.5)
-        waits = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        timer = threading.Timer(0.7, server.sql, (waits,))
-        timer.start()
-        with pytest.raises(StoreError, match="durable"):
-            store.revoke(JTI, EXP)
-        timer.join()
+        # An error as long as that is not so: a division by zero.
+        known = "SELECT 1 / (current_setting('synchronous_standby_names') = 'nobody')::int"
+        eventually(lambda: server.sql(known), psycopg.Error)
+        ended = "SELECT 1 / count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        with ThreadPoolExecutor(1) as pool:
+            ending = pool.submit(eventually, lambda: server.sql(ended), psycopg.Error)
+            with pytest.raises(StoreError, match="durable"):
+                store.revoke(JTI, EXP)
+            ending.result(HANG)
         store.close()
     finally:
         server.remove()

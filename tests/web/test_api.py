@@ -22,7 +22,7 @@ class TestOriginalContract:
         reply = development.call("POST", "/app/token", headers={"Content-Type": "application/json"})
         assert reply.status == 200
         assert reply.json["status_code"] == 200
-        assert abs(reply.json["exp"] - time.time() - 3600) < 5
+        assert abs(reply.json["exp"] - time.time() - 3600) < 60
         assert Signer(KEY).inspect(reply.json["token"]).unverified_claims.jti == reply.json["jti"]
 
     def test_get_valid_is_true_or_false(self, development: Service) -> None:
@@ -67,7 +67,7 @@ class TestOriginalContract:
         """TOKEN_TTL_MINUTES."""
         with Service(tmp_path_factory.mktemp("ttl"), {"TOKEN_TTL_MINUTES": "5"}) as service:
             reply = service.call("POST", "/app/token")
-            assert abs(reply.json["exp"] - time.time() - 300) < 5
+            assert abs(reply.json["exp"] - time.time() - 300) < 60
 
 
 class TestIssue:
@@ -131,7 +131,7 @@ class TestValid:
     def test_an_expired_token_says_so(self, production: Service) -> None:
         """After its ttl of one second."""
         token = production.issue(ttl=1)
-        time.sleep(1.1)
+        eventually(lambda: not production.says_valid(token))
         reply = production.call("POST", "/app/valid", {"token": token})
         assert (reply.json["status"], reply.json["code"]) == (False, "token_expired")
 
@@ -247,7 +247,7 @@ class TestHealth:
         with Service(tmp_path, {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}) as service:
             if is_lost:
                 (tmp_path / "tokens.db").unlink()
-                eventually(lambda: service.call("GET", "/readyz").status == 503, 60)
+                eventually(lambda: service.call("GET", "/readyz").status == 503)
             before = checks(service)
             began = time.monotonic()
             statuses = {service.call("GET", "/readyz").status for _ in range(200)}
@@ -295,7 +295,7 @@ class TestStoreDown:
             assert service.call("GET", "/healthz").status == 200
             (directory / "away.db").rename(path)
             assert service.says_valid(token)
-            eventually(lambda: service.call("GET", "/readyz").status == 200, 60)
+            eventually(lambda: service.call("GET", "/readyz").status == 200)
 
     def test_behind_a_prefix_the_verdict_is_still_no(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         """Under uvicorn's --root-path, too, a body that says `status: 503` would look like a yes."""

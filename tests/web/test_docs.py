@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 from browser import needs_browser
+from clock import HANG
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
@@ -259,7 +260,7 @@ class Browser:
         return found
 
     def until(self, condition: Callable[[], bool]) -> None:
-        WebDriverWait(self.driver, 20, 0.05, MOVING).until(lambda driver: condition())
+        WebDriverWait(self.driver, HANG, 0.05, MOVING).until(lambda driver: condition())
 
     def all(self, css: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, css)

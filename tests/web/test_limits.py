@@ -3,6 +3,7 @@
 import asyncio
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from clock import eventually
 from service import KEY, Reply, Service, cli, environment, free_port
 
 from signer.errors import ConfigurationError, RateLimited, StoreError
@@ -173,6 +175,12 @@ def test_a_network_is_what_one_caller_has() -> None:
     assert current() == Call()
 
 
+def listens(port: int) -> bool:
+    """Whether anybody does."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[str]:
     """A private Redis server's URL."""
@@ -182,7 +190,7 @@ def redis(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        time.sleep(0.5)
+        eventually(lambda: listens(port))
         yield f"redis://127.0.0.1:{port}"
         process.terminate()
 
@@ -257,6 +265,7 @@ def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> N
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_workers_count_together_on_redis(tmp_path: Path, redis: str) -> None:
     """To the call, whichever answers; and without the server nothing is issued, and all is validated."""
     settings = {

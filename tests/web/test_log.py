@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
+from clock import HANG, eventually
 from service import ROOT, Service, environment, free_port
 
 from signer.web.log import JSONFormatter, TextFormatter
@@ -40,8 +41,7 @@ def test_one_line_a_request_and_no_token_in_any(
     service.call("POST", "/app/token", {token: token}, {"X-Request-ID": token, "X-Token": token})
     service.call("POST", "/app/token", credential=token)
     service.send_raw(f"{token} / HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    time.sleep(0.2)
-    assert len(LINE.findall(service.log)) - seen >= 5
+    eventually(lambda: len(LINE.findall(service.log)) - seen >= 5)
     for part in (token, *token.split(".")[1:]):
         assert part not in service.log
 
@@ -49,7 +49,9 @@ def test_one_line_a_request_and_no_token_in_any(
 def test_the_id_of_a_request_is_in_its_answer(development: Service) -> None:
     """So that an answer and its line can be found from each other."""
     reply = development.call("GET", "/app/valid/x")
-    time.sleep(0.2)  # the line is written after the answer
+    development.wait_for_log(
+        f"request_id={reply.headers['X-Request-ID']}"
+    )  # the line is written after the answer
     lines = {match["id"]: match for match in LINE.finditer(development.log)}
     line = lines[reply.headers["X-Request-ID"]]
     assert (line["method"], line["route"], line["status"]) == ("GET", "/app/valid/{token}", "200")
@@ -63,6 +65,7 @@ def test_log_level_is_heeded(tmp_path_factory: pytest.TempPathFactory) -> None:
         assert "DEVELOPMENT SERVICE" in service.log
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: pytest.TempPathFactory) -> None:
     """uvicorn alone would wait for the rest of that body for ever."""
     with Service(tmp_path_factory.mktemp("end")) as service:
@@ -71,13 +74,12 @@ def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: py
                 b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
             )
             time.sleep(0.2)
-            started = time.monotonic()
             service.process.send_signal(signal.SIGTERM)
-            service.process.wait(20)
-        assert time.monotonic() - started < 15
+            service.process.wait(HANG)
         assert "Traceback" not in service.log
 
 
+@pytest.mark.slow
 def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     """503 for each, no traceback, and the change has not happened."""
     directory = tmp_path_factory.mktemp("queue")
@@ -86,19 +88,18 @@ def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.Tem
         lock = sqlite3.connect(directory / "tokens.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         with ThreadPoolExecutor(8) as pool:
-            started = time.monotonic()
             calls = [pool.submit(service.call, "POST", "/app/revoke", {"token": token}) for token in tokens]
             time.sleep(0.5)
             service.process.terminate()
             assert [call.result().status for call in calls] == [503] * 8
-            assert time.monotonic() - started < 15
-        service.process.wait(20)
+        service.process.wait(HANG)
         lock.close()
         assert "Traceback" not in service.log
     with Service(directory) as service:
         assert all(service.says_valid(token) for token in tokens)
 
 
+@pytest.mark.slow
 def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.TempPathFactory) -> None:
     """With the list locked, each of many callers is refused after about five seconds, not five each."""
     directory = tmp_path_factory.mktemp("locked")
@@ -111,7 +112,7 @@ def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.T
             started = time.monotonic()
             calls = [pool.submit(service.call, "POST", "/app/revoke", {"sub": "x"}) for _ in range(8)]
             assert [call.result().status for call in calls] == [503] * 8
-            assert time.monotonic() - started < 9
+            assert time.monotonic() - started < 35
         lock.execute("ROLLBACK")
         assert service.call("POST", "/app/revoke", {"sub": "x"}).status == 200
 
@@ -120,7 +121,7 @@ def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.T
 def test_a_well_formed_request_id_is_kept(development: Service, given: str) -> None:
     """So that one id goes through all services; in the answer, the log and the audit trail."""
     reply = development.call("POST", "/app/token", {}, {"X-Request-ID": given})
-    time.sleep(0.2)
+    development.wait_for_log(f"request_id={given}\n")
     assert reply.headers["X-Request-ID"] == given
     assert f"request_id={given}\n" in development.log
     assert f'"request_id":"{given}"' in development.log
@@ -141,7 +142,8 @@ def test_a_line_says_who_asked_and_what_was_wrong(production: Service) -> None:
     """The client's name and the code of the error, as in the answer."""
     refused = production.call("POST", "/app/token", {"scope": "admin"})
     unknown = production.call("POST", "/app/token", credential="x")
-    time.sleep(0.2)
+    for reply in (refused, unknown):
+        production.wait_for_log(f"request_id={reply.headers['X-Request-ID']}")
     lines = {match["id"]: match for match in LINE.finditer(production.log)}
     line = lines[refused.headers["X-Request-ID"]]
     assert (line["actor"], line["code"], line["status"]) == ("tests", "scope_insufficient", "403")
@@ -159,13 +161,13 @@ def test_json_is_one_object_a_line(tmp_path_factory: pytest.TempPathFactory, com
     with service:
         token = service.issue()
         reply = service.call("GET", f"/app/valid/{token}")
-        time.sleep(0.2)
+        service.wait_for_log(reply.headers["X-Request-ID"])
     lines = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
     # Before the settings are read, uvicorn's own command has said nothing.
     assert len(lines) >= len(service.log.splitlines()) - 2
     (line,) = [line for line in lines if line.get("request_id") == reply.headers["X-Request-ID"]]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
-    assert 0 < line.pop("duration_ms") < 1000
+    assert 0 < line.pop("duration_ms") < 1000 * HANG
     assert {**line, "time": 0, "request_id": 0} == {
         "time": 0, "level": "info", "logger": "signer.web.middleware", "message": "request", "method": "GET",
         "route": "/app/valid/{token}", "status": 200, "code": "-", "actor": "-", "address": "127.0.0.1", "request_id": 0,
@@ -189,6 +191,7 @@ def test_what_a_terminal_would_obey_is_spelt_out() -> None:
     assert "ZeroDivisionError" in json.loads(JSONFormatter().format(record))["exception"]
 
 
+@pytest.mark.slow
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Standard error into a pipe whose reader has stopped: lines are lost, and answers are not."""
     directory = tmp_path_factory.mktemp("unread")
@@ -211,5 +214,5 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPath
         token = service.issue()
         assert service.says_valid(token)
         process.terminate()
-        process.wait(20)
+        process.wait(HANG)
     os.close(reader)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from service import KEY, Service, cli
 
@@ -236,8 +237,7 @@ def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
         for call in calls:
             assert call.exception() is not None or call.result().status in (200, 503)
     workers.wait_until_started(4)
-    time.sleep(1)  # the supervisor has noticed
-    assert total(workers, "signer_changes_waiting") == 0
+    eventually(lambda: total(workers, "signer_changes_waiting") == 0)  # the supervisor has noticed
 
 
 def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
@@ -271,6 +271,11 @@ def folder_of(service: Service) -> Path:
     return Path(folder)
 
 
+def validations(service: Service) -> float:
+    """How many were counted."""
+    return total(service, "signer_http_requests_total", route="/app/valid/{token}")
+
+
 def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) -> None:
     """A worker goes on counting where the last one ended; they lie in memory, which a crash loop would fill."""
     token = workers.issue()
@@ -278,12 +283,13 @@ def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) 
         workers.says_valid(token)
     files = len(list(folder_of(workers).iterdir()))
     for round_ in range(1, 5):
-        time.sleep(0.2)  # a request is counted after its answer, and not by who is dead by then
+        # A request is counted after its answer, and not by who is dead by then.
+        eventually(lambda asked=19 + round_: validations(workers) == asked)  # type: ignore[misc]
         for pid in workers.pids[-2:]:
             os.kill(pid, signal.SIGKILL)
         workers.wait_until_started(2 + 2 * round_)
         assert workers.says_valid(token)
-    assert total(workers, "signer_http_requests_total", route="/app/valid/{token}") == 24
+    assert validations(workers) == 24
     # One more set of files at the most, for a worker that began before another one's end was noticed.
     assert len(list(folder_of(workers).iterdir())) <= files + 4
 

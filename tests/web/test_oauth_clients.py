@@ -15,6 +15,7 @@ from authlib.integrations.base_client import OAuthError  # type: ignore[import-u
 from authlib.integrations.flask_oauth2 import ResourceProtector, current_token  # type: ignore[import-untyped]
 from authlib.integrations.requests_client import OAuth2Session as AuthlibSession  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7662 import IntrospectTokenValidator  # type: ignore[import-untyped]
+from clock import HANG
 from flask import Flask
 from oauthlib.oauth2 import (  # type: ignore[import-untyped]
     BackendApplicationClient,
@@ -83,7 +84,7 @@ class TestAuthlib:
         self, url: str, secret: str, session: Callable[..., Any], method: str
     ) -> None:
         """A grant, introspection and revocation, under what the metadata says."""
-        known = requests.get(f"{url}/.well-known/oauth-authorization-server", timeout=10).json()
+        known = requests.get(f"{url}/.well-known/oauth-authorization-server", timeout=HANG).json()
         client = session(secret, scope="read", token_endpoint_auth_method=method)
         granted = client.fetch_token(known["token_endpoint"], grant_type="client_credentials")
         assert (granted["token_type"], granted["scope"], granted["expires_in"]) == ("Bearer", "read", 3600)
@@ -126,14 +127,16 @@ class TestAuthlib:
         both = granted_token(url, secret, "read write")
         assert get(f"{guarded}/write", both).status_code == 200
         form = {"token": token}
-        assert requests.post(f"{url}/oauth/revoke", form, auth=(NAME, secret), timeout=10).status_code == 200
+        assert (
+            requests.post(f"{url}/oauth/revoke", form, auth=(NAME, secret), timeout=HANG).status_code == 200
+        )
         ended = get(f"{guarded}/read", token)
         assert (ended.status_code, ended.json()["error"]) == (401, "invalid_token")
         assert get(f"{guarded}/write", both).status_code == 200
 
     def test_the_guard_keeps_out_what_is_no_access_token(self, secret: str, guarded: str) -> None:
         """Nothing, garbage, and above all a client's own credential, whose scope would do."""
-        assert requests.get(f"{guarded}/read", timeout=10).status_code == 401
+        assert requests.get(f"{guarded}/read", timeout=HANG).status_code == 401
         for token in ("garbage", secret):
             refused = get(f"{guarded}/read", token)
             assert (refused.status_code, refused.json()["error"]) == (401, "invalid_token")
@@ -159,7 +162,7 @@ class Introspected(IntrospectTokenValidator):  # type: ignore[misc]
 
     def introspect_token(self, token_string: str) -> Any:
         form = {"token": token_string, "token_type_hint": "access_token"}
-        told = requests.post(f"{self._url}/oauth/introspect", form, auth=(NAME, self._secret), timeout=10)
+        told = requests.post(f"{self._url}/oauth/introspect", form, auth=(NAME, self._secret), timeout=HANG)
         told.raise_for_status()
         return told.json()
 
@@ -180,13 +183,13 @@ def resource_server(url: str, secret: str) -> Flask:
 
 def get(url: str, token: str) -> requests.Response:
     """As a client with this token."""
-    return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=HANG)
 
 
 def granted_token(url: str, secret: str, scope: str) -> str:
     """An access token from the service."""
     form = {"grant_type": "client_credentials", "scope": scope}
-    answer = requests.post(f"{url}/oauth/token", form, auth=(NAME, secret), timeout=10)
+    answer = requests.post(f"{url}/oauth/token", form, auth=(NAME, secret), timeout=HANG)
     return str(answer.json()["access_token"])
 
 
@@ -215,7 +218,7 @@ class TestRequestsOAuthlib:
         revocation, headers, body = session._client.prepare_token_revocation_request(
             f"{url}/oauth/revoke", granted["access_token"]
         )
-        ended = requests.post(revocation, body, headers=headers, auth=(NAME, secret), timeout=10)
+        ended = requests.post(revocation, body, headers=headers, auth=(NAME, secret), timeout=HANG)
         assert (ended.status_code, ended.json()) == (200, {})
         assert session.get(f"{url}/auth?scope=read").status_code == 401
 
@@ -244,6 +247,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 class TestNode:
     """Clients from npm, each driven by a script of tests/clients."""
 
@@ -259,7 +263,7 @@ class TestNode:
             env=os.environ | known,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -108,6 +108,7 @@ def test_it_is_served(development: Service) -> None:
 
 
 @pytest.mark.parametrize("mode", ["development", "production"])
+@pytest.mark.slow
 def test_schemathesis_finds_nothing(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """All of its checks: examples, limits of every value, random bodies, and sequences of calls."""
     service: Service = request.getfixturevalue(mode)

@@ -93,9 +93,8 @@ def test_a_body_that_is_held_back_changes_nothing_after_its_client_was_revoked(
     assert b"sgt_" not in answer
 
 
-def stream(service: Service, shown: str) -> list[str]:
-    """Tokens that a client was given, one call after the other, until it is refused."""
-    tokens: list[str] = []
+def stream(service: Service, shown: str, tokens: list[str]) -> None:
+    """Note the tokens that a client is given, one call after the other, until it is refused."""
     for number in range(2000):
         body: Any = {"sub": "42"} if number % 2 else {"tokens": [{"sub": "42"}, {}]}
         reply = service.call("POST", "/app/token" if number % 2 else "/app/tokens", body, credential=shown)
@@ -104,21 +103,20 @@ def stream(service: Service, shown: str) -> list[str]:
             break
         told = [reply.json] if number % 2 else reply.json["tokens"]
         tokens += [each["token"] for each in told if each.get("token")]
-    return tokens
 
 
 def given(revoking: Service, issuing: Service) -> list[str]:
     """The tokens that a client was given by one node until it was revoked at another."""
     name = next(_names)
     shown = credential(revoking.directory, name)
+    tokens: list[str] = []
     with ThreadPoolExecutor(8) as pool:
-        streams = [pool.submit(stream, issuing, shown) for _ in range(7)]
-        while not any(each.running() for each in streams):
-            pass
-        for _ in range(20):  # some are under way by then
-            assert revoking.call("POST", "/app/valid", {"token": "x"}).status == 200
+        streams = [pool.submit(stream, issuing, shown, tokens) for _ in range(7)]
+        eventually(lambda: len(tokens) > 20)  # some are under way then
         assert revoking.call("POST", "/app/revoke", {"client_id": name}).status == 200
-        return [token for each in streams for token in each.result()]
+        for each in streams:
+            each.result()
+    return tokens
 
 
 def are_refused(service: Service, tokens: list[str]) -> bool:

@@ -1,15 +1,16 @@
 """Changes made together, through the service."""
 
 import json
+import re
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from clock import eventually
 from service import KEY, Service, cli
 
 from signer import Signer
@@ -17,9 +18,8 @@ from signer import Signer
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    made = cli(
-        tmp_path, "client", "tests", "--scope", "token:introspect token:revoke", "--ttl", "1d", SECRET_KEY=KEY
-    )
+    scope = "token:introspect token:revoke metrics:read"
+    made = cli(tmp_path, "client", "tests", "--scope", scope, "--ttl", "1d", SECRET_KEY=KEY)
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": str(tmp_path / "audit.log"), "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=made.stdout.strip()) as running:
         running.wait_until_started(2)
@@ -36,7 +36,7 @@ def test_changes_that_wait_are_made_together(tmp_path: Path, service: Service) -
     ):
         lock.execute("BEGIN IMMEDIATE")
         calls = [pool.submit(service.call, "POST", "/app/consume", {"token": token}) for token in tokens]
-        time.sleep(1.0)
+        eventually(lambda: waiting(service) == 60)
         rings: list[bytes] = []
         watching = threading.Event()
         watcher = threading.Thread(target=watch, args=(tmp_path / "tokens.db-bell", rings, watching))
@@ -51,6 +51,12 @@ def test_changes_that_wait_are_made_together(tmp_path: Path, service: Service) -
     assert len({line["request_id"] for line in lines}) == len({line["jti"] for line in lines}) == 60
     replies = [service.call("POST", "/app/consume", {"token": token}) for token in tokens]
     assert {reply.json["code"] for reply in replies} == {"token_used"}
+
+
+def waiting(service: Service) -> float:
+    """How many changes do."""
+    page = service.call("GET", "/metrics").raw.decode()
+    return float(re.findall(r"^signer_changes_waiting (.*)$", page, re.MULTILINE)[0])
 
 
 def watch(bell: Path, rings: list[bytes], until: threading.Event) -> None:
@@ -75,6 +81,7 @@ def test_one_of_many_that_is_refused_refuses_no_other(service: Service) -> None:
     assert told[30:] == [200] * 30
 
 
+@pytest.mark.slow
 def test_neither_worker_accepts_what_one_was_told_is_revoked(service: Service) -> None:
     """Under load, four hundred times: from the acknowledgement on nobody hears that the token is valid."""
     signer = Signer(KEY)

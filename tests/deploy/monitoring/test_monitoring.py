@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import msgspec.yaml
 import pytest
+from clock import HANG
 from prometheus_client.parser import text_string_to_metric_families
 from service import KEY, Service, cli, free_port
 
@@ -40,7 +41,7 @@ JOB: Final = "signer"
 #: What Prometheus adds to every series.
 TARGET: Final = frozenset({"job", "instance"})
 #: Seconds for everything that is waited for.
-PATIENCE: Final = 20
+PATIENCE: Final = HANG
 #: Seconds of an hour, a minute or so make a long test.
 HURRY: Final = {"offset 1m": "offset 2s", ":30s]": ":1s]", "for: 1m": "for: 1s"}
 
@@ -293,10 +294,10 @@ class Prometheus:
     def __exit__(self, *exc: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(HANG)
         finally:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(HANG)
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -306,7 +307,7 @@ class Prometheus:
             return False
 
     def _get(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
