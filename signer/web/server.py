@@ -4,12 +4,13 @@ import gc
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,6 @@ from .app import create_app
 from .limits import Limits
 from .log import configure_logging
 from .metrics import FOLDER_VARIABLE
-from .protocol import CappedProtocol
 from .supervisor import Supervisor
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
@@ -32,6 +32,8 @@ SHUTDOWN_TIMEOUT: Final = 10
 #: How many objects come before the collector looks at the young ones, and how many such looks before it looks
 #: at older ones. Python's own are 700, 10, 10.
 _GC_THRESHOLDS: Final = (10_000, 50, 100)
+#: Descriptors that it asks for; as many connections take 400 MB.
+_MOST_DESCRIPTORS: Final = 65_536
 #: The first descriptor that a service manager hands over (sd_listen_fds(3)).
 _FIRST_PASSED: Final = 3
 
@@ -93,6 +95,7 @@ def serve() -> None:
 
 
 def _serve(settings: Settings, node: Path | None) -> None:
+    _raise_descriptors()
     config = configured("signer.web.server:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if node:
@@ -113,6 +116,13 @@ def _serve(settings: Settings, node: Path | None) -> None:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
+def _raise_descriptors() -> None:
+    # The soft limit is low for programs that use select(2); a service takes what it may have (setrlimit(2)).
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # the system allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_DESCRIPTORS)), hard))
+
+
 def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Config:
     """How uvicorn serves what the function `factory`, "module:name", makes in each process."""
     return uvicorn.Config(
@@ -121,7 +131,7 @@ def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Conf
         host=host,
         port=port,
         workers=workers,
-        http=CappedProtocol,
+        http="signer.web.protocol:CappedProtocol",
         loop="signer.web.loop:Loop",
         ws="none",
         lifespan="on",
