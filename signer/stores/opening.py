@@ -1,5 +1,6 @@
 """From a URL to a list."""
 
+import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -7,7 +8,7 @@ from urllib.parse import unquote
 from ..errors import ConfigurationError, StoreError
 from .base import Store
 from .followed import Followable, FollowedStore
-from .newest import Newest, newest_of
+from .newest import Newest, NewestOfNode
 
 MEMORY_URL: Final = "memory://"
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -20,7 +21,11 @@ _EXAMPLES: Final = (
 
 
 def open_store(
-    url: str, *, create: bool = True, staleness: float | None = None, node: Path | None = None
+    url: str,
+    *,
+    create: bool = True,
+    staleness: float | None = None,
+    node: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Open the list that `url` names.
 
@@ -44,7 +49,7 @@ def open_store(
         from .memory import MemoryStore
 
         return MemoryStore()
-    newest = newest_of(node)
+    newest = Newest() if node is None else NewestOfNode(Path(node))
     try:
         return _opened(url, newest, create=create, staleness=staleness)
     except BaseException:
