@@ -1,5 +1,6 @@
 """From a URL to a list."""
 
+import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -8,7 +9,7 @@ from ..errors import ConfigurationError, StoreError
 from .asking import PATIENCE
 from .base import Store
 from .followed import Followable, FollowedStore
-from .newest import Newest, newest_of
+from .newest import Newest, NewestOfNode
 
 MEMORY_URL: Final = "memory://"
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -26,7 +27,7 @@ def open_store(
     create: bool = True,
     staleness: float | None = None,
     only_reads: bool = False,
-    node: Path | None = None,
+    node: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Open the list that `url` names.
 
@@ -53,7 +54,7 @@ def open_store(
         from .memory import MemoryStore
 
         return MemoryStore()
-    newest = newest_of(node)
+    newest = Newest() if node is None else NewestOfNode(Path(node))
     try:
         return _opened(url, newest, create=create, staleness=staleness, only_reads=only_reads)
     except BaseException:
