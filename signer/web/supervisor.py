@@ -41,6 +41,8 @@ class Supervisor(Multiprocess):
         if self.should_exit.is_set():
             return
         known = [*self.processes]
+        for process in known:
+            process.child_conn.close()  # the worker has it, too; or its end would not be heard of for seconds
         super().keep_subprocess_alive()
         kept = [process for process in known if process in self.processes]
         ended = [process.exitcode for process in known if process not in kept]
