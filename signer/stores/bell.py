@@ -52,8 +52,7 @@ class Bell:
         """
         # Read in the middle of a ring, it may be of neither count. Then that ring is under way, and another
         # one is not needed.
-        content = self.read()
-        return int.from_bytes(content[_RANDOM:], "little") if len(content) == SIZE else -1
+        return count_in(self.read())
 
     def ring(self, changes: int) -> None:
         """Let everybody know of the list's first so many changes. However many ring at once, and in whatever
@@ -69,6 +68,11 @@ class Bell:
     def close(self) -> None:
         """Let go of the file. Again is a no-op."""
         self._file.close()
+
+
+def count_in(content: bytes) -> int:
+    """The count of changes that a bell of this content was rung for; -1 where it is too short to tell."""
+    return int.from_bytes(content[_RANDOM:], "little") if len(content) == SIZE else -1
 
 
 def make(path: Path) -> bool:

@@ -31,7 +31,7 @@ from ..claims import Claims
 from ..errors import StoreError
 from .asking import Asker
 from .base import LOG_SIZE, MAX_GROUPS, PURGE_STEP, Entry, Log, Page, Point, Row
-from .bell import SIZE, Bell
+from .bell import SIZE, Bell, count_in
 from .bell import make as make_bell
 from .index import Index
 from .mirror import MAX_ROWS, Mirror
@@ -322,7 +322,9 @@ class SQLiteStore:
     def _asked(self, ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         self._check_process()
         asker = self._asker
-        return asker.ask(partial(ask, *args, **kwargs)) if asker else ask(*args, **kwargs)
+        if asker is None or self._owner == threading.get_ident():  # a thread for changes may wait
+            return ask(*args, **kwargs)
+        return asker.ask(partial(ask, *args, **kwargs))
 
     def _known(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         with self._reading() as reader:
@@ -343,7 +345,11 @@ class SQLiteStore:
             until = monotonic() + TRUST
             with self._snapshot(reader) as snapshot:
                 is_whole = self._mirror.step(snapshot, _STEP)
-            if is_whole and len(content) == SIZE:
+                changes = snapshot.point.number
+            # What is none of our rings could come again, and hide a change.
+            if count_in(content) > changes:
+                self._bell.ring(changes)
+            if is_whole and count_in(content) == changes:
                 self._trusted = content, until, self._mirror.copy.is_clear
                 return self._mirror.copy
             self._trusted = _NONE_TRUSTED  # it may hold the last of an index that was given up
@@ -460,7 +466,10 @@ class SQLiteStore:
             if not (point := self._log()):
                 return
             self._writer.execute("COMMIT")
-            self._ring(point)
+            # Unless somebody who has read the list was faster. More than the list has is none of our rings.
+            rung = self._bell.rung_for()
+            if rung < point.number or rung > self._newest_change().number:
+                self._bell.ring(point.number)
             # A file deleted during the commit took the change with it: that is no success.
             self._check_identity()
             self._newest.see(Moment(*point))
@@ -524,10 +533,6 @@ class SQLiteStore:
         """Before anybody is told what a list at `point` says."""
         self._check_history(connection, point, seen)
         # Who made the newest change may have died before it rang: first, everybody is to hear of it.
-        self._ring(point)
-
-    def _ring(self, point: Point) -> None:
-        # Unless somebody who has read the list was faster.
         if self._bell.rung_for() < point.number:
             self._bell.ring(point.number)
 

@@ -387,7 +387,7 @@ def test_reading_rings_no_bell(store: SQLiteStore, path: Path) -> None:
 RIVAL = """
 import sys
 from signer.stores.sqlite import SQLiteStore
-store = SQLiteStore(sys.argv[1])
+store = SQLiteStore(sys.argv[1], timeout=100)
 ring, rings = store._bell.ring, []
 store._bell.ring = lambda changes: (rings.append(changes), ring(changes))
 print("ready", flush=True)
@@ -508,6 +508,26 @@ def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Pat
         assert store.is_clear(claims(2), EXP)
         other.revoke(row(claims(2)), EXP)
         assert not store.is_clear(claims(2), EXP)
+
+
+@pytest.mark.parametrize("content", [bytes(16), b"\xff" * 16, b"\x7f" * 40])
+def test_a_bell_that_somebody_writes_to_hides_no_change(
+    store: SQLiteStore, path: Path, content: bytes
+) -> None:
+    """However often it is the same, and at whatever moment."""
+    bell = Path(f"{path}-bell")
+    with closing(SQLiteStore(path)) as other:
+        for number in range(1, 20):
+            for _ in range(3):
+                bell.write_bytes(content)
+                store.is_clear(claims(0), EXP)
+            with other.together():
+                other.revoke(row(claims(number)), EXP)
+                bell.write_bytes(content)
+                store.is_clear(claims(number), EXP)
+            assert not store.is_clear(claims(number), EXP)
+            bell.write_bytes(content)
+            assert not store.is_clear(claims(number), EXP)
 
 
 def test_a_bell_of_another_history_is_set_right(path: Path) -> None:
