@@ -37,12 +37,13 @@ def assemble(
     *,
     create: bool = True,
     copies: bool = False,
+    only_reads: bool = False,
     node: Path | None = None,
     hooks: Sequence[Hook | CountingHook] = (),
     watched: Callable[[Store], Store] = lambda store: store,
 ) -> Assembly:
     """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error;
-    with `copies` there is a copy of one on another machine; `node` is as in open_store.
+    with `copies` there is a copy of one on another machine; `only_reads` and `node` are as in open_store.
 
     `hooks` are told of every call, after the audit trail; `watched` makes of the list the one that is used.
 
@@ -57,7 +58,11 @@ def assemble(
         # Whoever asks once needs no copy of all, but where there is nothing else.
         has_copy = copies or is_remote(settings.database_url)
         staleness = settings.revocation_staleness_seconds if has_copy else None
-        store = watched(open_store(settings.database_url, create=create, staleness=staleness, node=node))
+        store = watched(
+            open_store(
+                settings.database_url, create=create, staleness=staleness, only_reads=only_reads, node=node
+            )
+        )
         opened.callback(store.close)
         signer = Signer(
             keys_of(settings),

@@ -7,11 +7,11 @@ import pwd
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -27,12 +27,18 @@ from .requests import IssueRequest, check_public, converted
 from .settings import AUDIT_OFF, Settings
 from .signer import PURGE_PAUSE, Signer
 from .stores import opening
+from .stores.asking import Asker
 from .stores.opening import sqlite_path
 
 #: Seconds between two words about a purge that takes long.
 _PROGRESS: Final = 1.0
+#: Seconds that a command waits for the list; a list that is merely locked says so earlier.
+_ANSWER_TIMEOUT: Final = 6.0
 #: Bytes of standard input: more than a token has.
 _MAX_INPUT: Final = 8192
+
+
+R = TypeVar("R")
 
 
 class Result(NamedTuple):
@@ -57,9 +63,12 @@ def purpose_key(options: argparse.Namespace) -> Result:
 
 def client(options: argparse.Namespace) -> Result:
     """A credential; beside create_list the one command that makes a list where there is none, in a file."""
-    with _signer(create=True) as signer:
-        credential = issue_credential(signer, options.name, options.scope, options.ttl)
-        claims = signer.inspect(credential).unverified_claims  # our own
+
+    def issued(signer: Signer) -> str:
+        return issue_credential(signer, options.name, options.scope, options.ttl)
+
+    credential = _asked(issued, create=True, only_reads=True)
+    claims = Signer(generate_key()).inspect(credential).unverified_claims  # our own
     return Result({"client_id": options.name, "credential": credential, **_said(claims)}, credential)
 
 
@@ -67,41 +76,30 @@ def issue(options: argparse.Namespace) -> Result:
     """A token."""
     names = ("purpose", "sub", "ttl", "scope", "aud", "sid", "data", "max_uses")
     asked = {name: getattr(options, name) for name in names} | {"bind": _bind(options)}
-    with _signer() as signer:
-        token, claims = signer.grant(converted(asked, IssueRequest))
+    request = converted(asked, IssueRequest)
+    token, claims = _asked(lambda signer: signer.grant(request), only_reads=True)
     return Result({"token": token, **_said(claims)}, token)
 
 
 def validate(options: argparse.Namespace) -> Result:
     """The claims of the token on standard input."""
     token = _token()
-    with _signer() as signer:
-        demands = {
-            "scope": options.scope,
-            "aud": options.aud,
-            "bind": _bind(options),
-            "max_age": options.max_age,
-        }
+    demands = _demands(options)
+
+    def validated(signer: Signer) -> Claims:
         if options.purpose is None:
-            claims = signer.introspect(token, **demands)
-        else:
-            claims = signer.validate(token, purpose=options.purpose, **demands)
-    return Result({"status": True, **_said(claims)})
+            return signer.introspect(token, **demands)
+        return signer.validate(token, purpose=options.purpose, **demands)
+
+    return Result({"status": True, **_said(_asked(validated, only_reads=True))})
 
 
 def consume(options: argparse.Namespace) -> Result:
     """The claims of the token on standard input, used once more, and how many uses are left."""
     check_public(options.purpose)
     token = _token()
-    with _signer() as signer:
-        use = signer.consume(
-            token,
-            purpose=options.purpose,
-            scope=options.scope,
-            aud=options.aud,
-            bind=_bind(options),
-            max_age=options.max_age,
-        )
+    demands = _demands(options)
+    use = _asked(lambda signer: signer.consume(token, purpose=options.purpose, **demands))
     return Result({"status": True, "uses_left": use.uses_left, **_said(use.claims)})
 
 
@@ -116,8 +114,9 @@ def revoke(options: argparse.Namespace) -> Result:
     every = {name: getattr(options, name) for name in ("jti", "sub", "sid", "client_id")}
     # An empty one is an error, and not a token on standard input: a variable of the shell's was not set.
     named = {name: value for name, value in every.items() if value is not None}
-    token = None if named else _token()
-    with _signer() as signer:
+    token = "" if named else _token()
+
+    def revoked(signer: Signer) -> dict[str, str]:
         match named:
             case {"jti": jti}:
                 signer.revoke_jti(jti)
@@ -128,8 +127,10 @@ def revoke(options: argparse.Namespace) -> Result:
             case {"client_id": client_id}:
                 signer.revoke_client(client_id)
             case _:
-                named = {"jti": signer.revoke(token or "").jti}
-    return Result({"revoked": True, **named})
+                return {"jti": signer.revoke(token).jti}
+        return named
+
+    return Result({"revoked": True, **_asked(revoked)})
 
 
 def purge(options: argparse.Namespace) -> Result:
@@ -247,13 +248,31 @@ def _settings() -> Settings:
     return settings
 
 
+def _asked(ask: Callable[[Signer], R], *, create: bool = False, only_reads: bool = False) -> R:
+    # In a thread, since a list on a frozen disk holds its caller, and this one must not wait without end.
+    def asked() -> R:
+        with _signer(create=create, only_reads=only_reads) as signer:
+            return ask(signer)
+
+    return Asker(_ANSWER_TIMEOUT).ask(asked)
+
+
+def _demands(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "scope": options.scope,
+        "aud": options.aud,
+        "bind": _bind(options),
+        "max_age": options.max_age,
+    }
+
+
 @contextmanager
-def _signer(*, create: bool = False) -> Iterator[Signer]:
+def _signer(*, create: bool = False, only_reads: bool = False) -> Iterator[Signer]:
     settings = _settings()
     if settings.audit_log == STDOUT:
         # Here it is for the answer alone.
         settings = replace(settings, audit_log=AUDIT_OFF)
-    assembly = assemble(settings, create=create)
+    assembly = assemble(settings, create=create, only_reads=only_reads)
     # No client's id holds a colon.
     origin.set(Origin(actor=f"signer:cli:{_user()}"))
     try:

@@ -397,7 +397,7 @@ def test_a_connection_made_while_the_server_ends_is_drained_too() -> None:
     """It was accepted just before: its answer is its last, or whoever keeps it busy would hold up the end."""
 
     async def last_of_a_late_connection() -> bytes:
-        config = uvicorn.Config(_nothing, http=CappedProtocol, lifespan="off", log_config=None)
+        config = uvicorn.Config(_nothing, lifespan="off", log_config=None)
         config.load()
         state, loop = ServerState(), asyncio.get_running_loop()
         told, late = socket.socketpair(), socket.socketpair()

@@ -51,7 +51,7 @@ def follows(point: Point, seen: Moment, mark: int | None) -> bool:
     if seen == NOTHING:
         return True
     if point.number <= seen.number:
-        return (*point,) == seen[:2]
+        return point == seen[:2]
     if mark is not None:
         return mark == seen.mark
     return not seen.is_missed and point.number - seen.number >= LOG_SIZE
@@ -113,7 +113,8 @@ class NewestOfNode(Newest):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._path = folder / FILE
-        #: The record that was read last, and what it says. One tuple, since threads exchange it.
+        #: The record that was read last, and what it says; first of all an empty one, which is none later.
+        #: One tuple, since threads exchange it.
         self._read = b"", NOTHING
         with self._translated():
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -134,7 +135,7 @@ class NewestOfNode(Newest):
         with self._translated():
             for attempt in range(_ATTEMPTS):
                 record = os.pread(self._file.fileno(), _RECORD.size, 0)
-                if (moment := _unpacked(record)) is not None:
+                if moment := _unpacked(record):
                     self._read = record, moment
                     return moment
                 sleep(0.0001 * attempt)
@@ -149,13 +150,17 @@ class NewestOfNode(Newest):
                 if monotonic() > latest:
                     raise StoreError("A process of this node hangs while it notes what it saw of the list.")
                 sleep(0.0005)
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise ValueError("it was removed, and who starts now does not see it")
             try:
                 yield
             finally:
                 fcntl.flock(self._file.fileno(), fcntl.LOCK_UN)
 
     def _put(self, moment: Moment) -> None:
-        os.pwrite(self._file.fileno(), _packed(moment), 0)
+        record = _packed(moment)
+        os.pwrite(self._file.fileno(), record, 0)
+        self._read = record, moment
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -166,12 +171,6 @@ class NewestOfNode(Newest):
 
     def _refusal(self, error: Exception) -> StoreError:
         return StoreError(f"What this node saw of the list cannot be kept in {self._path}: {error}.")
-
-
-def newest_of(node: Path | None) -> Newest:
-    """For the processes that share the folder `node`; for this one alone where it is None. Raises as
-    NewestOfNode."""
-    return Newest() if node is None else NewestOfNode(node)
 
 
 def _is_news(moment: Moment, known: Moment) -> bool:
@@ -191,8 +190,6 @@ def _packed(moment: Moment) -> bytes:
 
 
 def _unpacked(record: bytes) -> Moment | None:
-    if not record:
-        return NOTHING
     if len(record) < _RECORD.size or crc32(record[:-4]).to_bytes(4, "little") != record[-4:]:
         return None
     number, mark, name, is_missed, _ = _RECORD.unpack(record)

@@ -1,13 +1,15 @@
 """From a URL to a list."""
 
+import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError, StoreError
+from .asking import PATIENCE
 from .base import Store
 from .followed import Followable, FollowedStore
-from .newest import Newest, newest_of
+from .newest import Newest, NewestOfNode
 
 MEMORY_URL: Final = "memory://"
 _POSTGRES: Final = ("postgresql://", "postgres://")
@@ -20,7 +22,12 @@ _EXAMPLES: Final = (
 
 
 def open_store(
-    url: str, *, create: bool = True, staleness: float | None = None, node: Path | None = None
+    url: str,
+    *,
+    create: bool = True,
+    staleness: float | None = None,
+    only_reads: bool = False,
+    node: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Open the list that `url` names.
 
@@ -31,7 +38,10 @@ def open_store(
     service elsewhere, to look up only. `memory://` is one process's own and forgets.
 
     Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness` seconds;
-    see followed.py for 0. Where it is None there is none, and they are asked every time.
+    see followed.py for 0. Where it is None there is none, and they are asked every time. Where it is not, an
+    event loop may wait for the answers: those of a file come from a thread, within asking.PATIENCE or never.
+
+    With `only_reads` a file is opened that cannot be written at the moment, too.
 
     Processes that name the same folder `node`, which is empty when the first of them starts, refuse a list
     that is older than any of them has seen it; where it is None, than this process has.
@@ -44,19 +54,25 @@ def open_store(
         from .memory import MemoryStore
 
         return MemoryStore()
-    newest = newest_of(node)
+    newest = Newest() if node is None else NewestOfNode(Path(node))
     try:
-        return _opened(url, newest, create=create, staleness=staleness)
+        return _opened(url, newest, create=create, staleness=staleness, only_reads=only_reads)
     except BaseException:
         newest.close()
         raise
 
 
-def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None) -> Store:
+def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None, only_reads: bool) -> Store:
     if path := sqlite_path(url):
         from .sqlite import SQLiteStore
 
-        return SQLiteStore(path, create=_may_create(url) and create, newest=newest)
+        return SQLiteStore(
+            path,
+            create=_may_create(url) and create,
+            patience=None if staleness is None else PATIENCE,
+            only_reads=only_reads,
+            newest=newest,
+        )
     if url.startswith(_POSTGRES):
         return _followed(_open_postgres(url, newest, create=create), staleness)
     if url.startswith(_REDIS):

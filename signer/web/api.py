@@ -49,7 +49,7 @@ from .bodies import (
 )
 from .callers import Caller, Guard
 from .limits import ISSUE, VERIFY_CODE, Limits
-from .lookups import Lookups
+from .lookups import Lookups, in_time
 from .problems import problem, refusal
 from .writer import Writer
 
@@ -239,7 +239,8 @@ class API:
         # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
         if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + _READINESS):
             self._check = asyncio.ensure_future(self._unreadiness())
-        if error := await asyncio.shield(self._check):
+        check = self._check
+        if error := check.result() if check.done() else await in_time(check):
             raise error.with_traceback(None)  # each answer would lengthen it
         return Answer(Health())
 
@@ -257,7 +258,8 @@ class API:
         await self._guard.admit(request.scope, frozenset({"metrics:read"}))
         if self._page is None:
             return problem(503, "metrics_unavailable", _NO_METRICS)
-        text, media_type = await asyncio.to_thread(self._page, request.headers.get("accept", ""))
+        asked = asyncio.to_thread(self._page, request.headers.get("accept", ""))
+        text, media_type = await in_time(asyncio.ensure_future(asked))
         return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 
     def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:

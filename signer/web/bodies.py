@@ -1,6 +1,7 @@
 """Request bodies: what they may hold, and reading them with limits."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, TypedDict, TypeVar
@@ -171,23 +172,22 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
         ClientDisconnect: the sender is gone.
     """
     scope = request.scope
+
+    def check(length: int) -> None:
+        _check_length(length, wanted.max_body)
+        # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
+        if length and _media_type(scope) != b"application/json":
+            raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
+
     raw: bytes | None = scope.get(WHOLE)
-    if raw is not None:
-        _check_length(raw, wanted.max_body)
-    elif _has_body(scope):
-        raw = await _read_bytes(request, wanted.max_body)
-    # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
-    if raw and _media_type(scope) != b"application/json":
-        raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
+    if raw is None:
+        raw = await _read_bytes(request, check)
+    else:
+        check(len(raw))
     if not raw:
         empty: T = _empty(wanted)
         return empty
     return decoded(raw, wanted)
-
-
-def _has_body(scope: HTTPScope) -> bool:
-    # RFC 9112, section 6.3.
-    return bool(header(scope, b"content-length") or header(scope, b"transfer-encoding"))
 
 
 @lru_cache
@@ -238,9 +238,13 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
         RequestInvalid: not a form, a parameter is missing or given twice.
         ClientDisconnect: the sender is gone.
     """
-    raw = await _read_bytes(request, Request.max_body)
-    if _media_type(request.scope) != b"application/x-www-form-urlencoded":
-        raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
+
+    def check(length: int) -> None:
+        _check_length(length, Request.max_body)
+        if _media_type(request.scope) != b"application/x-www-form-urlencoded":
+            raise HTTPException(415, "Send a form: Content-Type: application/x-www-form-urlencoded.")
+
+    raw = await _read_bytes(request, check)
     try:
         pairs = parse_qsl(raw.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
     except ValueError:
@@ -254,13 +258,19 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
     return form
 
 
-async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
+async def _read_bytes(request: HTTPRequest, check: Callable[[int], None]) -> bytes:
+    """The body, unless `check` raises, which is given the length that the head declares before anything of
+    the body is awaited, and then how much has come."""
+    declared = _declared_length(request.scope)
+    check(declared or 0)
+    if declared is None:
+        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
                 body += chunk
-                _check_length(body, limit)
+                check(len(body))
     except TimeoutError:
         # RFC 9110, section 15.5.9: what else may come on this connection cannot be told from the body.
         detail = f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds."
@@ -268,8 +278,17 @@ async def _read_bytes(request: HTTPRequest, limit: int) -> bytes:
     return bytes(body)
 
 
-def _check_length(body: bytes | bytearray, limit: int) -> None:
-    if len(body) > limit:
+def _declared_length(scope: HTTPScope) -> int | None:
+    """None where there is no body (RFC 9112, section 6.3). One in chunks has a byte at least where its sender
+    gives it a type, or asks whether to send it; otherwise it may be empty."""
+    if header(scope, b"transfer-encoding"):
+        return 1 if header(scope, b"content-type") or header(scope, b"expect") else 0
+    length = header(scope, b"content-length")
+    return int(length[0]) if length else None
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
         raise HTTPException(413, f"This body may have {limit} bytes.")
 
 

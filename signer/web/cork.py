@@ -3,6 +3,7 @@ up, the same work takes half as long again."""
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -45,12 +46,23 @@ class CorkedTransport(asyncio.Transport):
         self.send()
         self._transport.close()
 
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def write_eof(self) -> None:
+        self.send()
+        with suppress(OSError):  # the connection is gone, which the protocol learns soon
+            self._transport.write_eof()
+
     def abort(self) -> None:
         self._kept.clear()
         self._transport.abort()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        return self._size + self._transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         self._transport.pause_reading()

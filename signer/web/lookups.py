@@ -21,6 +21,28 @@ R = TypeVar("R")
 THREADS: Final = 4
 MOST_WAITING: Final = 256
 MOST_CATCHING_UP: Final = 4096
+#: Seconds in which whoever asks in a thread has an answer; the list's own limits are shorter, where a disk or
+#: an engine heeds them.
+ANSWER_TIMEOUT: Final = 5.0
+
+
+async def in_time(running: "asyncio.Future[R]") -> R:
+    """What it returns or raises. Where it takes longer than ANSWER_TIMEOUT, it goes on alone.
+
+    Raises:
+        StoreError: it takes longer.
+    """
+    running.add_done_callback(_heard)
+    await asyncio.wait([running], timeout=ANSWER_TIMEOUT)
+    if not running.done():
+        raise StoreError(f"The list does not answer within {ANSWER_TIMEOUT} s.")
+    return running.result()
+
+
+def _heard(running: "asyncio.Future[R]") -> None:
+    # Where the caller has left, asyncio would complain of an error that nobody heard of.
+    if not running.cancelled():
+        running.exception()
 
 
 class Lookups:
@@ -48,7 +70,7 @@ class Lookups:
         """What `ask` returns or raises.
 
         Raises:
-            StoreError: too many wait.
+            StoreError: too many wait, or the list does not answer.
         """
         if self._is_local:
             return ask(*args, **kwargs)
@@ -85,13 +107,15 @@ class Lookups:
         if self._under_way >= MOST_WAITING:
             raise StoreError("Too many look-ups wait for the list.")
         self._under_way += 1
-        try:
-            loop = asyncio.get_running_loop()
-            # Hooks see where a call comes from.
-            asked = partial(copy_context().run, partial(ask, *args, **kwargs))
-            return await loop.run_in_executor(self._threads, asked)
-        finally:
-            self._under_way -= 1
+        loop = asyncio.get_running_loop()
+        # Hooks see where a call comes from.
+        asked = partial(copy_context().run, partial(ask, *args, **kwargs))
+        running = loop.run_in_executor(self._threads, asked)
+        running.add_done_callback(self._ended)
+        return await in_time(running)
+
+    def _ended(self, _: "asyncio.Future[R]") -> None:
+        self._under_way -= 1
 
     def close(self) -> None:
         """Let go of the threads."""

@@ -1,8 +1,10 @@
 """The event loop: uvloop's, but its servers let in at once whoever waits."""
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 FEW: Final = 8
 #: Seconds until the next try where no descriptor is left for a connection.
 PAUSE: Final = 0.5
+#: Descriptors that connections leave free, for the files that requests open: the list's, pages, modules.
+RESERVE: Final = 16
 
 
 class Loop(uvloop.Loop):
@@ -78,6 +82,7 @@ class Entrance:
     def _let_in(self, listener: socket.socket) -> None:
         for _ in range(self._at_once):
             try:
+                _check_room(listener)
                 connection, _address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 self._at_once = FEW
@@ -95,3 +100,11 @@ class Entrance:
         logger.error("No connection is let in for %s s: %s", PAUSE, error)
         self._loop.remove_reader(listener)
         self._loop.call_later(PAUSE, self._watch, listener)
+
+
+def _check_room(listener: socket.socket) -> None:
+    """Raises OSError where no more than the reserve is free: the next descriptor is always the lowest."""
+    following = os.dup(listener.fileno())
+    os.close(following)
+    if following >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -4,12 +4,13 @@ import gc
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,14 +18,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..assembly import assemble
-from ..errors import SignerError
+from ..errors import SignerError, SystemUnavailable
 from ..exits import exit_code, say
 from ..settings import Settings
 from .app import create_app
 from .limits import Limits
 from .log import configure_logging
 from .metrics import FOLDER_VARIABLE
-from .protocol import CappedProtocol
 from .supervisor import Supervisor
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
@@ -32,6 +32,8 @@ SHUTDOWN_TIMEOUT: Final = 10
 #: How many objects come before the collector looks at the young ones, and how many such looks before it looks
 #: at older ones. Python's own are 700, 10, 10.
 _GC_THRESHOLDS: Final = (10_000, 50, 100)
+#: Descriptors that it asks for; as many connections take 400 MB.
+_MOST_DESCRIPTORS: Final = 65_536
 #: The first descriptor that a service manager hands over (sd_listen_fds(3)).
 _FIRST_PASSED: Final = 3
 
@@ -69,7 +71,8 @@ def serve() -> None:
     trail's file anew, and SIGUSR2 replaces the workers one by one, where there are several.
 
     Raises:
-        SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
+        SystemExit: it cannot start, or its workers cannot any more; a line says why, and its code, as in
+            exits.exit_code.
     """
     # Until there is somebody to hear it: it would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -92,12 +95,18 @@ def serve() -> None:
 
 
 def _serve(settings: Settings, node: Path | None) -> None:
+    _raise_descriptors()
     config = configured("signer.web.server:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if node:
         # Before there are workers: prometheus_client reads it when it is imported.
         os.environ[FOLDER_VARIABLE] = str(node)
-        Supervisor(config, passed or [config.bind_socket()]).run()
+        supervisor = Supervisor(config, passed or [config.bind_socket()])
+        supervisor.run()
+        if supervisor.has_failed:
+            error = SystemUnavailable("No worker can start; the lines above say why. The service ends.")
+            say(error)
+            raise SystemExit(exit_code(error))
     else:
         # It has no workers to replace.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -105,6 +114,13 @@ def _serve(settings: Settings, node: Path | None) -> None:
         server.run(sockets=passed)
         if not server.started:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
+
+
+def _raise_descriptors() -> None:
+    # The soft limit is low for programs that use select(2); a service takes what it may have (setrlimit(2)).
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # the system allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_DESCRIPTORS)), hard))
 
 
 def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Config:
@@ -115,7 +131,7 @@ def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Conf
         host=host,
         port=port,
         workers=workers,
-        http=CappedProtocol,
+        http="signer.web.protocol:CappedProtocol",
         loop="signer.web.loop:Loop",
         ws="none",
         lifespan="on",

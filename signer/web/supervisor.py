@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds in which a worker that was told to end is expected to have done so; then it is killed.
 END_TIMEOUT: Final = 15.0
+#: Times that as many workers as there are may end by themselves, while none of them serves.
+ATTEMPTS: Final = 3
 
 
 class Supervisor(Multiprocess):
@@ -24,7 +26,34 @@ class Supervisor(Multiprocess):
 
     SIGHUP must be blocked, and stays so: a worker inherits that, and one that is told before it listens
     hears of it when it does.
+
+    One that ends is replaced. Where all end before they serve, again and again, it gives up: who listens and
+    never answers keeps callers from those that would.
     """
+
+    #: Whether it has given up.
+    has_failed = False
+    #: How many workers have ended since one was found that serves.
+    _ended = 0
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace those that ended or hang."""
+        if self.should_exit.is_set():
+            return
+        known = [*self.processes]
+        for process in known:
+            process.child_conn.close()  # the worker has it, too; or its end would not be heard of for seconds
+        super().keep_subprocess_alive()
+        kept = [process for process in known if process in self.processes]
+        ended = [process.exitcode for process in known if process not in kept]
+        # One that was killed may have served until then.
+        if -signal.SIGKILL in ended or any(process.is_ready() for process in kept):
+            self._ended = 0
+        self._ended += len(ended)
+        # uvicorn itself ends all where the exit code of one says that none can start.
+        if self.should_exit.is_set() or self._ended >= ATTEMPTS * self.processes_num:
+            self.has_failed = True
+            self.should_exit.set()
 
     def handle_signals(self) -> None:
         """Do as told since the last time."""

@@ -16,10 +16,13 @@ from ..signer import Signer
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Seconds a change may wait for those before it; as long as one waits for another process.
+#: Seconds in which a change has its answer. It must begin a second earlier: what its caller was told has not
+#: been made is not to be made after that.
 WRITE_TIMEOUT: Final = 5.0
+_TO_BEGIN: Final = WRITE_TIMEOUT - 1
 #: The most that are made together: a few milliseconds, in which no other process can change the list.
 MOST_TOGETHER: Final = 64
+_QUEUED: Final = "Changes queue up for longer than a caller waits."
 
 
 class _Change:
@@ -31,14 +34,14 @@ class _Change:
         self.future: asyncio.Future[Any] = self.loop.create_future()
         # Of the call, so that hooks see where it comes from.
         self.context: Context = copy_context()
-        self.latest = time.monotonic() + WRITE_TIMEOUT
+        self.latest = time.monotonic() + _TO_BEGIN
         self.result: Any = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
             if time.monotonic() > self.latest:
-                raise StoreError("Changes queue up for longer than a caller waits.")
+                raise StoreError(_QUEUED)
             self.result = self.context.run(self.make)
         except BaseException as error:  # noqa: BLE001 - it is whoever waits for it that it concerns
             self.error = error
@@ -78,11 +81,13 @@ class Writer:
         """What `change` returns or raises.
 
         Raises:
-            StoreError: it waited too long, or the service ends; it has not happened then.
+            StoreError: it waited too long, or the service ends, and it has not happened then; or the list,
+                the audit trail or the disk under them hangs in it, and it may happen yet.
         """
         made = _Change(partial(change, *args, **kwargs))
         self._put(made)
         self._waits(1)
+        timer = made.loop.call_later(WRITE_TIMEOUT, self._give_up, made)
         try:
             result: R = await made.future
         except asyncio.CancelledError:
@@ -91,6 +96,8 @@ class Writer:
                 raise StoreError("The service ends.") from None
             made.future = made.loop.create_future()
             result = await made.future
+        finally:
+            timer.cancel()
         return result
 
     async def issue(self, issue: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -114,7 +121,7 @@ class Writer:
             change.error = StoreError("The service ends.")
         self._tell(waiting)
         if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, WRITE_TIMEOUT)
 
     def _put(self, change: _Change) -> None:
         with self._arrived:
@@ -124,6 +131,13 @@ class Writer:
                 self._thread.start()
             self._changes.append(change)
             self._arrived.notify()
+
+    def _give_up(self, change: _Change) -> None:
+        if self._is_taken_back(change):
+            change.error = StoreError(_QUEUED)
+        else:
+            change.error = StoreError("A change hangs: the list, the audit trail or the disk under them.")
+        change.tell()
 
     def _is_taken_back(self, change: _Change) -> bool:
         with self._arrived:

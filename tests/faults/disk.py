@@ -50,3 +50,32 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
         yield Disk(folder)
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def image(folder: Path) -> Iterator[None]:
+    """A disk in a file, which can be frozen, mounted at `folder`; the test is skipped where there can be none."""
+    file = folder.with_name(f"{folder.name}.image")
+    folder.mkdir()
+    with file.open("wb") as made:
+        made.truncate(64 << 20)
+    tools = ("mkfs.ext4", "mount", "fsfreeze")
+    commands = [["mkfs.ext4", "-q", str(file)], ["mount", "-o", "loop", str(file), str(folder)]]
+    if not all(map(shutil.which, tools)) or any(
+        subprocess.run(command, capture_output=True, check=False).returncode for command in commands
+    ):
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """Whoever writes to the disk hangs."""
+    subprocess.run(["fsfreeze", "--freeze", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(folder)], check=True)

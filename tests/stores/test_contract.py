@@ -202,7 +202,11 @@ def test_a_list_is_not_carried_across_fork(store: Store) -> None:
     """SQLite's locks do not survive it (sqlite.org/howtocorrupt.html, 2.7), and a copy in memory hears of no
     change. Not even where another thread holds the lock at that moment."""
     read, write = os.pipe()
-    held = [getattr(store, name) for name in ("_lock", "_read_lock", "_write_lock") if hasattr(store, name)]
+    held = [
+        getattr(store, name)
+        for name in ("_lock", "_read_lock", "_copy_lock", "_write_lock")
+        if hasattr(store, name)
+    ]
     with ExitStack() as locked:
         for lock in held:
             locked.enter_context(lock)

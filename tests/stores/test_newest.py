@@ -12,7 +12,7 @@ import pytest
 from signer import open_store
 from signer.errors import StoreError
 from signer.stores.base import LOG_SIZE, Point
-from signer.stores.newest import FILE, NOTHING, Moment, Newest, NewestOfNode, follows, newest_of
+from signer.stores.newest import FILE, NOTHING, Moment, Newest, NewestOfNode, follows
 
 SEEN = Moment(7, 70)
 
@@ -43,7 +43,7 @@ def test_what_one_process_saw_all_have_seen(opened: Callable[[], NewestOfNode]) 
 @pytest.mark.parametrize("node", [False, True])
 def test_another_lists_moments_stay_out(tmp_path: Path, node: bool) -> None:
     """Who opened that one is refused at its next look."""
-    with closing(newest_of(tmp_path if node else None)) as newest:
+    with closing(NewestOfNode(tmp_path) if node else Newest()) as newest:
         newest.see(Moment(5, 1, "a"))
         newest.see(Moment(9, 1, "b"))
         assert newest.get() == Moment(5, 1, "a")
@@ -90,16 +90,29 @@ def test_a_process_that_is_stopped_while_it_notes_stops_nobody(
     assert opened().get() == Moment(8, 80)
 
 
-@pytest.mark.parametrize("damage", [b"x", b"\0" * 53, b"x" * 53])
+@pytest.mark.parametrize("damage", [b"", b"x", b"\0" * 53, b"x" * 53])
 def test_what_is_damaged_is_not_taken_for_nothing(
     opened: Callable[[], NewestOfNode], tmp_path: Path, damage: bytes
 ) -> None:
     """Any list would be believed then."""
     newest = opened()
+    newest.see(SEEN)
     (tmp_path / FILE).write_bytes(damage)
-    for call in (newest.get, lambda: newest.see(SEEN), opened().get):
+    for call in (newest.get, lambda: newest.see(SEEN)):
         with pytest.raises(StoreError, match="damaged"):
             call()
+    if damage:
+        with pytest.raises(StoreError, match="damaged"):
+            opened().get()
+
+
+def test_a_file_that_was_removed_is_noticed(opened: Callable[[], NewestOfNode], tmp_path: Path) -> None:
+    """Who starts then would make another one, and not see what is noted in this."""
+    newest = opened()
+    newest.see(SEEN)
+    (tmp_path / FILE).unlink()
+    with pytest.raises(StoreError, match="removed"):
+        newest.see(Moment(8, 80))
 
 
 def test_what_cannot_be_kept_is_an_error(opened: Callable[[], NewestOfNode], tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_list_is_told_from_an_older_one_and_from_another(
 def test_a_list_that_was_refused_is_not_believed_for_its_changes(tmp_path: Path, node: bool) -> None:
     """However many they are: its log may have forgotten that it is another. The newer one ends that."""
     far = Point(7 + LOG_SIZE, 80)
-    with closing(newest_of(tmp_path if node else None)) as newest:
+    with closing(NewestOfNode(tmp_path) if node else Newest()) as newest:
         newest.see(SEEN)
         newest.miss(newest.get())
         assert not follows(far, newest.get(), None)

@@ -1,13 +1,14 @@
 """Many connections at once, and more than there are descriptors for."""
 
 import asyncio
+import http.client
 import os
 import resource
 import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ from service import KEY, ROOT, Service
 from signer.web.loop import Loop
 
 REQUEST = b"HEAD /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
-#: The service with 64 descriptors, of which it needs some itself.
-FEW_DESCRIPTORS = (
-    "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64));"
+#: The service with so many descriptors, at first and at most.
+WITH_DESCRIPTORS = (
+    "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, {limits});"
     f"runpy.run_path({str(ROOT / 'app.py')!r}, run_name='__main__')"
 )
+#: It needs some itself.
+FEW_DESCRIPTORS = WITH_DESCRIPTORS.replace("{limits}", "(64, 64)")
 
 
 @contextmanager
@@ -139,3 +142,36 @@ def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
         narrow.wait_for_log("No connection is let in")
         assert narrow.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in narrow.log
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: int) -> None:
+    """They are more than there are descriptors, and stay for as long as they may; whoever came before them is
+    served all the while, and what needs a descriptor of its own has one."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": str(concurrency), "ANONYMOUS_SCOPES": "metrics:read"}
+    with (
+        Service(tmp_path, settings, command=("-c", FEW_DESCRIPTORS)) as service,
+        closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)) as inside,
+    ):
+        service.wait_until_started(concurrency)
+        inside.connect()
+        with connections(service.port, 50 * concurrency), connections(service.port, 1) as outside:
+            service.wait_for_log("No connection is let in", concurrency)
+            for path in ("/readyz", "/metrics", "/static/redoc/redoc.standalone.js", "/app/valid/x"):
+                inside.request("GET", path)
+                response = inside.getresponse()
+                assert (path, response.status, bool(response.read())) == (path, 200, True)
+            outside[0].settimeout(120)
+            assert ask(outside) == {b"HTTP/1.1 200 OK"}
+        assert "Traceback" not in service.log
+
+
+def test_it_takes_as_many_descriptors_as_it_may_have(tmp_path: Path) -> None:
+    """Not the few that programs begin with."""
+    command = ("-c", WITH_DESCRIPTORS.replace("{limits}", "(64, 1024)"))
+    with (
+        Service(tmp_path, {"SECRET_KEY": KEY}, command=command) as service,
+        connections(service.port, 200) as crowd,
+    ):
+        assert ask(crowd) == {b"HTTP/1.1 200 OK"}
+        assert "No connection is let in" not in service.log

@@ -1,22 +1,33 @@
-"""The protocol and its transport alone, on real sockets: what is sent when, and until when a connection is kept."""
+"""The protocol and its transport alone, on real sockets: what is read and sent when, in which order, and until
+when a connection is kept."""
 
 import asyncio
+import gc
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import uvicorn
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from signer.web import protocol
 from signer.web.cork import MOST_CORKED, MOST_KEPT, CorkedTransport
-from signer.web.protocol import CappedProtocol
+from signer.web.deadline import Deadline
+from signer.web.messages import Messages
+from signer.web.protocol import MOST_READ, CappedProtocol
 
 GET = b"GET /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KEEP_ALIVE = 1
+SMALL = 32 * 1024
 
 
 class Counted:
@@ -50,23 +61,86 @@ async def soon(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[tuple[int, ServerState]]:
-    """A server of this application; its port."""
+async def serving(app: Any, kind: Any = CappedProtocol) -> AsyncIterator[tuple[int, ServerState]]:
+    """A server of this application, whose connections have small buffers; its port."""
     config = uvicorn.Config(
         app, timeout_keep_alive=KEEP_ALIVE, log_config=None, proxy_headers=False, lifespan="off", ws="none"
     )
     config.load()
     state = ServerState()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: CappedProtocol(config, state, {}), "127.0.0.1"
-    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    for size in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        listener.setsockopt(socket.SOL_SOCKET, size, SMALL)
+    server = await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), sock=listener)
     try:
         yield server.sockets[0].getsockname()[1], state
     finally:
         server.close()
         for connection in list(state.connections):
             connection.transport.abort()
-        await asyncio.sleep(0.05)
+        await soon(lambda: not state.connections)
+
+
+class Echo:
+    """Reads a request to its end, and answers with its path and body; `/wait` when it may go on, `/early` at
+    once, `/long` with much."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.may_go_on = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope["path"])
+        content = scope["path"].encode()
+        if scope["path"] != "/early":
+            while (message := await receive())["type"] == "http.request":
+                content += message["body"]
+                if not message["more_body"]:
+                    break
+            else:
+                return
+        if scope["path"] == "/wait":
+            await self.may_go_on.wait()
+        if scope["path"] == "/long":
+            content = content.ljust(LONG)
+        length = b"%d" % len(content)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": content})
+
+
+LONG = 1024 * 1024
+#: Requests that fill the buffers of client and server.
+MANY = 5000
+
+
+def get(path: str, *headers: str, body: bytes = b"") -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: a", *headers, "", ""]).encode() + body
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client whose buffers are small, too."""
+    client = socket.socket()
+    for size in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        client.setsockopt(socket.SOL_SOCKET, size, SMALL)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=SMALL)
+    try:
+        yield reader, writer
+    finally:
+        if not writer.is_closing():
+            writer.transport.abort()
+
+
+def only(state: ServerState) -> CappedProtocol:
+    """The one connection."""
+    (connection,) = state.connections
+    return cast(CappedProtocol, connection)
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+)", received)]
 
 
 def test_answers_of_one_round_are_made_before_the_first_is_sent(
@@ -221,3 +295,366 @@ def test_one_connection_that_cannot_be_sent_to_holds_up_no_other(
 
     run(test())
     assert "An answer cannot be sent" in caplog.text
+
+
+# How far a client is read, and in which order it is answered.
+
+
+def test_a_client_is_read_no_further_than_it_is_answered(run: Callable[[Any], None]) -> None:
+    """Where it does not wait for its answers, it waits for its requests to be taken."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, state), connected(port) as (reader, writer):
+            sent = b"".join(get(f"/{number}") for number in range(MANY))
+            writer.write(get("/wait") + sent)
+            await soon(lambda: app.asked == ["/wait"])
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(writer.drain(), 1)
+            assert len(only(state)._rest) <= MOST_READ
+            assert app.asked == ["/wait"]
+            app.may_go_on.set()
+            received = b""
+            while received.count(b"HTTP/1.1 200") <= MANY:
+                received += await reader.read(1_000_000)
+            assert app.asked == ["/wait", *(f"/{number}" for number in range(MANY))]
+            # The last answer may have come without its body.
+            assert [int(path) for path in re.findall(rb"\r\n\r\n/(\d+)", received)][: MANY - 1] == list(
+                range(MANY - 1)
+            )
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (get("/", "X: " + "a" * 20_000), 431),
+        (get("/", *["X: a"] * 101), 431),
+    ],
+    ids=["nonsense", "lengths", "long", "many"],
+)
+def test_a_refusal_comes_after_the_answers_to_what_was_asked_before(
+    run: Callable[[Any], None], bad: bytes, status: int, is_cut: bool
+) -> None:
+    """Or whoever revoked a token would take it for the answer to that."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, _), connected(port) as (reader, writer):
+            writer.write(get("/wait") + get("/next") + (b"" if is_cut else bad))
+            await soon(lambda: app.asked == ["/wait"])
+            writer.write((bad if is_cut else b"") + get("/after"))
+            await asyncio.sleep(0.1)
+            app.may_go_on.set()
+            received = await reader.read()
+            assert statuses(received) == [200, 200, status]
+            assert b"connection: close" in received
+            assert app.asked == ["/wait", "/next"]
+
+    run(test())
+
+
+def test_a_body_that_cannot_be_read_is_refused_in_its_turn(run: Callable[[Any], None]) -> None:
+    """The application hears that nobody waits for it any more."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, state), connected(port) as (reader, writer):
+            writer.write(get("/first") + get("/second", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n"))
+            await soon(lambda: app.asked == ["/first", "/second"])
+            writer.write(b"nonsense\r\n" + get("/third"))
+            assert statuses(await reader.read()) == [200, 400]
+            await soon(lambda: not state.tasks)
+            assert app.asked == ["/first", "/second"]
+
+    run(test())
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 600000", "Transfer-Encoding: chunked"])
+def test_an_answer_before_the_end_of_the_request_is_the_last(
+    run: Callable[[Any], None], framing: str
+) -> None:
+    """What still comes is no request, and does not reset the connection before the answer is read."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, state), connected(port) as (reader, writer):
+            writer.write(get("/early", framing))
+            await soon(lambda: app.asked == ["/early"])
+            for _ in range(20):
+                writer.write(get("/within") * 1000)
+                await writer.drain()
+            received = await reader.read()
+            assert statuses(received) == [200]
+            assert b"connection: close" in received
+            assert received.endswith(b"/early")
+            assert app.asked == ["/early"]
+            writer.close()
+            await soon(lambda: not state.connections)
+
+    run(test())
+
+
+def test_a_request_that_is_whole_when_it_is_answered_leaves_the_connection_open(
+    run: Callable[[Any], None],
+) -> None:
+    """Whether its body was read or not; the one after it is answered."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, _), connected(port) as (reader, writer):
+            for path in ("/early", "/other"):
+                writer.write(get(path, "Content-Length: 5", body=b"hello"))
+                received = await reader.readuntil(path.encode())
+                assert statuses(received) == [200]
+                assert b"connection: close" not in received
+
+    run(test())
+
+
+def test_what_comes_after_a_last_request_does_not_reset_the_connection(run: Callable[[Any], None]) -> None:
+    """The client may read its answer, however much it sends behind it."""
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, _), connected(port) as (reader, writer):
+            writer.write(get("/wait", "Connection: close") + get("/after") * 10_000)
+            await soon(lambda: app.asked == ["/wait"])
+            app.may_go_on.set()
+            await writer.drain()
+            assert (await reader.read()).endswith(b"/wait")
+            assert app.asked == ["/wait"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("limit", "seconds"), [("LINGER_TIME", 0.2), ("MOST_IGNORED", 1000)])
+def test_who_sends_on_after_the_last_answer_is_not_heard_for_ever(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, limit: str, seconds: float
+) -> None:
+    """Neither for long, nor for much."""
+    monkeypatch.setattr(protocol, limit, seconds)
+
+    async def test() -> None:
+        async with serving(Echo()) as (port, state), connected(port) as (reader, writer):
+            writer.write(get("/early", "Content-Length: 600000"))
+            await reader.readuntil(b"/early")
+            if limit == "MOST_IGNORED":
+                writer.write(b"x" * 10_000)
+            await soon(lambda: not state.connections)
+
+    run(test())
+
+
+# How long a connection is kept.
+
+STATES = {
+    "silent": (b"", None, KEEP_ALIVE),
+    "an answer": (GET, 200, KEEP_ALIVE),
+    "another answer": (get("/else"), 404, KEEP_ALIVE),
+    "a byte": (b"G", 408, HEAD_TIME := 0.5),
+    "half a line": (b"GET /app/valid/", 408, HEAD_TIME),
+    "half a head": (GET[:-2], 408, HEAD_TIME),
+    "an empty line": (b"\r\n", 408, HEAD_TIME),
+    "a byte after an answer": (GET + b"G", 408, HEAD_TIME),
+    "a byte after another answer": (get("/else") + b"G", 408, HEAD_TIME),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_client_that_says_no_more_is_given_up(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever it has said before."""
+    monkeypatch.setattr(protocol, "HEAD_TIME", HEAD_TIME)
+    sent, status, seconds = STATES[name]
+
+    async def test() -> None:
+        async with serving(Counted()) as (port, state), connected(port) as (reader, writer):
+            begun = time.monotonic()
+            writer.write(sent)
+            answered = statuses(await reader.read())
+            assert time.monotonic() - begun > 0.9 * seconds
+            assert answered[-1:] == ([] if status is None else [status])
+            writer.close()
+            await soon(lambda: not state.connections)
+
+    run(test())
+
+
+def test_a_head_has_its_time_from_its_first_byte(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a client can go on with it."""
+    monkeypatch.setattr(protocol, "HEAD_TIME", HEAD_TIME)
+
+    async def test() -> None:
+        async with serving(Counted()) as (port, _), connected(port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\n")
+            receiving = asyncio.create_task(reader.read())
+            while not receiving.done():
+                writer.write(b"X: y\r\n")
+                await asyncio.sleep(0.05)
+            assert statuses(receiving.result()) == [408]
+
+    run(test())
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",), ("Content-Length: 5",)])
+def test_an_answer_that_nobody_takes_is_given_up(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, headers: tuple[str, ...]
+) -> None:
+    """Also the last one of its connection: to close waits until all is sent."""
+    monkeypatch.setattr(protocol, "TAKE_TIME", 0.3)
+    monkeypatch.setattr(protocol, "LINGER_TIME", 0.3)
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, state), connected(port) as (_, writer):
+            writer.write(get("/long", *headers))
+            await soon(lambda: bool(app.asked))
+            if headers == ("Content-Length: 5",):
+                writer.write(b"hello")
+            await soon(lambda: not state.connections)
+            await soon(lambda: not state.tasks)
+
+    run(test())
+
+
+def test_an_answer_that_is_taken_slowly_arrives(run: Callable[[Any], None]) -> None:
+    """Whoever takes a part in each span of time is waited for, and no longer when it does not."""
+
+    async def test() -> None:
+        async with serving(Echo()) as (port, state), connected(port) as (reader, writer):
+            writer.write(get("/long"))
+            await soon(lambda: bool(state.connections))
+            connection = only(state)
+            await soon(lambda: connection._flow.write_paused)
+            for _ in range(3):
+                # Until it has not only taken what the kernel kept.
+                untaken = connection.transport.get_write_buffer_size()
+                while connection.transport.get_write_buffer_size() > untaken - protocol.LEAST_TAKEN:
+                    await reader.read(SMALL)
+                connection._on_time()
+                assert not connection.is_closing()
+            connection._on_time()
+            await soon(lambda: not state.connections)
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", GET[:-2], get("/early", "Content-Length: 5")], ids=["silent", "head", "body"]
+)
+def test_a_server_that_ends_waits_for_nobody_who_has_not_asked(
+    run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """But for a moment, in which a request may be on its way."""
+    monkeypatch.setattr(protocol, "DRAIN_TIME", 0.1)
+    for time_limit in ("HEAD_TIME", "LINGER_TIME"):
+        monkeypatch.setattr(protocol, time_limit, 1000)
+
+    async def test() -> None:
+        async with serving(Echo()) as (port, state), connected(port) as (_, writer):
+            writer.write(sent)
+            await soon(lambda: bool(state.connections))
+            await asyncio.sleep(0.1)
+            for connection in list(state.connections):
+                connection.shutdown()
+            await soon(lambda: not state.connections)
+
+    run(test())
+
+
+# What it leaves behind.
+
+
+def test_nothing_is_left_to_the_garbage_collector(run: Callable[[Any], None]) -> None:
+    """It looks so seldom that connections would fill the memory which wait for it."""
+    kinds = (CappedProtocol, Messages, Deadline, CorkedTransport, RequestResponseCycle)
+
+    def alive() -> list[Any]:
+        return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+    async def test() -> None:
+        app = Echo()
+        async with serving(app) as (port, state):
+            for sent in (
+                b"", GET, GET[:-2], b"nonsense", get("/a") * 1000, get("/wait") + get("/a") * 1000, get("/long"),
+                get("/a", "Content-Length: 5", body=b"he"), get("/a", "Transfer-Encoding: chunked", body=b"x"),
+                get("/early", "Content-Length: 5"), get("/a", "X: " + "a" * 20_000), get("/a", "Connection: close"),
+            ):  # fmt: skip
+                for is_polite in (True, False):
+                    async with connected(port) as (reader, writer):
+                        writer.write(sent)
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(reader.read(100), 0.1)
+                        if is_polite:
+                            writer.close()
+                    app.may_go_on.set()
+                    await soon(lambda: not state.connections and not state.tasks)
+                    app.may_go_on.clear()
+            await soon(lambda: not alive())
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test())
+    finally:
+        gc.enable()
+
+
+# What is the same as under uvicorn's own protocol.
+
+FRAGMENTS = [
+    get("/a"),
+    get("/b%20c?d=e"),
+    get("/c", "Content-Length: 5", body=b"hello"),
+    get("/d", "Content-Length: 30000", body=get("/within").ljust(30_000)),
+    get("/e", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n4\r\n\r\n\r\n\r\n0\r\nX: y\r\n\r\n"),
+    get("/f", "Expect: 100-continue", "Content-Length: 2", body=b"ok"),
+    get("/g", "Connection: upgrade", "Upgrade: h2c"),
+    get("/h").replace(b"GET", b"HEAD"),
+]
+LAST = [
+    get("/i", "Connection: close") + get("/never"),
+    b"GET /j HTTP/1.0\r\n\r\n",
+    b"nonsense\r\n\r\n",
+    get("/k", "X : y"),
+    get("/l", "Content-Length: x"),
+    b"GET * HTTP/1.1\r\n\r\n",
+]
+
+
+async def answers(kind: Any, pieces: list[bytes], pause: float) -> bytes:
+    """All that comes back, without "100 Continue", which depends on what comes with the head."""
+    async with serving(Echo(), kind) as (port, _), connected(port) as (reader, writer):
+        receiving = asyncio.create_task(reader.read())
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(pause)
+        received = await receiving
+        writer.close()
+    return received.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+
+
+@given(
+    st.lists(st.sampled_from(FRAGMENTS), max_size=6),
+    st.sampled_from(LAST),
+    st.lists(st.integers(0, 70_000), max_size=6),
+)
+@settings(max_examples=30, deadline=None)
+def test_requests_at_random_are_answered_as_one_by_one_by_uvicorn(
+    requests: list[bytes], last: bytes, places: list[int]
+) -> None:
+    """To the byte, wherever they are cut, and all at once."""
+    whole = b"".join([*requests, last])
+    ends = sorted({place % (len(whole) + 1) for place in places} | {0, len(whole)})
+    pieces = [whole[begin:end] for begin, end in pairwise(ends)]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        own = runner.run(answers(CappedProtocol, pieces, 0))
+        assert own == runner.run(answers(HttpToolsProtocol, [*requests, last], 0.01))

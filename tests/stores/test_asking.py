@@ -1,0 +1,78 @@
+"""Questions asked in a thread, for those who must not wait long."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from clock import eventually
+
+from signer.errors import StoreError
+from signer.stores.asking import Asker
+
+#: Longer than a test waits.
+LONG = 60.0
+
+
+def test_the_answer_is_what_was_returned_or_raised() -> None:
+    """In a thread that is always the same."""
+    asker = Asker(LONG)
+    assert {asker.ask(threading.get_ident) for _ in range(100)}.isdisjoint({threading.get_ident()})
+    assert len({asker.ask(threading.get_ident) for _ in range(100)}) == 1
+    with pytest.raises(ZeroDivisionError):
+        asker.ask(lambda: 1 // 0)
+    assert asker.ask(lambda: None) is None
+    assert asker.close()
+
+
+def test_nobody_waits_for_a_question_that_hangs() -> None:
+    """Who asked it gives up, and who comes then is refused at once, until it has ended."""
+    release = threading.Event()
+    asker = Asker(0.05)
+    with pytest.raises(StoreError, match="within"):
+        asker.ask(release.wait)
+    asked: list[int] = []
+    for number in range(1000):
+        with pytest.raises(StoreError, match="an earlier question"):
+            asker.ask(lambda number=number: asked.append(number))  # type: ignore[misc]
+    release.set()
+    eventually(lambda: answers(asker))
+    assert asked == []
+    assert asker.close()
+
+
+def answers(asker: Asker) -> bool:
+    try:
+        return asker.ask(lambda: True)
+    except StoreError:
+        return False
+
+
+def test_many_ask_at_once_and_each_has_its_own_answer() -> None:
+    """From threads of their own."""
+    asker = Asker(LONG)
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        wrong.extend(each for each in range(200) if asker.ask(doubled(number + each)) != 2 * (number + each))
+
+    threads = [threading.Thread(target=work, args=(1000 * number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert asker.close()
+
+
+def doubled(number: int) -> Callable[[], int]:
+    return lambda: 2 * number
+
+
+def test_one_that_hangs_is_left_to_end_with_the_process() -> None:
+    """Closing waits no longer for it than anybody else."""
+    release = threading.Event()
+    asker = Asker(0.05)
+    with pytest.raises(StoreError):
+        asker.ask(release.wait)
+    assert not asker.close()
+    release.set()
