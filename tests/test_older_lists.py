@@ -141,6 +141,21 @@ def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
     assert accepted(service, tokens) == 0
 
 
+def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
+    tmp_path: Path, node: Callable[..., Service]
+) -> None:
+    """It ends, and says by its exit code that nobody else is to start it again: that would accept the list."""
+    past = PastFile(tmp_path)
+    service = node(past)
+    past.keep()
+    revoked(service)
+    past.put_back()
+    for worker in workers(service):
+        os.kill(worker, signal.SIGKILL)
+    assert service.process.wait(60) == 2
+    assert "No worker can start, since the list is older than it was" in service.log
+
+
 def test_a_copy_of_a_service_whose_list_went_back_refuses(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:
