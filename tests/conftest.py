@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from clock import Clock
 from faults import table
+from hypothesis import HealthCheck, settings
 from postgres import Postgres
 from redis_server import Redis
 from service import KEY, Service, cli
@@ -19,16 +20,26 @@ from signer.stores.opening import create_list
 SCOPES = "token:issue token:introspect token:revoke token:purge read write"
 
 
+# How long an example takes, the machine decides.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 #: Folders whose tests start gateways, machines and clusters, and break them.
 SLOW = ("deploy", "faults")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by its kind: those folders, and what is looked at in a browser. Others say so themselves."""
+    """Mark what is slow by its kind: those folders, what is looked at in a browser, and what Valkey does as Redis
+    does. Others say so themselves."""
     for item in items:
         is_in = item.path.relative_to(Path(__file__).parent).parts[0]
-        if is_in in SLOW or "chromium" in getattr(item, "fixturenames", ()):
+        ways = getattr(item, "callspec", None)
+        if (
+            is_in in SLOW
+            or "chromium" in getattr(item, "fixturenames", ())
+            or (ways and "valkey" in ways.params.values())
+        ):
             item.add_marker("slow")
 
 

@@ -169,7 +169,7 @@ class TestVerify:
         clock.now = HOUR_BEGINS + 3599
         assert sum(is_counted(signer) for _ in range(25)) == 20
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.lists(st.tuples(st.floats(0, 5000), st.integers(1, 25)), max_size=12))
     def test_no_sixty_minutes_hold_more_than_twenty(self, steps: list[tuple[float, int]]) -> None:
         """And none is refused where they hold fewer, but for a part of a second: seconds are what is kept."""
@@ -186,7 +186,7 @@ class TestVerify:
                 else:
                     assert len([when for when in counted if clock.now - when < 3601]) >= 20
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.lists(st.tuples(st.floats(-4000, 4000), st.integers(1, 25)), max_size=12))
     def test_nor_where_clocks_disagree(self, steps: list[tuple[float, int]]) -> None:
         """By hours, even: each guess at the time that its own machine's clock tells."""

@@ -97,9 +97,19 @@ EVERY = pytest.mark.parametrize("past", ["sqlite", "postgres", "redis"], indirec
 @pytest.mark.parametrize(
     ("past", "how", "staleness"),
     [
-        *((kind, how, "0") for kind in ("sqlite", "postgres", "redis") for how in ("put_back", "begin_anew")),
-        ("postgres", "put_back", "1"),
+        ("sqlite", "put_back", "0"),
+        ("postgres", "begin_anew", "0"),
         ("redis", "put_back", "1"),
+        *(
+            pytest.param(*way, marks=pytest.mark.slow)
+            for way in (
+                ("sqlite", "begin_anew", "0"),
+                ("postgres", "put_back", "0"),
+                ("postgres", "put_back", "1"),
+                ("redis", "put_back", "0"),
+                ("redis", "begin_anew", "0"),
+            )
+        ),
     ],
     indirect=["past"],
 )

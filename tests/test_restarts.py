@@ -93,6 +93,7 @@ def workers(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
+@pytest.mark.slow
 def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None:
     """SIGUSR2, twice, while four clients ask over connections that they keep."""
     before = workers.pids
@@ -137,6 +138,7 @@ def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch:
     assert "hangs: killed" in workers.log
 
 
+@pytest.mark.slow
 def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
     """A terminal that closes tells everybody, those that are starting, too."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
@@ -348,6 +350,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 def test_a_restart_with_a_passed_socket_refuses_nobody(tmp_path: Path) -> None:
     """The service manager listens (systemd's socket units), so that who calls during a restart waits for it;
     with another key meanwhile."""

@@ -272,6 +272,7 @@ def test_it_works_again_by_itself_after_kill_9(mortal: Postgres, on_mortal: Post
     on_mortal.revoke(OTHER, EXP)
 
 
+@pytest.mark.slow
 def test_a_server_that_was_restarted_fails_no_call(mortal: Postgres, on_mortal: PostgresStore) -> None:
     """Whatever comes first, reading or writing: nothing was sent on the connections that died."""
     with ThreadPoolExecutor(4) as pool:
@@ -818,6 +819,7 @@ def test_who_waits_is_let_go_when_the_list_is_closed(store: PostgresStore) -> No
         store.wait_for_change(1)
 
 
+@pytest.mark.slow
 def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore) -> None:
     """Without one it is a sleep; with one again, it hears."""
     on_mortal.wait_for_change(5)
@@ -835,6 +837,7 @@ def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore)
     assert time.monotonic() - started < HANG
 
 
+@pytest.mark.slow
 def test_a_wait_for_a_standby_that_was_ended_is_no_success() -> None:
     """An administrator cancels it, and PostgreSQL warns; the change is here, and nowhere else."""
     server = Postgres()

@@ -82,7 +82,7 @@ def test_a_thousand_connections_at_once_are_all_answered(tmp_path: Path, concurr
             assert ask(crowd) == {b"HTTP/1.1 200 OK"}
             taken = [sockets(pid) - old for pid, old in zip(workers, before, strict=True)]
             # The one that asked whether the service has started may have been there still.
-            assert 990 < sum(taken) <= 1000
+            assert sum(taken) > 990
             assert all(taken)
         assert "ERROR" not in service.log
 
@@ -113,6 +113,7 @@ def test_who_waits_is_let_in_before_those_inside_are_served_again(host: str) -> 
         assert runner.run(times_round()) < 10
 
 
+@pytest.mark.slow
 def test_without_a_descriptor_those_inside_are_served_and_those_outside_wait(narrow: Service) -> None:
     """It neither ends nor spins, and goes on when there are some again."""
     with connections(narrow.port, 1) as inside, ExitStack() as later:

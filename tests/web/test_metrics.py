@@ -220,6 +220,7 @@ def test_workers_count_together(workers: Service) -> None:
     assert total(workers, "signer_build_info") == 1
 
 
+@pytest.mark.slow
 def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
     """Changes wait at a worker that is killed: they wait no longer."""
     token = workers.issue()
@@ -276,6 +277,7 @@ def validations(service: Service) -> float:
     return total(service, "signer_http_requests_total", route="/app/valid/{token}")
 
 
+@pytest.mark.slow
 def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) -> None:
     """A worker goes on counting where the last one ended; they lie in memory, which a crash loop would fill."""
     token = workers.issue()
