@@ -24,22 +24,18 @@ SCOPES = "token:issue token:introspect token:revoke token:purge read write"
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: Folders whose tests start gateways, machines and clusters, and break them.
-SLOW = ("deploy", "faults")
+#: What tests use that break clusters under load, and look at pages in a browser.
+SLOW = {"during", "chromium"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by its kind: those folders, what is looked at in a browser, and what Valkey does as Redis
-    does. Others say so themselves."""
+    """Mark what is slow by its kind: also gateways and machines, and what Valkey does as Redis does. Others say so
+    themselves."""
     for item in items:
-        is_in = item.path.relative_to(Path(__file__).parent).parts[0]
-        ways = getattr(item, "callspec", None)
-        if (
-            is_in in SLOW
-            or "chromium" in getattr(item, "fixturenames", ())
-            or (ways and "valkey" in ways.params.values())
-        ):
+        is_deployed = "deploy" in item.path.parts
+        ways = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if is_deployed or "valkey" in ways or SLOW.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
 
 

@@ -148,7 +148,9 @@ def is_whole(service: Service, good: str, revoked: str) -> bool:
     return {asked.status, used.status, ready.status, valid.status} == {200} and valid.json["status"]
 
 
-@pytest.mark.parametrize(("lock", "workers"), [(written, 1), (stopped, 2)])
+@pytest.mark.parametrize(
+    ("lock", "workers"), [(written, 1), pytest.param(stopped, 2, marks=pytest.mark.slow)]
+)
 def test_while_another_writes_validation_goes_on_and_changes_are_refused(
     tmp_path: Path, lock: Lock, workers: int
 ) -> None:
@@ -175,6 +177,7 @@ def test_while_another_writes_validation_goes_on_and_changes_are_refused(
         assert {service.call("POST", "/app/consume", {"token": token}).status for token in uses} == {200}
 
 
+@pytest.mark.slow
 def test_while_nobody_can_read_all_are_refused_and_the_service_is_alive(tmp_path: Path) -> None:
     """One waits, a moment, and the others do not. What needs no list is answered."""
     with serving(tmp_path) as service:
@@ -197,6 +200,7 @@ def test_while_nobody_can_read_all_are_refused_and_the_service_is_alive(tmp_path
         assert {service.call("POST", "/app/consume", {"token": token}).status for token in uses} == {200}
 
 
+@pytest.mark.slow
 def test_on_a_frozen_disk_validation_goes_on_and_changes_are_given_up(tmp_path: Path) -> None:
     """Whether they were made is not known then. They are made once at the most."""
     with image(tmp_path / "disk"), serving(tmp_path, 2, "disk") as service:
@@ -234,6 +238,7 @@ def test_the_command_line_answers_while_another_writes(tmp_path: Path) -> None:
     assert cli_with(good, tmp_path, "consume").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_command_line_gives_up_a_list_that_nobody_can_read(tmp_path: Path) -> None:
     """Exit code 3, as for any list that cannot answer. SQLite itself may wait longer."""
     good, _ = from_the_command_line(tmp_path)

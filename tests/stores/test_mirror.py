@@ -222,6 +222,7 @@ print(\"ready\"""",
 )
 
 
+@pytest.mark.slow
 def test_no_other_process_accepts_what_one_was_told_is_revoked(store: SQLiteStore, path: Path) -> None:
     """Two thousand revocations, each looked at here the moment it is acknowledged there."""
     with subprocess.Popen(
@@ -399,6 +400,7 @@ print(len(rings), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_rivals_ring_hardly_more_often_than_they_commit(store: SQLiteStore, path: Path) -> None:
     """Four processes, each of which may find another between commit and ring: it rings for that one, which
     need not do so any more."""

@@ -145,6 +145,7 @@ def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
+@pytest.mark.slow
 def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: int) -> None:
     """They are more than there are descriptors, and stay for as long as they may; whoever came before them is
     served all the while, and what needs a descriptor of its own has one."""

@@ -177,6 +177,7 @@ def test_answers_of_one_round_are_made_before_the_first_is_sent(
     run(test())
 
 
+@pytest.mark.slow
 def test_a_connection_is_kept_for_as_long_after_each_answer(run: Callable[[Any], None]) -> None:
     """One timer serves many plain requests, and one that takes the common way has its own."""
 
@@ -188,9 +189,9 @@ def test_a_connection_is_kept_for_as_long_after_each_answer(run: Callable[[Any],
                     writer.write(request)
                     assert (await reader.read(1000)).startswith(b"HTTP/1.1 ")
                     last = time.monotonic()
-                    await asyncio.sleep(0.7 * KEEP_ALIVE)
+                    await asyncio.sleep(0.5 * KEEP_ALIVE)
                 assert await reader.read() == b""
-                assert 0.95 * KEEP_ALIVE < time.monotonic() - last < 10 * KEEP_ALIVE
+                assert 0.95 * KEEP_ALIVE < time.monotonic() - last < 60
                 assert not state.connections
                 writer.close()
 
@@ -673,6 +674,7 @@ async def answers(kind: Any, pieces: list[bytes], pause: float) -> bytes:
     st.lists(st.integers(0, 70_000), max_size=6),
 )
 @settings(max_examples=30, deadline=None)
+@pytest.mark.slow
 def test_requests_at_random_are_answered_as_one_by_one_by_uvicorn(
     requests: list[bytes], last: bytes, places: list[int]
 ) -> None:

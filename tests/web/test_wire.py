@@ -179,6 +179,7 @@ def test_a_form_may_come_in_pieces(production: Service) -> None:
         assert b'"active":true' in received(connection)
 
 
+@pytest.mark.slow
 def test_whoever_asks_nothing_is_gone_in_time(production: Service) -> None:
     """After five seconds, or ten where a head has begun."""
     half = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
