@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 STDOUT: Final = "stdout"
 #: Bytes of a line: what a pipe takes at once (PIPE_BUF), so that the lines of several workers do not mix.
 MAX_LINE: Final = 4096
-#: Seconds that a change waits for a reader of standard output that has fallen asleep.
-WRITE_TIMEOUT: Final = 5.0
+#: Seconds that a change waits for a reader of standard output that has fallen asleep: fewer than its caller
+#: waits, who is told then that it is the trail that fails.
+WRITE_TIMEOUT: Final = 3.0
 #: Seconds in which another process is done with the line that it is writing.
 _MOMENT: Final = 0.002
 #: Of every value but `sub`: they are shorter where we issued the token.

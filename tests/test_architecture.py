@@ -15,7 +15,7 @@ PACKAGE = ROOT / "signer"
 ORDER = [
     "errors", "claims", "exits", "events", "files", "audit", "requests", "keys", "codec", "names", "stores.base", "stores.newest", "stores.timed", "stores.index", "stores.memory", "stores.bell", "stores.asking", "stores.mirror", "stores.sqlite_file", "stores.sqlite", "stores.postgres_pool", "stores.postgres_schema", "stores.postgres", "stores.redis_scripts", "stores.redis_link", "stores.redis", "stores.copied", "stores.following", "stores.followed", "stores.feed", "stores.remote",
     "stores.opening", "stores", "rotation", "codes", "admission", "signer", "verifier", "starlette", "credentials", "settings", "assembly", "",
-    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.plain", "web.cork", "web.deadline", "web.messages", "web.protocol", "web.bodies", "web.lookups", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
+    "web.calls", "web.log", "web.counters", "web.limits", "web.answers", "web.problems", "web.cells", "web.metrics", "web.messages", "web.plain", "web.cork", "web.deadline", "web.protocol", "web.bodies", "web.lookups", "web.dispatch", "web.shortcut", "web.middleware", "web.callers", "web.writer", "web.api", "web.oauth",
     "web.forward_auth", "web.docs", "web.operations", "web.openapi", "web.loop", "web.app", "web.supervisor", "web.server", "web",
     "commands", "cli", "__main__",
 ]  # fmt: skip

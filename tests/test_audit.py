@@ -25,6 +25,7 @@ from signer.errors import AuditError, ConfigurationError, StoreError
 from signer.events import NAMES, Event, Origin, origin
 from signer.keys import KeyRing
 from signer.stores.sqlite import SQLiteStore
+from signer.web import writer
 
 
 @pytest.fixture
@@ -504,3 +505,8 @@ def test_a_trail_that_is_exchanged_takes_no_line_along(
             trail.reopen()
             assert synced == [inode]
         assert [line["event"] for line in lines(path.with_suffix(".1"))] == ["issue", "consume"]
+
+
+def test_the_trail_gives_up_before_the_caller_of_a_change_does() -> None:
+    """Who would be told otherwise that the list does not answer."""
+    assert audit.WRITE_TIMEOUT < writer.WRITE_TIMEOUT - 1

@@ -223,7 +223,7 @@ def _is_local(scope: Scope) -> bool:
     origins = headers.getlist("origin")
     return (
         # HTTP/1.0 is what nginx before 1.29.7 speaks to what is behind it, with nothing else that shows it.
-        scope["http_version"] >= "1.1"
+        scope["http_version"] == "1.1"
         and scope["client"] is not None
         and _is_loopback(scope["client"][0])
         and len(hosts) == 1

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from .messages import MAX_HEADERS
+
 Headers = Sequence[tuple[bytes, bytes]]
 #: An answer: status, headers, and all of its body.
 Whole = tuple[int, Headers, bytes]
@@ -72,6 +74,8 @@ class Reader:
         if len(fields) > _MAX_FIELDS or not _FIELDS.fullmatch(fields):
             return False
         headers = tuple((name.lower(), value) for name, value in _FIELD.findall(fields))
+        if len(headers) > MAX_HEADERS:
+            return False
         framing = [header for header in headers if header[0] in _FRAMING and header != _KEPT]
         if len(framing) > 1 or (framing and framing[0][0] != _LENGTH):
             return False

@@ -4,15 +4,18 @@ import asyncio
 import hashlib
 import json
 import re
+import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from browser import needs_browser
-from clock import HANG
+from clock import HANG, eventually
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
     ElementNotInteractableException,
@@ -136,6 +139,25 @@ class TestAssets:
     def test_nothing_else_is_served(self, production: Service, path: str) -> None:
         """No way out of the folder, no listing of it."""
         assert production.call("GET", f"/static{path}").status == 404
+
+    def test_downloads_that_nobody_reads_hold_no_descriptors(self, production: Service) -> None:
+        """Or strangers would leave none for the list."""
+
+        def count() -> int:
+            return len([*Path(f"/proc/{production.process.pid}/fd").iterdir()])
+
+        before = count()
+        asked = b"GET /static/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 30
+        with ExitStack() as connections:
+            for _ in range(20):
+                client = connections.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", production.port))
+                client.sendall(asked)
+                assert client.recv(1)  # the first of them is under way
+            assert production.call("GET", "/readyz").status == 200
+            assert count() <= before + 20 + 8
+        eventually(lambda: count() <= before + 8)
 
     def test_a_path_without_end_is_not_walked(self) -> None:
         """To follow 30,000 folders that are not there took a tenth of a second of the machine."""

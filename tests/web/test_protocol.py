@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from signer.web import protocol
 from signer.web.cork import MOST_CORKED, MOST_KEPT, CorkedTransport
 from signer.web.deadline import Deadline
-from signer.web.messages import Messages
+from signer.web.messages import MAX_HEADERS, Messages
 from signer.web.protocol import MOST_READ, CappedProtocol
 
 GET = b"GET /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -630,6 +630,20 @@ def test_a_large_body_that_comes_at_once_leaves_the_connection_open(
                         more = await loop.sock_recv(client, length)
                         assert more, length
                         answer += more
+
+    run(test())
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_limit_of_headers_holds_for_plain_requests_too(run: Callable[[Any], None], more: int) -> None:
+    """Whole in one segment, as they are read at a glance."""
+    fields = [f"X-{number}: y" for number in range(MAX_HEADERS - 1 + more)]
+
+    async def test() -> None:
+        async with serving(Counted()) as (port, _), connected(port) as (reader, writer):
+            writer.write(get("/app/valid/x", *fields))
+            status = (await reader.readline()).split()[1]
+            assert status == (b"431" if more else b"200")
 
     run(test())
 
