@@ -98,16 +98,16 @@ EVERY = pytest.mark.parametrize("past", ["sqlite", "postgres", "redis"], indirec
     ("past", "how", "staleness"),
     [
         ("sqlite", "put_back", "0"),
-        ("postgres", "begin_anew", "0"),
-        ("redis", "put_back", "1"),
         *(
             pytest.param(*way, marks=pytest.mark.slow)
             for way in (
                 ("sqlite", "begin_anew", "0"),
+                ("postgres", "begin_anew", "0"),
                 ("postgres", "put_back", "0"),
                 ("postgres", "put_back", "1"),
                 ("redis", "put_back", "0"),
                 ("redis", "begin_anew", "0"),
+                ("redis", "put_back", "1"),
             )
         ),
     ],
@@ -151,6 +151,7 @@ def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
     assert accepted(service, tokens) == 0
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_service_whose_list_went_back_refuses(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:

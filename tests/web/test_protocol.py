@@ -579,7 +579,8 @@ def test_nothing_is_left_to_the_garbage_collector(run: Callable[[Any], None]) ->
     kinds = (CappedProtocol, Messages, Deadline, CorkedTransport, RequestResponseCycle)
 
     def alive() -> list[Any]:
-        return [each for each in gc.get_objects() if isinstance(each, kinds)]
+        # What passes for another class, as Django's settings do, is not asked.
+        return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
 
     async def test() -> None:
         app = Echo()
