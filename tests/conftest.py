@@ -12,7 +12,7 @@ from faults import table
 from hypothesis import HealthCheck, settings
 from postgres import Postgres
 from redis_server import Redis
-from service import KEY, Service, cli
+from service import KEY, Service, client
 
 from signer import Signer, Store, open_store
 from signer.stores.opening import create_list
@@ -71,8 +71,7 @@ def signer(store: Store, clock: Clock) -> Signer:
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A production service and a credential for everything."""
     directory = tmp_path_factory.mktemp("production")
-    made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
-    with Service(directory, {"SECRET_KEY": KEY}, credential=made.stdout.strip()) as running:
+    with Service(directory, {"SECRET_KEY": KEY}, credential=client("tests", SCOPES)) as running:
         yield running
 
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from clock import HANG, eventually
 
+from signer import Signer
+from signer.credentials import issue_credential
+
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-test-key-of-more-than-thirty-two-bytes"
 PASSED_ON = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
@@ -39,6 +42,12 @@ def cli(directory: Path, *arguments: str, **settings: str) -> "subprocess.Comple
         timeout=HANG,
         check=False,
     )
+
+
+def client(name: str, scope: str, key: str = KEY) -> str:
+    """A credential for a client of which nothing was revoked: what `python -m signer client` prints, in a tenth
+    of a millisecond."""
+    return issue_credential(Signer(key), name, scope, 24 * 60 * 60)
 
 
 @dataclass(frozen=True)

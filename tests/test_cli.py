@@ -170,6 +170,7 @@ def test_many_are_revoked_by_name(listed: Path, open_list: Callable[[str], Store
     assert run(listed, "revoke", "--sub", "42", "--sid", "s1").returncode == 2
 
 
+@pytest.mark.slow
 def test_json_is_one_object_for_every_command(listed: Path) -> None:
     """Errors, too, with their stable code."""
     token = run(listed, "issue").stdout
@@ -241,6 +242,7 @@ def test_check_shows_every_setting_and_no_secret(listed: Path) -> None:
     assert not (listed / "audit.log").exists()
 
 
+@pytest.mark.slow
 def test_purge_works_while_the_service_runs_and_says_how_it_goes(tmp_path: Path) -> None:
     """On 300,000 rows, with revocations in between."""
     with Service(tmp_path, SETTINGS | {"ANONYMOUS_SCOPES": "token:issue token:revoke"}) as service:
@@ -294,6 +296,7 @@ def test_serve_is_the_service(tmp_path: Path) -> None:
     assert len(service.pids) == 2
 
 
+@pytest.mark.slow
 def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None:
     """Of the whole and of each command; `signer` alone says how it is called."""
     help_ = run(tmp_path, "--help").stdout

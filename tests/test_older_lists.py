@@ -98,16 +98,16 @@ EVERY = pytest.mark.parametrize("past", ["sqlite", "postgres", "redis"], indirec
     ("past", "how", "staleness"),
     [
         ("sqlite", "put_back", "0"),
-        ("postgres", "begin_anew", "0"),
-        ("redis", "put_back", "1"),
         *(
             pytest.param(*way, marks=pytest.mark.slow)
             for way in (
                 ("sqlite", "begin_anew", "0"),
+                ("postgres", "begin_anew", "0"),
                 ("postgres", "put_back", "0"),
                 ("postgres", "put_back", "1"),
                 ("redis", "put_back", "0"),
                 ("redis", "begin_anew", "0"),
+                ("redis", "put_back", "1"),
             )
         ),
     ],
@@ -163,10 +163,11 @@ def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
     past.put_back()
     for worker in workers(service):
         os.kill(worker, signal.SIGKILL)
-    assert service.process.wait(60) == 2
+    assert service.process.wait(HANG) == 2
     assert "No worker can start, since the list is older than it was" in service.log
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_service_whose_list_went_back_refuses(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:

@@ -88,7 +88,7 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
     return [process.communicate(timeout=HANG)[0].split() for process in processes]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where there is no list yet."""
     if request.param == "postgres":

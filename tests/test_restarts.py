@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from clock import HANG, eventually
 from prometheus_client.parser import text_string_to_metric_families
-from service import KEY, ROOT, Service, cli, environment, free_port
+from service import KEY, ROOT, Service, client, environment, free_port
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -31,8 +31,7 @@ SCOPES = "token:issue token:introspect token:revoke metrics:read"
 
 
 def credential(directory: Path, key: str = KEY) -> str:
-    made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=key)
-    return made.stdout.strip()
+    return client("tests", SCOPES, key)
 
 
 @dataclass
@@ -191,6 +190,7 @@ def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurre
     assert "before" not in new
 
 
+@pytest.mark.slow
 def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
     """Sent when the first one answers, while others may have opened the old file and listen to nothing yet."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "4", "AUDIT_LOG": "audit.log"}

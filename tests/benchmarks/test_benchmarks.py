@@ -26,6 +26,7 @@ def test_the_library_is_measured_beside_stock_itsdangerous(tmp_path: Path) -> No
     assert len(printed(rows).splitlines()) == len(rows) + 2
 
 
+@pytest.mark.slow
 def test_a_lists_share_is_measured(tmp_path: Path) -> None:
     """With a list that was filled without the library, and holds what it says."""
     found = library.list_share(tmp_path, rounds=1, sizes=(0, 5), tokens=3)

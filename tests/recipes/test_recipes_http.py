@@ -11,7 +11,7 @@ import pytest
 from deploy.gateways import COOKIE_GATEWAYS, HERE, Application, Gateway
 from recipes import audit_trail, services, single_sign_on
 from recipes.services import AccessTokens, TokenService
-from service import KEY, Reply, Service, cli, free_port
+from service import KEY, Reply, Service, client, free_port
 from serving import call
 
 from signer import Signer, Store, Verifier
@@ -41,12 +41,7 @@ def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def credential(service: Service) -> Credential:
     """What the operator makes for each program."""
-
-    def made(name: str, scope: str) -> str:
-        arguments = "client", name, "--scope", scope, "--ttl", "1d"
-        return cli(service.directory, *arguments, SECRET_KEY=KEY).stdout.strip()
-
-    return made
+    return client
 
 
 def refused(status: int, ask: Callable[[], object]) -> None:

@@ -234,6 +234,7 @@ def test_a_list_that_is_gone_fails_closed(tmp_path: Path, how: str) -> None:
         store.close()
 
 
+@pytest.mark.slow
 def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
     """What one revokes the other refuses."""
     settings = {"DATABASE_URL": redis_url, "SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
@@ -667,6 +668,7 @@ def claim(url: str, barrier: Any, told: Any) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_of_four_processes_one_wins(redis_url: str) -> None:
     """Each use of each token."""
     context = multiprocessing.get_context("spawn")

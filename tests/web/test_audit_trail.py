@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import KEY, Reply, Service, cli
+from service import KEY, Reply, Service, cli, client
 
 SCOPES = "token:issue token:introspect token:revoke token:purge read"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
@@ -18,8 +18,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def credential(directory: Path, scopes: str = SCOPES, name: str = "tests") -> str:
-    made = cli(directory, "client", name, "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY, AUDIT_LOG="off")
-    return made.stdout.strip()
+    return client(name, scopes)
 
 
 def lines(directory: Path) -> list[dict[str, Any]]:

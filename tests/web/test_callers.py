@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from service import KEY, Service, cli
+from service import KEY, Service, client
 
 from signer import Signer, generate_key
 
@@ -21,9 +21,7 @@ SERVICE_SCOPES = sorted({*GUARDED.values(), "metrics:read"})
 
 
 def credential(service: Service, scope: str, name: str = "someone") -> str:
-    made = cli(service.directory, "client", name, "--scope", scope, "--ttl", "1h", SECRET_KEY=KEY)
-    assert made.returncode == 0, made.stderr
-    return made.stdout.strip()
+    return client(name, scope)
 
 
 @pytest.fixture(scope="module")

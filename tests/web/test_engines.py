@@ -64,7 +64,7 @@ def test_what_one_revokes_all_refuse(nodes: Callable[..., list[Service]], stalen
     assert one.says_valid(one.issue(sub="alice"))
 
 
-@pytest.mark.parametrize("staleness", [0, 2])
+@pytest.mark.parametrize("staleness", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_of_four_services_one_grants_a_use(nodes: Callable[..., list[Service]], staleness: int) -> None:
     """However many ask at the same moment."""
     services = nodes(4, staleness)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from clock import eventually
-from service import KEY, Reply, Service, cli, environment, free_port
+from service import KEY, Reply, Service, cli, client, environment, free_port
 
 from signer.errors import ConfigurationError, RateLimited, StoreError
 from signer.events import origin
@@ -26,7 +26,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 def credential(directory: Path, name: str = "tests") -> str:
     scopes = "token:issue token:introspect read"
-    return cli(directory, "client", name, "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY).stdout.strip()
+    return client(name, scopes)
 
 
 def left(reply: Reply) -> int:

@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 from clock import eventually
 from prometheus_client.parser import text_string_to_metric_families
-from service import KEY, Service, cli
+from service import KEY, Service, client
 
 SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read read"
 Labels = dict[str, str]
 
 
 def credential(directory: Path, scopes: str = SCOPES) -> str:
-    made = cli(directory, "client", "tests", "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY)
-    return made.stdout.strip()
+    return client("tests", scopes)
 
 
 def scraped(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -249,6 +248,7 @@ def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
     """Under uvicorn's own --workers each would tell its own part for the whole."""
     token = credential(tmp_path)

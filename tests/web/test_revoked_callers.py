@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from clock import eventually
-from service import KEY, Service, cli
+from service import KEY, Service, client
 
 from signer import Signer
 
@@ -21,8 +21,7 @@ _names = (f"client-{number}" for number in count())
 
 
 def credential(directory: Path, name: str) -> str:
-    made = cli(directory, "client", name, "--scope", SCOPES, "--ttl", "1h", SECRET_KEY=KEY)
-    return made.stdout.strip()
+    return client(name, SCOPES)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +136,7 @@ def test_no_token_of_a_running_stream_survives(tmp_path: Path) -> None:
             assert are_refused(service, tokens)
 
 
+@pytest.mark.slow
 def test_no_token_of_another_node_survives(tmp_path: Path, engine_url: str) -> None:
     """Also where that node's copy of the list may be five seconds old."""
     settings = {"SECRET_KEY": KEY, "DATABASE_URL": engine_url, "REVOCATION_STALENESS_SECONDS": "5"}
