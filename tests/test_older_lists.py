@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from clock import eventually
+from clock import HANG, eventually
 from faults.cluster import workers
 from older import Past, PastFile, PastKeys, PastTables
 from service import KEY, Service

@@ -170,6 +170,13 @@ def test_what_frames_a_body_has_a_limit_too(framing: bytes) -> None:
         assert not any(request[5] for request in requests)
 
 
+def test_a_head_and_what_frames_its_body_have_a_limit_each() -> None:
+    """A long credential, and short chunks."""
+    head = CHUNKED[:-2] + b"X: " + b"a" * 16_000 + b"\r\n\r\n"
+    requests, refusal = parsed([head, b"1;" + b"a" * 16_000 + b"\r\nx\r\n0\r\n\r\n"])
+    assert (refusal, requests[0][4:]) == (None, [b"x", True])
+
+
 @pytest.mark.parametrize("size", [6, 100, 5000])
 def test_a_long_body_in_short_chunks_is_no_long_head(size: int) -> None:
     """As a client makes them that writes a list item by item."""
