@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -147,8 +147,24 @@ def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
         past.put_back()
         time.sleep(1.5)
     finally:
-        os.kill(sleeper, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # after five seconds the supervisor replaces it
+            os.kill(sleeper, signal.SIGCONT)
     assert accepted(service, tokens) == 0
+
+
+def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
+    tmp_path: Path, node: Callable[..., Service]
+) -> None:
+    """It ends, and says by its exit code that nobody else is to start it again: that would accept the list."""
+    past = PastFile(tmp_path)
+    service = node(past)
+    past.keep()
+    revoked(service)
+    past.put_back()
+    for worker in workers(service):
+        os.kill(worker, signal.SIGKILL)
+    assert service.process.wait(60) == 2
+    assert "No worker can start, since the list is older than it was" in service.log
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ from .base import LOG_SIZE, Point
 
 #: Its name in the node's folder.
 FILE: Final = "newest"
-#: Seconds that one process waits for another to note what it saw. An event loop may wait for it.
-_PATIENCE: Final = 0.25
+#: Seconds that one process waits for another to note what it saw, which takes microseconds unless that one
+#: is stopped meanwhile.
+_PATIENCE: Final = 1.0
 #: How often a record is read that another process writes at this moment.
 _ATTEMPTS: Final = 20
 

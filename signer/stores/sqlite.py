@@ -14,6 +14,7 @@ A process may die between its commit and its ring. So whoever reads the list, an
 than the bell was rung for, rings before it answers: what one process calls used, no other calls good.
 """
 
+import ctypes
 import logging
 import os
 import secrets
@@ -26,6 +27,7 @@ from os import pread
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, NamedTuple, ParamSpec, TypeVar
+from weakref import WeakSet
 
 from ..claims import Claims
 from ..errors import StoreError
@@ -44,6 +46,7 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_of_this_process: Final = WeakSet["SQLiteStore"]()
 _IsClear = Callable[[Claims, int], bool]
 
 #: Seconds in which files that were deleted or exchanged, or changed by other programs, are noticed.
@@ -163,6 +166,7 @@ class SQLiteStore:
         self._reader, self._copier, self._writer = (
             opened.enter_context(closing(connect(self._path, self._timeout))) for _ in range(3)
         )
+        _of_this_process.add(self)
         for reader in (self._reader, self._copier):
             reader.execute("PRAGMA query_only = ON")
         # In WAL a reader waits for nobody but a lock-out, and an event loop must not wait for that.
@@ -303,6 +307,8 @@ class SQLiteStore:
                 raise StoreError(f"The list {self._path} is damaged: restore it from a backup.")
 
     def close(self) -> None:
+        if self._pid != os.getpid():
+            return
         self._trusted = _NONE_TRUSTED
         if self._asker is not None:
             self._asker.close()
@@ -318,6 +324,13 @@ class SQLiteStore:
                 lock.release()
         self._bell.close()
         self._newest.close()
+
+    def leave_behind(self) -> None:
+        """Never close the connections, also when the interpreter ends: in the child of a fork, that would
+        write back what the parent had read, and remove the -wal of those that wrote since
+        (sqlite.org/howtocorrupt.html, section 2.6)."""
+        for connection in (self._reader, self._copier, self._writer):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
     def _asked(self, ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         self._check_process()
@@ -614,3 +627,11 @@ class _Snapshot(NamedTuple):
 def _row(name: str, expires_at: int, generation: int, *entry: int | None) -> Row:
     revoked, uses, rotated_at = entry or (0, 0, 0)
     return Row(name, expires_at, generation, bool(revoked), uses or 0, rotated_at or 0)
+
+
+def _leave_behind() -> None:
+    for store in list(_of_this_process):
+        store.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)

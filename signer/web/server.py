@@ -10,7 +10,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,9 +18,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..assembly import assemble
-from ..errors import SignerError, SystemUnavailable
+from ..errors import ConfigurationError, SignerError, SystemUnavailable
 from ..exits import exit_code, say
 from ..settings import Settings
+from ..stores.newest import NewestOfNode
 from .app import create_app
 from .limits import Limits
 from .log import configure_logging
@@ -104,7 +105,7 @@ def _serve(settings: Settings, node: Path | None) -> None:
         supervisor = Supervisor(config, passed or [config.bind_socket()])
         supervisor.run()
         if supervisor.has_failed:
-            error = SystemUnavailable("No worker can start; the lines above say why. The service ends.")
+            error = _given_up(node)
             say(error)
             raise SystemExit(exit_code(error))
     else:
@@ -114,6 +115,17 @@ def _serve(settings: Settings, node: Path | None) -> None:
         server.run(sockets=passed)
         if not server.started:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
+
+
+def _given_up(node: Path) -> SignerError:
+    with closing(NewestOfNode(node)) as newest:
+        if newest.get().is_missed:
+            # A start accepts the list, so only a person is to start us: the exit code is one that says so.
+            return ConfigurationError(
+                "No worker can start, since the list is older than it was, or another: put the newer one"
+                " back. A start of the service accepts this one."
+            )
+    return SystemUnavailable("No worker can start; the lines above say why. The service ends.")
 
 
 def _raise_descriptors() -> None:

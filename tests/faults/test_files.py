@@ -1,6 +1,7 @@
 """The list's file is lost, damaged, exchanged or can not be written, under load."""
 
 import os
+import random
 import resource
 import shutil
 import sqlite3
@@ -188,6 +189,30 @@ def test_a_file_that_may_not_grow_refuses_changes(cluster: Cluster, during: Duri
         assert answers_during(recorder, cluster, since, "revoke") == {503}
         for pid in pids:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def cut_short(bell: Path) -> None:
+    os.truncate(bell, random.choice([0, 1, 8, 15]))
+
+
+def overwrite(bell: Path) -> None:
+    with bell.open("r+b") as file:
+        file.write(random.choice([bytes(16), b"\xff" * 16, os.urandom(16), os.urandom(40)]))
+
+
+@ON_SQLITE
+@pytest.mark.parametrize("damage", [cut_short, overwrite])
+def test_a_bell_that_is_damaged_again_and_again_is_no_fault(
+    cluster: Cluster, during: During, path: Path, damage: Callable[[Path], None]
+) -> None:
+    """No call fails, and nothing is accepted that must not be: each mends it that finds it so."""
+    with during(cluster, f"bell damaged: {damage.__name__}") as recorder:
+        until = time.monotonic() + LASTS
+        while time.monotonic() < until:
+            damage(path.with_name(f"{path.name}-bell"))
+            time.sleep(random.uniform(0, 0.02))
+        assert not [call for call in list(recorder.calls) if call.is_failure]
+    assert [service.process.poll() for service in cluster.services] == [None, None]
 
 
 @pytest.fixture

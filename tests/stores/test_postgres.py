@@ -523,17 +523,18 @@ def test_a_group_that_is_advanced_during_a_purge_stays(store: PostgresStore, pos
     """The purge has chosen it, and waits for whoever advances it."""
     store.advance("sub:a", 1000, 1)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    store.purge(100, 0)
     with (
-        closing(PostgresStore(postgres_url)) as other,
+        closing(PostgresStore(postgres_url, timeout=60)) as other,
+        closing(PostgresStore(postgres_url, timeout=60)) as purging,
         neighbour(postgres_url) as observer,
         ThreadPoolExecutor(1) as pool,
     ):
-        store.purge(100, 0)
         with other.together():
             other.advance("sub:a", 1_000_000, 1)
-            purged = pool.submit(store.purge, 100)
+            purged = pool.submit(purging.purge, 100)
             eventually(lambda: _assert(ask(observer, waiting) == 1), AssertionError)
-        assert purged.result(5) == 0
+        assert purged.result(60) == 0
         assert store.lookup("", 0, ["sub:a"]).generation == 1_000_000
 
 

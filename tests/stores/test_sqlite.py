@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
+from clock import HANG
 from service import environment
 
 from signer.errors import StoreError
@@ -319,3 +320,41 @@ def test_a_list_that_cannot_be_written_stops_the_start() -> None:
         finally:
             Path(folder).chmod(0o755)
     assert tried.stdout.startswith("refused:"), tried.stdout + tried.stderr
+
+
+REVOKER = """
+import os, signal, sys
+from signer.stores.sqlite import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+for number in range(20):
+    store.revoke(f"{number:022d}", 1_800_000_000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+INHERITOR = """
+import os, subprocess, sys
+from signer.stores.sqlite import SQLiteStore
+path, way, revoker = sys.argv[1:]
+store = SQLiteStore(path)
+store.revoke("a" * 22, 1_800_000_000)
+read, write = os.pipe()
+if not (child := os.fork()):
+    os.close(write)
+    os.read(read, 1)
+    if way == "close":
+        store.close()
+    sys.exit()
+store.close()
+subprocess.run([sys.executable, "-c", revoker, path])
+os.write(write, b"x")
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("way", ["close", "exit"])
+def test_a_child_of_a_fork_takes_no_revocations_with_it(path: Path, way: str) -> None:
+    """SQLite would write back what it had read before the fork, and remove the -wal of those that wrote since
+    (sqlite.org/howtocorrupt.html, section 2.6)."""
+    program = [sys.executable, "-c", INHERITOR, str(path), way, REVOKER]
+    subprocess.run(program, env=environment(), check=True, timeout=HANG)
+    with closing(SQLiteStore(path)) as store:
+        assert all(store.lookup(f"{number:022d}", 1_800_000_000, ()).revoked for number in range(20))
