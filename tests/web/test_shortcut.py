@@ -4,9 +4,11 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from clock import HANG
@@ -15,6 +17,7 @@ from service import KEY, ROOT, Service
 from signer import Signer, open_store
 from signer.stores.sqlite import TRUST
 
+T = TypeVar("T")
 TOKEN = Signer(KEY).issue(sub="42")
 UVICORN = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", "--no-server-header")
 
@@ -36,6 +39,12 @@ def exchanged(service: Service, sent: bytes, patience: float = HANG) -> bytes:
     answers = service.send_raw(sent, patience=patience)
     received = re.sub(rb"(date|x-request-id): [^\r]*", rb"\1: ...", answers)
     return re.sub(rb"allow: [^\r]*", rb"allow: ...", received)  # of a set
+
+
+def told_by(services: list[Service], ask: Callable[[Service], T]) -> list[T]:
+    """What each says, asked at once: whoever waits for an answer too many waits for both."""
+    with ThreadPoolExecutor(len(services)) as pool:
+        return [*pool.map(ask, services)]
 
 
 def request(first: str, *headers: str, body: str = "") -> bytes:
@@ -82,7 +91,7 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_answer_is_the_same_to_the_byte(both: list[Service], name: str) -> None:
     """Headers, their order, what becomes of the connection, and all answers in turn."""
-    own, plain = (exchanged(service, REQUESTS[name]) for service in both)
+    own, plain = told_by(both, lambda service: exchanged(service, REQUESTS[name]))
     assert own == plain
     assert own.startswith(b"HTTP/1.1 ")
 
@@ -183,8 +192,9 @@ def test_revoked_is_revoked(both: list[Service]) -> None:
 )  # fmt: skip
 def test_what_is_a_part_of_another_request_is_none_itself(both: list[Service], head: str, tail: str) -> None:
     """A body, or a header, that looks like a request and comes in a piece of its own (request smuggling)."""
-    for service in both:
-        received = b""
+
+    def received(service: Service) -> bytes:
+        answers = b""
         with socket.create_connection(("127.0.0.1", service.port), timeout=HANG) as connection:
             for piece in (
                 f"{head}\r\nHost: a\r\n\r\n" if "Content-Length" in head else f"{head}\r\n",
@@ -195,10 +205,13 @@ def test_what_is_a_part_of_another_request_is_none_itself(both: list[Service], h
                 time.sleep(0.2)
             with suppress(TimeoutError):
                 while more := connection.recv(65536):
-                    received += more
+                    answers += more
                     connection.settimeout(1)  # for one too many
-        assert received.count(b"HTTP/1.1 ") == 1
-        assert b'"status":true' not in received
+        return answers
+
+    for answers in told_by(both, received):
+        assert answers.count(b"HTTP/1.1 ") == 1
+        assert b'"status":true' not in answers
 
 
 @pytest.mark.parametrize("cut", [1, 5, 15, 16, 30, 100, -20, -4, -3, -1])
@@ -291,8 +304,8 @@ def test_an_issuing_request_is_answered_the_same(issuers: list[Service], name: s
     """Whatever is in it, and wherever it ends; but for the token."""
     patience = 1 if name == "half of it" else HANG
     own, plain = (
-        re.sub(rb'(token|jti)":"[^"]*"|exp":\d+', rb"\1", exchanged(service, POSTS[name], patience))
-        for service in issuers
+        re.sub(rb'(token|jti)":"[^"]*"|exp":\d+', rb"\1", answers)
+        for answers in told_by(issuers, lambda service: exchanged(service, POSTS[name], patience))
     )
     assert own == plain
     assert own.startswith(b"HTTP/1.1 ") or name == "half of it"
@@ -431,8 +444,8 @@ def test_what_is_within_a_message_is_no_request(
 ) -> None:
     """Also where the message before it was answered, and this one was refused by its head: a proxy would take
     the answer for that to the next caller."""
-    received = []
-    for service in issuers:
+
+    def received(service: Service) -> list[bytes]:
         with socket.create_connection(("127.0.0.1", service.port), timeout=HANG) as connection:
             connection.sendall(request("GET /healthz HTTP/1.1") + beginning)
             time.sleep(0.3)
@@ -442,6 +455,8 @@ def test_what_is_within_a_message_is_no_request(
                 while chunk := connection.recv(65536):
                     answers += chunk
                     connection.settimeout(1)  # for one too many
-            received.append(re.findall(rb"HTTP/1.1 \d+", answers))
-    assert received[0] == received[1]
-    assert len(received[0]) <= 2
+            return re.findall(rb"HTTP/1.1 \d+", answers)
+
+    own, plain = told_by(issuers, received)
+    assert own == plain
+    assert len(own) <= 2
