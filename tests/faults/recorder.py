@@ -154,9 +154,10 @@ class Recorder:
             thread.join(HANG)
 
     def begin(self) -> None:
-        """The fault begins, once some calls were answered without it."""
-        time.sleep(0.5)
+        """The fault begins, once every kind of call is answered without it."""
+        started = time.monotonic()
         eventually(lambda: len(self.calls) > 50)
+        self._await_whole(started)
         self.began = time.monotonic()
 
     def end(self) -> None:
@@ -177,17 +178,20 @@ class Recorder:
             AssertionError: that is not so in time.
         """
         self._is_streaming = False
+        self._await_whole(self.ended)
+        self._is_streaming = True
+
+    def _await_whole(self, since: float) -> None:
+        deadline = since + HANG
         wanted = {(call.kind, call.node) for call in self.calls}
         while True:
             now, calls = time.monotonic(), list(self.calls)
-            failing = [call for call in calls if call.is_failure and call.answered > self.ended]
-            since = max([self.ended, *(call.answered for call in failing)])
+            since = max([since, *(call.answered for call in calls if call.is_failure)])
             answered = {(call.kind, call.node) for call in calls if call.answered > since}
             if now > since + _CALM and answered >= wanted:
-                break
-            assert now < self.ended + HANG, f"not whole after {HANG} s: {wanted - answered}, {failing[-5:]}"
+                return
+            assert now < deadline, f"not whole after {HANG} s: {wanted - answered}, {calls[-5:]}"
             time.sleep(0.1)
-        self._is_streaming = True
 
     def _flow(self, job: Callable[[Client, int], None]) -> None:
         with closing(Client(self.timeout)) as client:
@@ -322,16 +326,14 @@ class Recorder:
         ]
 
     def _wrong(self) -> list[Call]:
-        """Refused though nothing was against it: good tokens, uses that nobody can have had, and anything
-        while no fault was there yet."""
+        """Refused though nothing was against it: good tokens, and uses that nobody can have had."""
         doubtful = {
             call.token for call in self.calls if call.kind == "consume" and call.status != 409
         }  # granted, or perhaps
         return [
             call
             for call in self.calls
-            if (call.is_failure and call.answered < self.began)
-            or (not call.is_failure and call.status != 200 and call.kind != "consume")
+            if (not call.is_failure and call.status != 200 and call.kind != "consume")
             or (call.kind == "good" and call.status == 200 and call.says is not True)
             or (call.kind == "consume" and call.status not in (NO_ANSWER, 200, 409, 503))
             or (call.kind == "consume" and call.status == 409 and call.token not in doubtful)

@@ -14,6 +14,8 @@ from clock import eventually
 from prometheus_client.parser import text_string_to_metric_families
 from service import KEY, Service, client
 
+from signer import open_store
+
 SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read read"
 Labels = dict[str, str]
 
@@ -252,6 +254,7 @@ def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
 def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
     """Under uvicorn's own --workers each would tell its own part for the whole."""
     token = credential(tmp_path)
+    open_store(f"sqlite:///{tmp_path}/tokens.db").close()
     app = ("-m", "uvicorn", "app:app", "--app-dir", str(Path(__file__).parents[2]), "--workers", "2")
     service = Service(tmp_path, {"SECRET_KEY": KEY}, (*app, "--port", "{port}"), token)
     with service:
