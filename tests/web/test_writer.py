@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,20 +88,24 @@ def test_neither_worker_accepts_what_one_was_told_is_revoked(service: Service) -
     signer = Signer(KEY)
     busy, done = signer.issue(), threading.Event()
 
+    def accepts(token: str) -> bool:
+        # Where the machine is starved, a look-up is refused in time: 503, which is not "valid".
+        return bool(service.call("GET", f"/app/valid/{token}").json["status"])
+
     def load() -> int:
         count = 0
         while not done.is_set():
-            count += service.says_valid(busy)
+            count += accepts(busy)
         return count
 
     def revoke_and_ask() -> int:
         accepted = 0
         for _ in range(100):
             token = signer.issue(sub="42")
-            assert service.says_valid(token)
+            eventually(partial(accepts, token))
             assert service.call("POST", "/app/revoke", {"token": token}).status == 200
             # A new connection each: whichever worker takes it.
-            accepted += sum(service.says_valid(token) for _ in range(4))
+            accepted += sum(accepts(token) for _ in range(4))
         return accepted
 
     with ThreadPoolExecutor(6) as pool:
