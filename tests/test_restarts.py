@@ -106,6 +106,22 @@ def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
 
 
+@pytest.mark.slow
+def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
+    """As on a machine that is busy, where Python and what it imports take longer than a worker may be silent that
+    serves: none is killed, at the start and when they are replaced."""
+    slow = "import sys, time\nif any('spawn_main' in part for part in sys.orig_argv): time.sleep(6)\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    with Service(tmp_path, settings) as service:
+        service.wait_until_started(2)
+        os.kill(service.process.pid, signal.SIGUSR2)
+        service.wait_for_log("Finished server process", 2)
+        assert len(service.pids) == 4
+        assert service.call("GET", "/readyz").status == 200
+        assert service.log.count("Opened the list") == 5  # and the parent once
+
+
 def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
     """kill -9: requests that it had are lost, and the service goes on."""
     victim = workers.pids[0]
