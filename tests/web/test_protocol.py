@@ -609,7 +609,8 @@ def test_an_answer_that_nobody_takes_is_given_up(
 
     async def test() -> None:
         app = Echo()
-        async with serving(app, keep_alive=0.3) as (port, state), connected(port) as (_, writer):
+        keep_alive = LATER if headers == ("Connection: close",) else 0.3
+        async with serving(app, keep_alive=keep_alive) as (port, state), connected(port) as (_, writer):
             writer.write(get(path, *headers))
             await soon(lambda: bool(app.asked))
             if headers == ("Content-Length: 5",):
