@@ -55,7 +55,7 @@ class CorkedTransport(asyncio.Transport):
             self._transport.write_eof()
 
     def abort(self) -> None:
-        self._kept.clear()
+        self._kept, self._size = [], 0
         self._transport.abort()
 
     def is_closing(self) -> bool:

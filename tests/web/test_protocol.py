@@ -95,7 +95,7 @@ async def serving(
 class Echo:
     """Answers with a request's path and body. First it reads that, but of `/early` and `/deaf`. At `/wait` and
     `/deaf` it waits until it may go on, at `/begun` so when it has begun to answer. Long answers are `/long` in
-    one piece, `/pieces` in many, and `/short` in one that no limit of a transport is below."""
+    one piece, and `/pieces` in many; `/whole` is as long, for a transport that keeps as much as it is given."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -126,9 +126,15 @@ class Echo:
         return None  # nobody waits for an answer
 
 
-LENGTHS = {"/long": 1024 * 1024, "/pieces": 1000, "/short": 180_000}
+LENGTHS = {"/long": 1024 * 1024, "/pieces": 1000, "/whole": 1024 * 1024}
 #: Requests that fill the buffers of client and server.
 MANY = 5000
+
+
+async def unlimited(state: ServerState) -> None:
+    """Have the one connection's transport tell nobody that it keeps much."""
+    await soon(lambda: bool(state.connections))
+    only(state).transport._transport.set_write_buffer_limits(2 * LENGTHS["/whole"])
 
 
 def get(path: str, *headers: str, body: bytes = b"") -> bytes:
@@ -599,7 +605,7 @@ def test_a_head_has_its_time_from_its_first_byte(
     run(test())
 
 
-@pytest.mark.parametrize("path", ["/long", "/pieces", "/short"])
+@pytest.mark.parametrize("path", ["/long", "/pieces", "/whole"])
 @pytest.mark.parametrize("headers", [(), ("Connection: close",), ("Content-Length: 5",)])
 def test_an_answer_that_nobody_takes_is_given_up(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, path: str, headers: tuple[str, ...]
@@ -611,6 +617,8 @@ def test_an_answer_that_nobody_takes_is_given_up(
         app = Echo()
         keep_alive = LATER if headers == ("Connection: close",) else 0.3
         async with serving(app, keep_alive=keep_alive) as (port, state), connected(port) as (_, writer):
+            if path == "/whole":
+                await unlimited(state)
             writer.write(get(path, *headers))
             await soon(lambda: bool(app.asked))
             if headers == ("Content-Length: 5",):
@@ -621,7 +629,7 @@ def test_an_answer_that_nobody_takes_is_given_up(
     run(test())
 
 
-@pytest.mark.parametrize("path", ["/long", "/pieces", "/short"])
+@pytest.mark.parametrize("path", ["/long", "/pieces", "/whole"])
 @pytest.mark.parametrize("headers", [(), ("Connection: close",)])
 def test_an_answer_that_is_taken_late_arrives(
     run: Callable[[Any], None], path: str, headers: tuple[str, ...]
@@ -629,9 +637,11 @@ def test_an_answer_that_is_taken_late_arrives(
     """Though its connection would be closed by now, were it read."""
 
     async def test() -> None:
-        async with serving(Echo(), keep_alive=0.1) as (port, _), connected(port) as (reader, writer):
+        async with serving(Echo(), keep_alive=0.3) as (port, state), connected(port) as (reader, writer):
+            if path == "/whole":
+                await unlimited(state)
             writer.write(get(path, *headers))
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(0.8)
             received = await reader.read(1_000_000)
             while len(received) < LENGTHS[path]:
                 part = await reader.read(1_000_000)
