@@ -125,7 +125,8 @@ class Admission:
         if self._store is None:
             return False
         entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
-        return self.is_past_grace(entry.rotated_at, self.now()) and not _is_revoked(claims, entry)
+        now = self.now()
+        return self.is_past_grace(entry.rotated_at, now) and not _is_revoked(claims, entry, now)
 
     def _check_binding(self, claims: Claims, bind: str | None) -> None:
         if claims.bnd is None or bind is None:
@@ -142,7 +143,7 @@ class Admission:
     def _check_entry(self, claims: Claims, entry: Entry, now: float) -> None:
         # Its rows may be purged, by a clock that runs ahead of this one.
         self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
-        if _is_revoked(claims, entry):
+        if _is_revoked(claims, entry, now):
             raise TokenRevoked
         if entry.uses >= (claims.max_uses or 1):
             raise TokenUsed
@@ -203,7 +204,11 @@ class Admission:
         return replace(claims, gen=entry.generation)
 
 
-def _is_revoked(claims: Claims, entry: Entry) -> bool:
+def _is_revoked(claims: Claims, entry: Entry, now: float) -> bool:
     # The list gave nobody a generation after its last: somebody with a key made that up, or the list
     # lost what gave it.
-    return entry.revoked or not entry.generation <= claims.gen <= entry.last_generation
+    last = entry.last_generation
+    if entry.unheard:
+        # Each is the millisecond it was given out at, or one more than the one before.
+        last = max(last, int(now * 1000)) + entry.unheard
+    return entry.revoked or not entry.generation <= claims.gen <= last

@@ -14,8 +14,9 @@ MAX_GROUPS: Final = 8
 PURGE_STEP: Final = 1000
 #: How many of the newest changes a list tells; who is further behind reads it anew.
 LOG_SIZE: Final = 1 << 16
-#: Later than any generation.
-UNKNOWN: Final = 1 << 62
+#: Generations, and milliseconds, by which a list may be ahead of a copy within its bound: more than are given
+#: out in that time, and more than clocks disagree by.
+UNHEARD: Final = 5 * 60 * 1000
 
 
 class Entry(NamedTuple):
@@ -30,8 +31,10 @@ class Entry(NamedTuple):
     generation: int = 0
     #: Rows of tokens that expired before this second are gone: the list cannot speak for those.
     horizon: int = 0
-    #: The last generation that the list gave out, to any group; UNKNOWN where a copy answers.
+    #: The last generation that the list gave out, to any group.
     last_generation: int = 0
+    #: How many more it may have given out since, where a copy within its bound answers; else 0.
+    unheard: int = 0
 
 
 class Row(NamedTuple):

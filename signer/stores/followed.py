@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ..claims import Claims
 from ..errors import StoreError
-from .base import UNKNOWN, Entry, Freshness, Store
+from .base import UNHEARD, Entry, Freshness, Store
 from .copied import UNKNOWING, Copied
 from .following import Following, Step
 from .mirror import Mirror
@@ -91,9 +91,7 @@ class FollowedStore:
         copy = self._copy()
         if copy is None:
             return self.lookup(jti, exp, groups)
-        entry = copy.lookup(jti, exp, groups)
-        # Within the bound, tokens may have been issued in a generation that has not reached the copy.
-        return entry._replace(last_generation=UNKNOWN) if self._is_bound else entry
+        return copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD * self._is_bound)
 
     def _copy(self) -> Copied | None:
         moment = _moment.get()

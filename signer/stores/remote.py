@@ -17,7 +17,7 @@ import msgspec
 
 from ..claims import Claims
 from ..errors import ConfigurationError, StoreError, StoreRequired
-from .base import LOG_SIZE, PURGE_STEP, UNKNOWN, Entry, Freshness, Point, Snapshot
+from .base import LOG_SIZE, PURGE_STEP, UNHEARD, Entry, Freshness, Point, Snapshot
 from .copied import Copied
 from .feed import Part, moment_of, row_of, text_of
 from .following import Following, Step
@@ -72,7 +72,7 @@ class RemoteStore:
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         # As FollowedStore within its bound.
-        return self._following.copy.lookup(jti, exp, groups)._replace(last_generation=UNKNOWN)
+        return self._following.copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD)
 
     recall = lookup
 

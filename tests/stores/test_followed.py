@@ -19,7 +19,7 @@ from signer.claims import Claims
 from signer.errors import ClockError, StoreError, SystemUnavailable, TokenError, TokenRevoked
 from signer.names import by_subject, groups, row
 from signer.stores import following, mirror
-from signer.stores.base import UNKNOWN, Entry, Row
+from signer.stores.base import UNHEARD, Entry, Row
 from signer.stores.copied import UNKNOWING, Copied
 from signer.stores.followed import FollowedStore, as_of
 from signer.stores.opening import create_list
@@ -71,7 +71,8 @@ def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., S
     change, entry = CHANGES[how]
     change(there)
     eventually(lambda: knows(here, token))
-    assert here.recall(row(token), EXP, groups(token)) == entry._replace(last_generation=UNKNOWN)
+    known = entry._replace(last_generation=entry.generation, unheard=UNHEARD)
+    assert here.recall(row(token), EXP, groups(token)) == known
     assert here.is_clear(claims(1, sub="bob"), EXP)
 
 
