@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from service import ROOT, environment
@@ -36,6 +37,7 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """The absolute names of the modules this file imports; ours without the leading `signer.`, as "./x"."""
     found = set()

@@ -16,6 +16,8 @@ from service import KEY, Service
 
 from signer import Signer
 
+pytestmark = pytest.mark.slow
+
 SCOPES = "token:issue token:introspect token:revoke revocations:read"
 CREDENTIAL = Signer(KEY).issue(purpose="signer:client", sub="tests", client_id="tests", scope=SCOPES)
 TOKENS = 20
@@ -167,7 +169,6 @@ def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
     assert "No worker can start, since the list is older than it was" in service.log
 
 
-@pytest.mark.slow
 def test_a_copy_of_a_service_whose_list_went_back_refuses(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:

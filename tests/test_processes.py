@@ -224,6 +224,7 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         assert not (tmp_path / "tokens.db").exists()
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_service(tmp_path: Path, credential: str) -> None:
     """Not one of them serves any more: the parent says so in one line, with an exit code, and leaves the port to
     others."""

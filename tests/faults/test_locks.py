@@ -149,6 +149,7 @@ def is_whole(service: Service, good: str, revoked: str) -> bool:
     return {asked.status, used.status, ready.status, valid.status} == {200} and valid.json["status"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lock", "workers"), [(written, 1), pytest.param(stopped, 2, marks=pytest.mark.slow)]
 )

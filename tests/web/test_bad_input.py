@@ -283,6 +283,7 @@ def test_trailers_are_not_headers(production: Service) -> None:
     assert production.send_raw(head + credential + chunks + b"\r\n").startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 def test_a_refused_head_does_not_pass_for_an_earlier_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A change that waits, and behind it on the same connection a head that is too long."""
     directory = tmp_path_factory.mktemp("order")

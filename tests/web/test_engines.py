@@ -16,6 +16,8 @@ from service import KEY, Service, cli
 
 from signer import Signer
 
+pytestmark = pytest.mark.slow
+
 SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read revocations:read read"
 
 
@@ -136,7 +138,6 @@ def test_the_metrics_tell_how_old_the_copy_is(nodes: Callable[..., list[Service]
 
 
 @pytest.mark.parametrize("staleness", [0, 1])
-@pytest.mark.slow
 def test_an_engine_that_hangs_holds_nobody_up(tmp_path: Path, staleness: int) -> None:
     """Whoever asks is told so soon, however many ask, and what asks no list is answered at once."""
     server = Postgres()

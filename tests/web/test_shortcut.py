@@ -123,6 +123,7 @@ def test_a_hundred_in_one_piece_are_answered_in_turn(both: list[Service]) -> Non
         assert received.count(b'{"status_code":200,"status":true}') == 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [GOOD, "/healthz"])
 def test_a_client_that_does_not_read_fills_no_memory(both: list[Service], path: str) -> None:
     """uvicorn alone reads on after each answer, and keeps what it reads: 200 MB a second of a client's."""
