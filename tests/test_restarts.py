@@ -5,6 +5,7 @@ import errno
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -106,20 +107,68 @@ def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None
     assert not any(Path(f"/proc/{pid}").exists() for pid in before)
 
 
+def beginning(folder: Path, how: str) -> dict[str, str]:
+    """Settings of a service each of whose workers runs this line of Python when it begins."""
+    line = f"import os, sys, time\nif any('spawn_main' in part for part in sys.orig_argv): {how}\n"
+    (folder / "sitecustomize.py").write_text(line)
+    return {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "PYTHONPATH": f"{folder}:{ROOT}"}
+
+
 @pytest.mark.slow
 def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
     """As on a machine that is busy, where Python and what it imports take longer than a worker may be silent that
     serves: none is killed, at the start and when they are replaced."""
-    slow = "import sys, time\nif any('spawn_main' in part for part in sys.orig_argv): time.sleep(6)\n"
-    (tmp_path / "sitecustomize.py").write_text(slow)
-    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    with Service(tmp_path, settings) as service:
+    with Service(tmp_path, beginning(tmp_path, "time.sleep(6)")) as service:
         service.wait_until_started(2)
         os.kill(service.process.pid, signal.SIGUSR2)
         service.wait_for_log("Finished server process", 2)
         assert len(service.pids) == 4
         assert service.call("GET", "/readyz").status == 200
         assert service.log.count("Opened the list") == 5  # and the parent once
+
+
+@pytest.mark.slow
+def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> None:
+    """Ctrl+C while they are replaced."""
+    with Service(tmp_path, beginning(tmp_path, "os.path.exists('slow') and time.sleep(600)")) as service:
+        service.wait_until_started(2)
+        (tmp_path / "slow").touch()
+        os.kill(service.process.pid, signal.SIGUSR2)
+        time.sleep(2)
+        service.process.send_signal(signal.SIGINT)
+        service.process.wait(HANG / 2)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_while_they_begin_end_the_service(tmp_path: Path) -> None:
+    """As by the system, for want of memory: not one of them serves."""
+    with Service(
+        tmp_path, beginning(tmp_path, "os.path.exists('deadly') and os.kill(os.getpid(), 9)")
+    ) as service:
+        service.wait_until_started(2)
+        (tmp_path / "deadly").touch()
+        for pid in service.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert service.process.wait(HANG) == 3
+        assert "No worker can start" in service.log
+
+
+@pytest.mark.slow
+def test_without_the_folder_that_workers_share_the_service_ends(tmp_path: Path) -> None:
+    """Somebody has cleared /dev/shm: no worker can start, and a line says so."""
+    with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
+        service.wait_until_started(2)
+        (folder,) = {
+            Path(setting.partition("=")[2])
+            for pid in service.pids
+            for setting in Path(f"/proc/{pid}/environ").read_text().split("\0")
+            if "signer-node-" in setting
+        }
+        shutil.rmtree(folder)
+        for pid in service.pids:
+            os.kill(pid, signal.SIGKILL)
+        assert service.process.wait(HANG) == 3
+        assert "Traceback" not in service.log
 
 
 def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:

@@ -46,8 +46,8 @@ NOTHING: Final = Moment(-1, 0)
 def follows(point: Point, seen: Moment, mark: int | None) -> bool:
     """Whether a list at `point` is the one that was at `seen`; `mark` is what its log has of that number.
 
-    A log that has forgotten so much cannot tell. Then the list is believed, but for one that was refused
-    before: others may just have changed the older one so often.
+    A log that has forgotten that number cannot tell. Then the list is believed, unless it was refused before:
+    an older list may have been changed so often since then that its log has forgotten it, too.
     """
     if seen == NOTHING:
         return True

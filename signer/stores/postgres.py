@@ -307,6 +307,7 @@ class PostgresStore:
         if self._owner == threading.get_ident():
             with self._writing() as writer:
                 yield writer
+                self._changed.append((_NOTHING, 0, 0))  # what is not noted is not committed
             return
         with self.translated(), ExitStack() as held:
             connection, _ = self._on_connection(

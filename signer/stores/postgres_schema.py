@@ -104,7 +104,7 @@ BEGIN: Final = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED; {_SETTINGS}
 SELECT {_HAS_SENTINELS}, {_STATE} FROM signer.state FOR UPDATE
 """  # noqa: S608
-#: Where nothing has changed there is no row to be read, and so no sentinel to be looked for.
+#: It does not look for sentinels: most of the time nothing has changed, and then no table is read.
 BEGIN_SNAPSHOT: Final = f"""
 BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS}
 SELECT horizon, generation, true, {_STATE} FROM signer.state

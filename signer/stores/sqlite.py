@@ -181,6 +181,7 @@ class SQLiteStore:
         # Whoever makes changes together must see those before.
         if self._owner == threading.get_ident():
             with self._translated():
+                self._check_identity()
                 return self._looked_up(self._writer, jti, exp, groups)
         return self._asked(self._known, jti, exp, groups)
 
@@ -359,7 +360,8 @@ class SQLiteStore:
             with self._snapshot(reader) as snapshot:
                 is_whole = self._mirror.step(snapshot, _STEP)
                 changes = snapshot.point.number
-            # What is none of our rings could come again, and hide a change.
+            # A later count than the list's was written by nobody who changed this list. If it stayed, the ring
+            # for a change to come could look the same, and go unnoticed.
             if count_in(content) > changes:
                 self._bell.ring(changes)
             if is_whole and count_in(content) == changes:
@@ -479,7 +481,8 @@ class SQLiteStore:
             if not (point := self._log()):
                 return
             self._writer.execute("COMMIT")
-            # Unless somebody who has read the list was faster. More than the list has is none of our rings.
+            # A process that has read the list since the commit may have rung for it already. A later count
+            # than the list's was written by nobody who changed this list, and does not count as a ring.
             rung = self._bell.rung_for()
             if rung < point.number or rung > self._newest_change().number:
                 self._bell.ring(point.number)

@@ -152,8 +152,8 @@ class Messages:
             head.length = int(value)
         elif name == b"transfer-encoding":
             head.is_chunked = True
-        elif name == b"expect" and value.lower() == b"100-continue":
-            head.expects_continue = True
+        elif name == b"expect":
+            head.expects_continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
         """The end of the head."""
@@ -166,7 +166,9 @@ class Messages:
         head.raw_path, head.query = url.path, url.query or b""
         head.path = unquote(url.path.decode("ascii"))
         head.version = parser.get_http_version()
-        head.keeps_alive = head.version != "1.0" and parser.should_keep_alive()
+        is_older = head.version == "1.0"
+        head.keeps_alive = not is_older and parser.should_keep_alive()
+        head.expects_continue = head.expects_continue and not is_older  # RFC 9110, section 10.1.1
         self._is_in_head = False
         self._overhead, self._lacking = 0, head.length
         self._recipient.on_head(head)

@@ -207,7 +207,8 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self._state.total_requests += 1
         self._cycle = None
         if not self._is_ending:
-            # The application does so when it wants more of a body; after the last part it wants none.
+            # uvicorn resumes reading when the application asks for more of a body. After the last part of it
+            # nobody asks, and the connection would stay paused.
             self._flow.resume_reading()
             self._messages.next()
             self._parse()

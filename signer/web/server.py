@@ -1,6 +1,7 @@
 """Running the service: uvicorn with the settings it needs here."""
 
 import gc
+import logging
 import multiprocessing
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..assembly import assemble
-from ..errors import ConfigurationError, SignerError, SystemUnavailable
+from ..errors import ConfigurationError, SignerError, StoreError, SystemUnavailable
 from ..exits import exit_code, say
 from ..settings import Settings
 from ..stores.newest import NewestOfNode
@@ -26,7 +28,9 @@ from .app import create_app
 from .limits import Limits
 from .log import configure_logging
 from .metrics import FOLDER_VARIABLE
-from .supervisor import Supervisor
+from .supervisor import END_TIMEOUT, Supervisor
+
+logger = logging.getLogger(__name__)
 
 #: Seconds a shut-down waits for requests under way; uvicorn alone waits without limit.
 SHUTDOWN_TIMEOUT: Final = 10
@@ -111,14 +115,30 @@ def _serve(settings: Settings, node: Path | None) -> None:
     else:
         # It has no workers to replace.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        server = uvicorn.Server(config)
+        server = _Server(config)
         server.run(sockets=passed)
         if not server.started:
             sys.exit(uvicorn.config.STARTUP_FAILURE)
 
 
+class _Server(uvicorn.Server):
+    """One that has no supervisor to kill it when it hangs."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn.Server."""
+        ending = threading.Timer(END_TIMEOUT, _end)
+        ending.daemon = True
+        ending.start()
+        await super().shutdown(sockets)
+
+
+def _end() -> None:
+    logger.error("The service hangs while it ends, as where a disk does: ended")
+    os._exit(3)
+
+
 def _given_up(node: Path) -> SignerError:
-    with closing(NewestOfNode(node)) as newest:
+    with suppress(StoreError), closing(NewestOfNode(node)) as newest:
         if newest.get().is_missed:
             # A start accepts the list, so only a person is to start us: the exit code is one that says so.
             return ConfigurationError(

@@ -17,28 +17,44 @@ logger = logging.getLogger(__name__)
 BEGIN_TIMEOUT: Final = 60.0
 #: Seconds in which a worker that was told to end is expected to have done so; then it is killed.
 END_TIMEOUT: Final = 15.0
-#: Times that as many workers as there are may end by themselves, while none of them serves.
+#: Times that as many workers as there are may end before any of them serves, and the seconds that this must
+#: have lasted: a list across a network may be back by then.
 ATTEMPTS: Final = 3
+ATTEMPTS_TIME: Final = 15.0
+
+
+_ENDING: Final = {signal.SIGTERM, signal.SIGINT}
 
 
 class Worker(Process):
     """A process that serves, or is about to."""
 
-    #: Whether it was heard of, as it is once it runs our code.
-    has_begun = False
+    #: Whether it was found to serve.
+    has_served = False
 
     def start(self) -> None:
-        """Start the process, and ask for a first sign of it."""
+        """Start the process, and ask whether it serves."""
         super().start()
         self._latest = time.monotonic() + BEGIN_TIMEOUT
         self.parent_conn.send(b"ping")
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers within so many seconds; until its first answer, whether it may still begin."""
-        self.has_begun = self.has_begun or self.parent_conn.poll()
-        if not self.has_begun and time.monotonic() < self._latest:
-            return self.process.is_alive()
-        return super().is_alive(timeout)
+        """Whether it answers within so many seconds; before it has ever served, whether it still may."""
+        if self.has_served:
+            return super().is_alive(timeout)
+        self.has_served = self._has_begun()
+        return self.process.is_alive() and (self.has_served or time.monotonic() < self._latest)
+
+    def _has_begun(self) -> bool:
+        # A thread of the worker answers each question once Python runs there, also while nothing is open yet.
+        try:
+            while self.parent_conn.poll():
+                if self.parent_conn.recv() is True:
+                    return True
+                self.parent_conn.send(b"ping")
+        except (OSError, EOFError):
+            pass  # it has ended
+        return False
 
 
 class Supervisor(Multiprocess):
@@ -56,8 +72,9 @@ class Supervisor(Multiprocess):
 
     #: Whether it has given up.
     has_failed = False
-    #: How many workers have ended since one was found that serves.
+    #: How many workers have ended since one was found that serves, and when the first of them did.
     _ended = 0
+    _since = 0.0
 
     processes: list[Worker]  # type: ignore[assignment]
 
@@ -71,8 +88,7 @@ class Supervisor(Multiprocess):
             worker.child_conn.close()  # the worker has it, too; or its end would not be heard of for seconds
         patience = self.config.timeout_worker_healthcheck
         lost = [worker for worker in self.processes if not worker.is_alive(patience)]
-        kept = [worker for worker in self.processes if worker not in lost]
-        if self._ended and any(worker.has_begun and worker.is_ready(patience) for worker in kept):
+        if any(worker.has_served for worker in self.processes if worker not in lost):
             self._ended = 0
         for worker in lost:
             self._replace(worker)
@@ -82,11 +98,12 @@ class Supervisor(Multiprocess):
             return
         worker.kill()
         worker.join()
-        # One that had to be killed may have served until then.
-        was_serving = worker.has_begun and worker.exitcode == -signal.SIGKILL
-        self._ended = 0 if was_serving else self._ended + 1
-        # That exit code says that no worker can start.
-        if worker.exitcode == STARTUP_FAILURE or self._ended >= ATTEMPTS * self.processes_num:
+        if worker.has_served or not self._ended:
+            self._ended, self._since = 0, time.monotonic()
+        self._ended += 1
+        is_enough = self._ended >= ATTEMPTS * self.processes_num
+        is_over = is_enough and time.monotonic() > self._since + ATTEMPTS_TIME
+        if is_over or worker.exitcode == STARTUP_FAILURE:  # which says that no worker can start
             self.has_failed = True
             self.should_exit.set()
         else:
@@ -130,15 +147,10 @@ class Supervisor(Multiprocess):
             _await_end(old, time.monotonic() + END_TIMEOUT)
 
     def _is_serving_in_time(self, new: Worker) -> bool:
-        latest = time.monotonic() + BEGIN_TIMEOUT
         # Whoever is told to end meanwhile does not wait for it.
-        while (
-            new.process.is_alive() and time.monotonic() < latest and signal.SIGTERM not in self.signal_queue
-        ):
-            if new.is_ready(timeout=1):
-                return True
+        while new.is_alive() and not new.has_served and not _ENDING & {*self.signal_queue}:
             time.sleep(0.1)
-        return False
+        return new.has_served
 
     def terminate_all(self) -> None:
         """End the workers. Nobody accepts connections from here on: let none wait for it."""

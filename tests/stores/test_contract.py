@@ -394,6 +394,16 @@ def test_together_is_all_or_nothing(store: Store) -> None:
     assert store.lookup(OTHER, EXP, []).revoked
 
 
+def test_a_purge_within_is_made(store: Store) -> None:
+    """Also where a purge before it left the horizon nothing to do."""
+    for number in range(3):
+        store.revoke(f"access/{number:022}", 100)
+    assert store.purge(200, limit=1) == 1
+    with store.together() or nullcontext():
+        assert store.purge(200) == 2
+    assert store.count() == 0
+
+
 @pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
 def test_where_one_fails_all_are_told_why(store: Store) -> None:
     """What comes after it, and those before: or nobody learns of a full disk from whoever met it first."""

@@ -90,6 +90,18 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in pairwise(ends)]
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_only_a_client_that_knows_it_is_told_to_continue(version: str) -> None:
+    """RFC 9110, section 10.1.1: a server ignores the expectation of an HTTP/1.0 client."""
+    heads: list[Head] = []
+    kept = Kept()
+    kept.on_head = heads.append  # type: ignore[method-assign,assignment]
+    parser = Messages(kept)
+    parser.feed(f"POST / HTTP/{version}\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n".encode())
+    parser.close()
+    assert [head.expects_continue for head in heads] == [version == "1.1"]
+
+
 #: Parts of requests that are in order, or almost.
 PARTS = [
     b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
