@@ -360,8 +360,8 @@ class SQLiteStore:
             with self._snapshot(reader) as snapshot:
                 is_whole = self._mirror.step(snapshot, _STEP)
                 changes = snapshot.point.number
-            # A later count than the list's was written by nobody who changed this list. If it stayed, the ring
-            # for a change to come could look the same, and go unnoticed.
+            # A later count than the list's was written by nobody who changed this list. If it stayed, a ring
+            # to come could look the same, and go unnoticed.
             if count_in(content) > changes:
                 self._bell.ring(changes)
             if is_whole and count_in(content) == changes:
