@@ -53,6 +53,8 @@ TOGETHER = (
     STARTER
     + """
 from signer import TokenError
+
+pytestmark = pytest.mark.slow
 told = []
 for first in range(0, len(tokens), 4):
     with signer.together():
@@ -195,7 +197,6 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
 
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
-@pytest.mark.slow
 def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: str, command: str) -> None:
     """The list is deleted while two workers run and one of them dies: its successor refuses to start, and
     nothing is called valid."""
@@ -224,7 +225,6 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         assert not (tmp_path / "tokens.db").exists()
 
 
-@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_service(tmp_path: Path, credential: str) -> None:
     """Not one of them serves any more: the parent says so in one line, with an exit code, and leaves the port to
     others."""

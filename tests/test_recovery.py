@@ -16,6 +16,8 @@ from service import KEY, ROOT, Service, cli, environment
 
 from signer import Signer
 
+pytestmark = pytest.mark.slow
+
 NEW_KEY = "a-new-key-of-more-than-thirty-two-bytes!"
 SCOPES = "token:issue token:introspect token:revoke token:purge read"
 README = (ROOT / "README.md").read_text()
@@ -71,7 +73,6 @@ def restored(tmp_path: Path) -> dict[str, str]:
     return tokens
 
 
-@pytest.mark.slow
 def test_a_backup_knows_what_was_revoked_before_it_and_no_more(
     tmp_path: Path, restored: dict[str, str]
 ) -> None:
@@ -82,7 +83,6 @@ def test_a_backup_knows_what_was_revoked_before_it_and_no_more(
         assert valid == ["token", "subject", "used", "good"]
 
 
-@pytest.mark.slow
 def test_after_a_restore_a_new_key_ends_every_token(tmp_path: Path, restored: dict[str, str]) -> None:
     """And the old credentials with them; new ones work at once."""
     old = credential(tmp_path)
@@ -92,7 +92,6 @@ def test_after_a_restore_a_new_key_ends_every_token(tmp_path: Path, restored: di
         assert running.says_valid(running.issue())
 
 
-@pytest.mark.slow
 def test_after_a_restore_the_audit_trail_can_be_followed(tmp_path: Path, restored: dict[str, str]) -> None:
     """What was revoked or used since, named by the trail, is refused again; the rest lives on."""
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
@@ -106,7 +105,6 @@ def test_after_a_restore_the_audit_trail_can_be_followed(tmp_path: Path, restore
         assert [name for name, token in restored.items() if running.says_valid(token)] == ["good"]
 
 
-@pytest.mark.slow
 def test_a_lost_list_stops_the_start_until_a_new_one_is_begun(tmp_path: Path) -> None:
     """With ?mode=rw; then once without it, and with a new key."""
     with service(tmp_path) as running:
@@ -163,7 +161,6 @@ def test_a_leaked_token_ends_and_the_trail_tells_where_it_was_used(tmp_path: Pat
         assert not running.says_valid(token)
 
 
-@pytest.mark.slow
 def test_a_leaked_key_is_worth_nothing_once_it_is_gone(
     tmp_path: Path, open_list: Callable[[str], Any]
 ) -> None:

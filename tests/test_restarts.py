@@ -93,7 +93,6 @@ def workers(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-@pytest.mark.slow
 def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None:
     """SIGUSR2, twice, while four clients ask over connections that they keep."""
     before = workers.pids
@@ -114,7 +113,6 @@ def beginning(folder: Path, how: str) -> dict[str, str]:
     return {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "PYTHONPATH": f"{folder}:{ROOT}"}
 
 
-@pytest.mark.slow
 def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
     """As on a machine that is busy, where Python and what it imports take longer than a worker may be silent that
     serves: none is killed, at the start and when they are replaced."""
@@ -127,7 +125,6 @@ def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
         assert service.log.count("Opened the list") == 5  # and the parent once
 
 
-@pytest.mark.slow
 def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> None:
     """Ctrl+C while they are replaced."""
     with Service(tmp_path, beginning(tmp_path, "os.path.exists('slow') and time.sleep(600)")) as service:
@@ -139,7 +136,6 @@ def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> Non
         service.process.wait(HANG / 2)
 
 
-@pytest.mark.slow
 def test_workers_that_are_killed_while_they_begin_end_the_service(tmp_path: Path) -> None:
     """As by the system, for want of memory: not one of them serves."""
     with Service(
@@ -153,7 +149,6 @@ def test_workers_that_are_killed_while_they_begin_end_the_service(tmp_path: Path
         assert "No worker can start" in service.log
 
 
-@pytest.mark.slow
 def test_without_the_folder_that_workers_share_the_service_ends(tmp_path: Path) -> None:
     """Somebody has cleared /dev/shm: no worker can start, and a line says so."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
@@ -190,7 +185,6 @@ def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path
         assert service.call("GET", "/readyz").status == 200
 
 
-@pytest.mark.slow
 def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, it hears nothing; and hangups that queue up before do not keep the supervisor from ending."""
     for pid in workers.pids:
@@ -202,7 +196,6 @@ def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch:
     assert "hangs: killed" in workers.log
 
 
-@pytest.mark.slow
 def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
     """A terminal that closes tells everybody, those that are starting, too."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
@@ -255,7 +248,6 @@ def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurre
     assert "before" not in new
 
 
-@pytest.mark.slow
 def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
     """Sent when the first one answers, while others may have opened the old file and listen to nothing yet."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "4", "AUDIT_LOG": "audit.log"}
@@ -338,7 +330,6 @@ def accepted(service: Service) -> dict[str, float]:
     return found
 
 
-@pytest.mark.slow
 def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -> None:
     """Two instances behind one list of addresses, restarted one after the other in each of three steps: the new
     key as a fallback, as the key that signs, and alone. Metrics tell when the old one is no longer used."""
@@ -400,6 +391,8 @@ def ready(service: Service) -> bool:
 #: Listens, and starts the service with the socket as a service manager would: descriptor 3, and its pid.
 MANAGER = """
 import os, socket, sys
+
+pytestmark = pytest.mark.slow
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
 print("listening", flush=True)
 for line in sys.stdin:
@@ -415,7 +408,6 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.slow
 def test_a_restart_with_a_passed_socket_refuses_nobody(tmp_path: Path) -> None:
     """The service manager listens (systemd's socket units), so that who calls during a restart waits for it;
     with another key meanwhile."""
