@@ -21,6 +21,8 @@ from signer.errors import TokenRevoked
 from signer.stores.sqlite import TRUST
 from signer.web.supervisor import ATTEMPTS
 
+pytestmark = pytest.mark.slow
+
 STARTER = """
 import sys
 from signer import Signer, open_store
@@ -54,7 +56,6 @@ TOGETHER = (
     + """
 from signer import TokenError
 
-pytestmark = pytest.mark.slow
 told = []
 for first in range(0, len(tokens), 4):
     with signer.together():

@@ -27,6 +27,8 @@ from uvicorn.server import ServerState
 
 from signer.web.protocol import CappedProtocol
 
+pytestmark = pytest.mark.slow
+
 NEW_KEY = "a-new-key-of-more-than-thirty-two-bytes!"
 SCOPES = "token:issue token:introspect token:revoke metrics:read"
 
@@ -392,7 +394,6 @@ def ready(service: Service) -> bool:
 MANAGER = """
 import os, socket, sys
 
-pytestmark = pytest.mark.slow
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)
 print("listening", flush=True)
 for line in sys.stdin:
