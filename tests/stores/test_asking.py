@@ -30,6 +30,7 @@ def test_nobody_waits_for_a_question_that_hangs() -> None:
     asker = Asker(0.05)
     with pytest.raises(StoreError, match="within"):
         asker.ask(release.wait)
+    eventually(lambda: refuses_at_once(asker))  # its thread may have begun later
     asked: list[int] = []
     for number in range(1000):
         with pytest.raises(StoreError, match="an earlier question"):
@@ -38,6 +39,14 @@ def test_nobody_waits_for_a_question_that_hangs() -> None:
     eventually(lambda: answers(asker))
     assert asked == []
     assert asker.close()
+
+
+def refuses_at_once(asker: Asker) -> bool:
+    try:
+        asker.ask(lambda: None)
+    except StoreError as error:
+        return "an earlier question" in str(error)
+    return False
 
 
 def answers(asker: Asker) -> bool:
