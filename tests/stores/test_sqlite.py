@@ -101,6 +101,14 @@ def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: 
             changes.close()
 
 
+def test_a_file_that_was_taken_away_is_not_read_within_changes(store: SQLiteStore, path: Path) -> None:
+    """Before the first of them."""
+    with store.together():
+        path.rename(path.with_name("away"))
+        with pytest.raises(StoreError, match="cannot answer"):
+            store.lookup(JTI, EXP, [])
+
+
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-bell"])
 def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> None:
     """SQLite alone would go on with the deleted file, and a new worker with another one: without the -shm,
