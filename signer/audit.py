@@ -39,8 +39,10 @@ MAX_LINE: Final = 4096
 #: Seconds that a change waits for a reader of standard output that has fallen asleep: fewer than its caller
 #: waits, who is told then that it is the trail that fails.
 WRITE_TIMEOUT: Final = 3.0
-#: Seconds in which another process is done with the line that it is writing.
-_MOMENT: Final = 0.002
+#: Seconds in which another process is done with the line that it is writing, also on a busy machine.
+_MOMENT: Final = 0.1
+#: Seconds between two looks whether it is.
+_GLANCE: Final = 0.002
 #: Of every value but `sub`: they are shorter where we issued the token.
 _MAX_VALUE: Final = 64
 _MAX_SUB: Final = 255
@@ -204,10 +206,12 @@ class AuditTrail:
         # Another process, or this one before it was restarted, may have found no space for the rest. Where
         # the end has moved since, somebody is writing.
         end = self._end_within_a_line()
-        if end is None:
-            return False
-        time.sleep(_MOMENT)
-        return end == self._end_within_a_line()
+        until = time.monotonic() + _MOMENT
+        while end is not None and end == self._end_within_a_line():
+            if time.monotonic() > until:
+                return True
+            time.sleep(_GLANCE)
+        return False
 
     def _end_within_a_line(self) -> int | None:
         """Where the trail ends, if that is not the end of a line."""

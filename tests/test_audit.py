@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -374,6 +375,26 @@ def test_a_line_after_a_torn_one_of_another_process_is_whole(
     assert (json.loads(one)["sub"], json.loads(two)["sub"]) == ("1", "2")
     assert not first.endswith("}")
     assert not second.endswith("}")
+
+
+def test_a_line_that_another_process_is_writing_is_awaited(
+    path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may put a process to sleep within a line: it goes on a little later, and no empty line is left."""
+    monkeypatch.setattr("signer.audit._MOMENT", HANG)
+    began = time.monotonic()
+    line = b'{"event":"issue"}\n'
+    trail = opened()
+    with path.open("ab", buffering=0) as other:
+        other.write(line[:5])
+        going_on = threading.Timer(0.03, other.write, [line[5:]])
+        going_on.start()
+        trail.before(Event(name="issue", sub="1"))
+        going_on.join()
+    assert time.monotonic() < began + HANG / 2
+    first, second = path.read_bytes().splitlines(keepends=True)
+    assert first == line
+    assert json.loads(second)["sub"] == "1"
 
 
 def test_a_disk_that_fails_gets_a_second_line(
