@@ -209,6 +209,6 @@ def _is_revoked(claims: Claims, entry: Entry, now: float) -> bool:
     # lost what gave it.
     last = entry.last_generation
     if entry.unheard:
-        # Each is the millisecond it was given out at, or one more than the one before.
+        # A generation is the millisecond in which it was given out, or one more than the generation before.
         last = max(last, int(now * 1000)) + entry.unheard
     return entry.revoked or not entry.generation <= claims.gen <= last

@@ -203,8 +203,8 @@ class AuditTrail:
             raise OSError("no space for the whole line")
 
     def _ends_within_a_line(self) -> bool:
-        # Another process, or this one before it was restarted, may have found no space for the rest. Where
-        # the end has moved since, somebody is writing.
+        # Another process, or this one before it was restarted, may have found no space for the rest of its
+        # line. If the end moves while we look, another process is writing.
         end = self._end_within_a_line()
         until = time.monotonic() + _MOMENT
         while end is not None and end == self._end_within_a_line():

@@ -246,6 +246,32 @@ def test_workers_that_cannot_start_end_the_service(tmp_path: Path, credential: s
             port.bind(("127.0.0.1", service.port))
 
 
+PATIENT = """
+from signer.web import server, supervisor
+
+supervisor.ATTEMPTS_TIME = 3600.0
+server.serve()
+"""
+
+
+def test_workers_that_cannot_start_yet_are_tried_again(tmp_path: Path, credential: str) -> None:
+    """However often they end, within the time that a list may take to be back: then the service goes on."""
+    settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, command=("-c", PATIENT), credential=credential) as service:
+        service.wait_until_started(2)
+        token = service.issue()
+        for file in tmp_path.glob("tokens.db*"):
+            file.rename(tmp_path / f"away-{file.name}")
+        for pid in service.pids:
+            os.kill(pid, signal.SIGKILL)
+        service.wait_for_log("There is no list", 2 * ATTEMPTS + 1)
+        for file in tmp_path.glob("away-*"):
+            file.rename(tmp_path / file.name.removeprefix("away-"))
+        service.wait_until_started(4)
+        assert service.says_valid(token)
+        assert service.process.poll() is None
+
+
 def test_a_list_in_memory_is_not_for_workers(tmp_path: Path) -> None:
     """Whoever starts them; each would revoke for itself."""
     service = Service(tmp_path, {"SECRET_KEY": KEY, "DATABASE_URL": "memory://"}, waits=False)

@@ -152,8 +152,8 @@ class Messages:
             head.length = int(value)
         elif name == b"transfer-encoding":
             head.is_chunked = True
-        elif name == b"expect":
-            head.expects_continue = value.lower() == b"100-continue"
+        elif name == b"expect" and value.lower() == b"100-continue":
+            head.expects_continue = True
 
     def on_headers_complete(self) -> None:
         """The end of the head."""

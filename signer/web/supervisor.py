@@ -21,8 +21,7 @@ END_TIMEOUT: Final = 15.0
 #: have lasted: a list across a network may be back by then.
 ATTEMPTS: Final = 3
 ATTEMPTS_TIME: Final = 15.0
-
-
+#: The signals that end the service.
 _ENDING: Final = {signal.SIGTERM, signal.SIGINT}
 
 
@@ -42,13 +41,13 @@ class Worker(Process):
         """Whether it answers within so many seconds; before it has ever served, whether it still may."""
         if self.has_served:
             return super().is_alive(timeout)
-        self.has_served = self._has_begun()
+        self.has_served = self._is_serving()
         return self.process.is_alive() and (self.has_served or time.monotonic() < self._latest)
 
-    def _has_begun(self) -> bool:
-        # A thread of the worker answers each question once Python runs there, also while nothing is open yet.
+    def _is_serving(self) -> bool:
+        # A thread of the worker answers as soon as Python runs there: no, until the application is open.
         try:
-            while self.parent_conn.poll():
+            if self.parent_conn.poll():
                 if self.parent_conn.recv() is True:
                     return True
                 self.parent_conn.send(b"ping")
@@ -147,7 +146,7 @@ class Supervisor(Multiprocess):
             _await_end(old, time.monotonic() + END_TIMEOUT)
 
     def _is_serving_in_time(self, new: Worker) -> bool:
-        # Whoever is told to end meanwhile does not wait for it.
+        # A signal to end the service ends the wait, too.
         while new.is_alive() and not new.has_served and not _ENDING & {*self.signal_queue}:
             time.sleep(0.1)
         return new.has_served

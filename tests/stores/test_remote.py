@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from clock import eventually
 from service import KEY, Service
 
 from signer import Signer, Store, TokenError, Verifier, open_store
+from signer.claims import Claims
+from signer.codec import Codec
 from signer.errors import (
     ConfigurationError,
     StoreError,
@@ -23,7 +25,7 @@ from signer.errors import (
     TokenRotated,
     TokenUsed,
 )
-from signer.keys import base64url
+from signer.keys import KeyRing, base64url
 from signer.stores.base import Row
 from signer.stores.feed import MAX_CURSOR, PART, Part, Told, part_after, row_of
 from signer.stores.memory import MemoryStore
@@ -111,6 +113,21 @@ def test_a_verifier_refuses_what_was_revoked(service: Service, opened: Callable[
     for each, error in ((token, TokenRevoked), (once, TokenUsed)):
         eventually(refuses(verifier, each, error))
     assert verifier.validate(other)
+
+
+def test_a_copy_refuses_a_generation_that_cannot_be(
+    service: Service, opened: Callable[..., RemoteStore]
+) -> None:
+    """Somebody made it up with a key that leaked, so that no revocation of a group would end it."""
+    here = Signer(KEY, opened(60.0))
+    service.call("POST", "/app/revoke", {"sub": "42"})
+    token = service.issue(sub="42")
+    assert here.validate(token).gen > 0
+    now = int(time.time())
+    for generation, is_refused in (((now + 60) * 1000, False), ((now + 600) * 1000, True), (2**53, True)):
+        claims = Claims(jti="f" * 22, exp=now + 600, purpose="access", sub="42", gen=generation)
+        with pytest.raises(TokenRevoked) if is_refused else nullcontext():
+            here.validate(Codec(KeyRing(KEY)).encode(claims, now))
 
 
 def test_a_copy_begins_with_all_there_is(service: Service, opened: Callable[..., RemoteStore]) -> None:
