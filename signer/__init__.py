@@ -1,11 +1,11 @@
 """Stateless signed tokens: HMAC-signed, timestamped, revocable. See Signer."""
 
 from . import errors
-from .claims import Challenge, Claims, Issued, Unverified, Use
 from .errors import SignerError, SystemUnavailable, TokenError
-from .keys import KeyRing, generate_key
 from .signer import Signer
 from .stores import Store, open_store
+from .tokens.claims import Challenge, Claims, Issued, Unverified, Use
+from .tokens.keys import KeyRing, generate_key
 from .verifier import Verifier
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 import sys
 
-from .cli import main
+from .cli.parser import main
 
 # Workers that are spawned import this module, too.
 if __name__ == "__main__":

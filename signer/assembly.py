@@ -10,11 +10,11 @@ from typing import NamedTuple
 from .audit import AuditTrail
 from .errors import ConfigurationError, KeyInvalid
 from .events import CountingHook, Hook
-from .keys import PRODUCTION_LINE, KeyRing, generate_key
 from .settings import AUDIT_OFF, Settings
 from .signer import Signer
 from .stores import Store, open_store
 from .stores.opening import MEMORY_URL, is_remote, sqlite_path
+from .tokens.keys import PRODUCTION_LINE, KeyRing, generate_key
 
 
 class Assembly(NamedTuple):

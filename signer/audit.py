@@ -29,16 +29,12 @@ from msgspec.structs import asdict, replace
 from .errors import AuditError, ConfigurationError, CredentialInvalid, ScopeInsufficient
 from .events import OK, Event, Origin, origin
 from .files import is_file, sync_directory, without_waiting, write
+from .policy import AUDIT_TIMEOUT, MAX_LINE
 
 logger = logging.getLogger(__name__)
 
 #: Instead of a file's name: standard output.
 STDOUT: Final = "stdout"
-#: Bytes of a line: what a pipe takes at once (PIPE_BUF), so that the lines of several workers do not mix.
-MAX_LINE: Final = 4096
-#: Seconds that a change waits for a reader of standard output that has fallen asleep: fewer than its caller
-#: waits, who is told then that it is the trail that fails.
-WRITE_TIMEOUT: Final = 3.0
 #: Seconds in which another process is done with the line that it is writing, also on a busy machine.
 _MOMENT: Final = 0.1
 #: Seconds between two looks whether it is.
@@ -191,7 +187,7 @@ class AuditTrail:
         if not is_file(self._descriptor):
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
-            poll.poll(WRITE_TIMEOUT * 1000)
+            poll.poll(AUDIT_TIMEOUT * 1000)
 
     def _write(self, event: Event) -> None:
         line = b"\n" * self._is_torn + self._line(event)

@@ -6,10 +6,10 @@ what it may do and hand out. It expires, is replaced and revoked like any token;
 
 from typing import Final
 
-from .claims import CLIENT_PURPOSE, scope_words
 from .errors import RequestInvalid
-from .requests import Name, Scope, converted
 from .signer import Signer
+from .tokens.claims import CLIENT_PURPOSE, scope_words
+from .tokens.values import Name, Scope, converted
 
 #: What the service itself asks for, one word for each thing a client may do.
 SERVICE_SCOPES: Final = frozenset(

@@ -17,8 +17,8 @@ from typing import Any, Final, Protocol, Self, TypeGuard, cast, runtime_checkabl
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .claims import Claims
 from .errors import SignerError, TokenError
+from .tokens.claims import Claims
 
 logger = logging.getLogger(__name__)
 

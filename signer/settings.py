@@ -10,10 +10,9 @@ from msgspec import Struct
 from .audit import STDOUT
 from .credentials import check_scopes
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
-from .keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
-from .requests import LONGEST_TTL
-from .signer import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL
+from .policy import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL, LONGEST_TTL
 from .stores.opening import MEMORY_URL
+from .tokens.keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
 
 #: Labels of a name have 63 characters at most (RFC 1035, section 2.3.4).
 _HOST: Final = r"(?!.*\.\.)(?!.*[0-9A-Za-z_-]{64})[0-9A-Za-z.:_-]{1,253}"

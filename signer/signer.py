@@ -6,26 +6,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from hmac import compare_digest
 from os import urandom
-from typing import Any, Final
+from typing import Any
 
 from msgspec.structs import replace
 
-from . import names
-from .admission import Admission
-from .claims import (
-    CODE_PREFIX,
-    DEFAULT_PURPOSE,
-    Challenge,
-    Claims,
-    Issued,
-    Unverified,
-    Use,
-    check_audience,
-    check_proof,
-    started,
-)
-from .codec import Codec
-from .codes import count_attempt
 from .errors import (
     CodeWrong,
     RequestInvalid,
@@ -40,9 +24,37 @@ from .errors import (
     TokenUsed,
 )
 from .events import BUG, OK, CountingHook, Hook, Hooks, Operation
-from .keys import Key, KeyRing, base64url
-from .requests import (
+from .lifecycle.admission import Admission
+from .lifecycle.chains import may_have_kin, successor
+from .lifecycle.codes import count_attempt
+from .policy import (
     CODE_TTL,
+    DEFAULT_GRACE,
+    DEFAULT_LEEWAY,
+    DEFAULT_MAX_TTL,
+    DEFAULT_TTL,
+    GROUP_MARGIN,
+    PURGE_MARGIN,
+    PURGE_PAUSE,
+    PURGE_STEP,
+)
+from .stores import names
+from .stores.contract import Store
+from .tokens.claims import (
+    CODE_PREFIX,
+    DEFAULT_PURPOSE,
+    Challenge,
+    Claims,
+    Issued,
+    Unverified,
+    Use,
+    check_audience,
+    check_proof,
+    started,
+)
+from .tokens.codec import Codec
+from .tokens.keys import Key, KeyRing, base64url
+from .tokens.values import (
     Code,
     CodePurpose,
     CodeRequest,
@@ -58,22 +70,6 @@ from .requests import (
     converted,
     plain_request,
 )
-from .rotation import may_have_kin, successor
-from .stores.base import PURGE_STEP, Store
-
-DEFAULT_TTL: Final = 60 * 60
-DEFAULT_MAX_TTL: Final = 90 * 24 * 60 * 60
-DEFAULT_LEEWAY: Final = 10
-#: Seconds in which trading a token once more gives the same successor: a retry, not a theft.
-DEFAULT_GRACE: Final = 30
-#: Rows outlive their token by this many seconds on top of the leeway: a purge at exactly `exp` would
-#: reopen replay on a clock that runs behind.
-PURGE_MARGIN: Final = 300
-#: A subject's row outlives the longest token by a day: there, a clock that was wrong when the token was
-#: issued or the subject revoked cannot be told from the row.
-GROUP_MARGIN: Final = 24 * 60 * 60
-#: Pause in seconds between two steps of a purge, in which others get to write.
-PURGE_PAUSE: Final = 0.001
 
 
 class Signer:

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 
-from .claims import Claims
 from .errors import KeyInvalid, StoreRequired, TokenUsed
-from .keys import KeyRing, PurposeKey
-from .signer import DEFAULT_LEEWAY, DEFAULT_MAX_TTL, Signer
+from .policy import DEFAULT_LEEWAY, DEFAULT_MAX_TTL
+from .signer import Signer
 from .stores import Store
+from .tokens.claims import Claims
+from .tokens.keys import KeyRing, PurposeKey
 
 
 class Verifier:

@@ -1,4 +1,4 @@
-"""The plain twin of signer.codec: the format told with itsdangerous alone, to hold the fast path against."""
+"""The plain twin of signer.tokens.codec: the format told with itsdangerous alone, to hold the fast path against."""
 
 import hashlib
 import hmac
@@ -9,9 +9,9 @@ from itsdangerous import BadData, Signer
 from itsdangerous.encoding import base64_decode, base64_encode, bytes_to_int, int_to_bytes
 from msgspec.structs import replace
 
-from signer.claims import MAX_TIME, Claims
 from signer.errors import TokenKeyUnknown, TokenMalformed, TokenPurposeWrong, TokenSignatureInvalid
-from signer.keys import KeyRing
+from signer.tokens.claims import MAX_TIME, Claims
+from signer.tokens.keys import KeyRing
 
 SHAPE = re.compile(
     r"sgt_([A-Za-z0-9_-]{6})\.(([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{1,7}))\.([A-Za-z0-9_-]{43})", re.ASCII

@@ -20,13 +20,13 @@ from clock import HANG, Clock
 from service import KEY, environment
 
 from signer import Claims, Signer, Store, TokenError, audit
-from signer.audit import MAX_LINE, AuditTrail
-from signer.codec import Codec
+from signer.audit import AuditTrail
 from signer.errors import AuditError, ConfigurationError, StoreError
 from signer.events import NAMES, Event, Origin, origin
-from signer.keys import KeyRing
-from signer.stores.sqlite import SQLiteStore
-from signer.web import writer
+from signer.policy import AUDIT_TIMEOUT, MAX_LINE, WRITE_TIMEOUT
+from signer.stores.sqlite.store import SQLiteStore
+from signer.tokens.codec import Codec
+from signer.tokens.keys import KeyRing
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_pipe_that_nobody_reads_is_an_error_and_not_a_start_that_hangs(tmp_pat
 
 def test_a_reader_that_has_stopped_refuses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that is full: a write would wait for ever, and the service with it."""
-    monkeypatch.setattr("signer.audit.WRITE_TIMEOUT", 0.05)
+    monkeypatch.setattr("signer.audit.AUDIT_TIMEOUT", 0.05)
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     trail = AuditTrail(str(tmp_path / "pipe"))
@@ -421,7 +421,7 @@ from signer.audit import AuditTrail
 from signer.errors import AuditError
 from signer.events import Event
 import signer.audit
-signer.audit.WRITE_TIMEOUT = 0.01
+signer.audit.AUDIT_TIMEOUT = 0.01
 trail = AuditTrail("stdout", validations=True)
 for number in range(400):
     trail.after(Event(name="validate", sub="\U0001f511" * 255))
@@ -530,4 +530,4 @@ def test_a_trail_that_is_exchanged_takes_no_line_along(
 
 def test_the_trail_gives_up_before_the_caller_of_a_change_does() -> None:
     """Who would be told otherwise that the list does not answer."""
-    assert audit.WRITE_TIMEOUT < writer.WRITE_TIMEOUT - 1
+    assert AUDIT_TIMEOUT < WRITE_TIMEOUT - 1

@@ -10,16 +10,16 @@ from clock import Clock, eventually
 from service import KEY
 
 from signer import KeyRing, Signer, Store, TokenError, open_store
-from signer.claims import Claims
-from signer.codec import Codec
 from signer.credentials import issue_credential
 from signer.errors import CredentialInvalid, TokenRevoked, TokenRotated
 from signer.events import Event
-from signer.requests import CodeRequest, IssueRequest
 from signer.stores import Entry
-from signer.stores.followed import as_of
-from signer.stores.following import now
+from signer.stores.copies.refresher import now
+from signer.stores.copies.view import as_of
 from signer.stores.memory import MemoryStore
+from signer.tokens.claims import Claims
+from signer.tokens.codec import Codec
+from signer.tokens.values import CodeRequest, IssueRequest
 
 OLD = "an-old-key-that-leaked-and-is-a-fallback-now"
 Change = Callable[[Signer, Signer], object]

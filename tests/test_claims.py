@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from signer.claims import Claims, check_audience, check_scope, check_time
 from signer.errors import TokenAudienceWrong, TokenExpired, TokenNotYetValid, TokenScopeInsufficient
+from signer.tokens.claims import Claims, check_audience, check_scope, check_time
 
 NOW = 1_800_000_000
 YEAR = 366 * 24 * 60 * 60

@@ -15,11 +15,11 @@ import pytest
 from clock import HANG
 from service import KEY, ROOT, Service, cli, environment
 
-from signer import Claims, KeyRing, Signer, Store, __version__, commands, open_store
-from signer.cli import main
-from signer.codec import Codec
+from signer import Claims, KeyRing, Signer, Store, __version__, open_store
+from signer.cli import commands, main
 from signer.errors import TokenRevoked
 from signer.settings import Settings
+from signer.tokens.codec import Codec
 
 SETTINGS = {"SECRET_KEY": KEY}
 
@@ -279,7 +279,7 @@ def test_progress_is_told_of_a_long_purge(
         )
     monkeypatch.chdir(listed)
     monkeypatch.setenv("SECRET_KEY", KEY)
-    monkeypatch.setattr("signer.commands._PROGRESS", 0)
+    monkeypatch.setattr("signer.cli.commands._PROGRESS", 0)
     assert main(["purge"]) == 0
     told = capsys.readouterr()
     assert told.out == "purged  2500\n"

@@ -19,10 +19,11 @@ from plain import PlainCodec
 from service import KEY
 
 from signer import KeyRing, Signer, Store, TokenError
-from signer.claims import MAX_TIME, Claims
-from signer.codec import MAX_SIGNERS, MAX_TOKEN_LENGTH, Codec, PreKeyedHMAC
 from signer.errors import RequestInvalid, TokenMalformed, TokenPurposeWrong, TokenSignatureInvalid
-from signer.keys import Key
+from signer.policy import MAX_TOKEN_LENGTH
+from signer.tokens.claims import MAX_TIME, Claims
+from signer.tokens.codec import MAX_SIGNERS, Codec, PreKeyedHMAC
+from signer.tokens.keys import Key
 
 NOW = 1_800_000_000
 KID = Key(KEY).id

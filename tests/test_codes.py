@@ -27,8 +27,8 @@ from signer.errors import (
     TokenRevoked,
     TokenUsed,
 )
-from signer.requests import CodeRequest
 from signer.stores.memory import MemoryStore
+from signer.tokens.values import CodeRequest
 
 #: The first second of an hour.
 HOUR_BEGINS = 1_800_003_600

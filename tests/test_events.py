@@ -22,7 +22,7 @@ from signer.errors import (
 )
 from signer.events import CHANGES, NAMES, CountingHook, Event, Hook
 from signer.stores.memory import MemoryStore
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 
 
 class Recorder:

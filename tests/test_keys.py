@@ -9,7 +9,7 @@ from service import KEY
 
 from signer import KeyRing, generate_key
 from signer.errors import KeyInvalid
-from signer.keys import Key
+from signer.tokens.keys import Key
 
 
 def test_a_generated_key_is_accepted_and_never_the_same() -> None:

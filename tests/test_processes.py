@@ -18,8 +18,7 @@ from service import KEY, ROOT, Service, cli, environment
 
 from signer import Signer, Store
 from signer.errors import TokenRevoked
-from signer.stores.sqlite import TRUST
-from signer.web.supervisor import ATTEMPTS
+from signer.policy import ATTEMPTS, TRUST
 
 pytestmark = pytest.mark.slow
 
@@ -247,7 +246,7 @@ def test_workers_that_cannot_start_end_the_service(tmp_path: Path, credential: s
 
 
 PATIENT = """
-from signer.web import server, supervisor
+from signer.web.server import run as server, supervisor
 
 supervisor.ATTEMPTS_TIME = 3600.0
 server.serve()

@@ -15,7 +15,7 @@ from service import KEY, ROOT, Service, environment, free_port
 from serving import call, serving
 from starlette.routing import Route
 
-from signer.cli import main
+from signer.cli.parser import main
 from signer.settings import Settings
 from signer.web import create_app
 

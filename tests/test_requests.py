@@ -10,7 +10,7 @@ from service import KEY
 
 from signer import Signer
 from signer.errors import RequestInvalid
-from signer.requests import IssueRequest
+from signer.tokens.values import IssueRequest
 
 REFUSED: list[tuple[str, Any]] = [
     ("ttl", True),

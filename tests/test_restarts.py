@@ -25,7 +25,7 @@ from service import KEY, ROOT, Service, client, environment, free_port
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from signer.web.protocol import CappedProtocol
+from signer.web.connections.protocol import CappedProtocol
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from signer.errors import (
     TokenSignatureInvalid,
     TokenUsed,
 )
-from signer.signer import PURGE_MARGIN
+from signer.policy import PURGE_MARGIN
 
 DAY = 24 * 60 * 60
 

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from signer import Claims, Signer, Store, Verifier
+from signer.contrib.starlette import TokenBackend, TokenUser
 from signer.credentials import issue_credential
-from signer.starlette import TokenBackend, TokenUser
 
 CHALLENGE = 'Bearer error="invalid_token"'
 
@@ -207,7 +207,9 @@ class TestList:
             assert "set-cookie" not in reply.headers
             assert b"list" not in reply.raw
         assert call(port, "/").status == 200
-        logged = [record.getMessage() for record in caplog.records if record.name == "signer.starlette"]
+        logged = [
+            record.getMessage() for record in caplog.records if record.name == "signer.contrib.starlette"
+        ]
         assert len(logged) == 2
         assert "list" in logged[0]
         assert token not in "".join(logged)

@@ -8,7 +8,7 @@ import pytest
 from service import ROOT
 
 from signer import Claims, KeyRing, Signer, TokenError, open_store
-from signer.keys import Key
+from signer.tokens.keys import Key
 
 LONGEST_TTL = 10 * 366 * 24 * 3600
 DEMANDS = ("bind", "aud", "scope")

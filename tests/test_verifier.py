@@ -23,7 +23,7 @@ from signer.errors import (
     TokenSignatureInvalid,
     TokenUsed,
 )
-from signer.keys import PurposeKey
+from signer.tokens.keys import PurposeKey
 
 OTHER = "another-key-of-more-than-thirty-two-bytes"
 

@@ -5,14 +5,11 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import monotonic
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ..errors import StoreError
 
 T = TypeVar("T")
-
-#: Seconds that an event loop waits for a list on a local disk.
-PATIENCE: Final = 0.25
 
 
 class _Question(Generic[T]):

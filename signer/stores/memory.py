@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from ..errors import StoreError
-from .base import LOG_SIZE, PURGE_STEP, Entry, Log, Page, Point, Row
-from .index import NEVER, Index
+from ..policy import LOG_SIZE, PURGE_STEP
+from .contract import Entry, Log, Page, Point, Row
+from .copies.index import NEVER, Index
 
 _of_this_process: Final = WeakSet["MemoryStore"]()
 

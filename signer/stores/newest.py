@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from ..errors import StoreError
-from .base import LOG_SIZE, Point
+from ..policy import LOG_SIZE
+from .contract import Point
 
 #: Its name in the node's folder.
 FILE: Final = "newest"

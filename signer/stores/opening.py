@@ -6,9 +6,9 @@ from typing import Final
 from urllib.parse import unquote
 
 from ..errors import ConfigurationError, StoreError
-from .asking import PATIENCE
-from .base import Store
-from .followed import Followable, FollowedStore
+from ..policy import PATIENCE
+from .contract import Store
+from .copies.view import Followable, FollowedStore
 from .newest import Newest, NewestOfNode
 
 MEMORY_URL: Final = "memory://"
@@ -64,7 +64,7 @@ def open_store(
 
 def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None, only_reads: bool) -> Store:
     if path := sqlite_path(url):
-        from .sqlite import SQLiteStore
+        from .sqlite.store import SQLiteStore
 
         return SQLiteStore(
             path,
@@ -114,7 +114,7 @@ def _followed(store: Followable, staleness: float | None) -> Store:
 
 def _open_postgres(url: str, newest: Newest, *, create: bool) -> Followable:
     try:
-        from .postgres import PostgresStore
+        from .postgres.store import PostgresStore
     except ImportError:  # of the driver, or of the library that it needs
         raise ConfigurationError(
             "A list in PostgreSQL needs its driver: pip install 'signer[postgres]'."
@@ -124,7 +124,7 @@ def _open_postgres(url: str, newest: Newest, *, create: bool) -> Followable:
 
 def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable:
     try:
-        from .redis import RedisStore
+        from .redis.store import RedisStore
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "redis":
             raise
@@ -135,7 +135,7 @@ def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable
 
 
 def _open_remote(url: str, newest: Newest, staleness: float | None) -> Store:
-    from .remote import RemoteStore
+    from .copies.remote import RemoteStore
 
     if not staleness:
         raise ConfigurationError(

@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import ParamSpec, TypeVar
 
-from ..claims import Claims
-from .base import PURGE_STEP, Entry, Freshness, Snapshot, Store
+from ..policy import PURGE_STEP
+from ..tokens.claims import Claims
+from .contract import Entry, Freshness, Snapshot, Store
 
 P = ParamSpec("P")
 R = TypeVar("R")

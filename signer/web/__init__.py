@@ -1,6 +1,6 @@
 """The service over HTTP."""
 
 from .app import create_app
-from .server import load, serve
+from .server.run import load, serve
 
 __all__ = ["create_app", "load", "serve"]

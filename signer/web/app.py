@@ -20,30 +20,34 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from ..aio.changes import Writer
+from ..aio.lookups import Lookups
 from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
-from ..keys import PRODUCTION_LINE
 from ..settings import LOG_LEVELS, Settings
 from ..stores import Store
-from ..stores.feed import part_after
+from ..stores.copies.feed import part_after
 from ..stores.opening import MEMORY_URL
 from ..stores.timed import TimedStore
-from .api import API
-from .callers import DEVELOPER, Caller, Guard
-from .dispatch import Dispatch
-from .docs import docs_routes
-from .forward_auth import ForwardAuth
-from .limits import Limits
-from .log import RequestLines
-from .lookups import Lookups
-from .metrics import Metrics, Page
-from .middleware import CORS, DevelopmentGuard, RequestLog, TrustedProxies
-from .oauth import OAuth
-from .openapi import Document
-from .operations import operations
-from .problems import on_bug, on_disconnect, on_http_error, on_signer_error
-from .shortcut import Shortcut
-from .writer import Writer
+from ..tokens.keys import PRODUCTION_LINE
+from .access.callers import DEVELOPER, Caller, Guard
+from .access.cors import CORS
+from .access.development import DevelopmentGuard
+from .access.limits import Limits
+from .access.proxies import TrustedProxies
+from .fastpath.dispatch import Dispatch
+from .fastpath.front import Front
+from .fastpath.shortcut import Shortcut
+from .messages.problems import on_bug, on_disconnect, on_http_error, on_signer_error
+from .routes.gateways import ForwardAuth
+from .routes.oauth import OAuth
+from .routes.openapi import Document
+from .routes.pages import docs_routes
+from .routes.table import operations
+from .routes.tokens import API
+from .telemetry.log import RequestLines
+from .telemetry.metrics import Metrics, Page
+from .telemetry.requests import RequestLog
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +133,8 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
     lines = RequestLines(settings.log_format) if is_logged else None
     # Those between may have their say about any request, and then there is no way around them.
     is_straight = not settings.is_development and not settings.cors_origins
-    log = RequestLog(app, metrics, lines, shortcut if is_straight else None)
-    return TrustedProxies(log, settings.trusted_proxies) if settings.trusted_proxies else log
+    front = Front(app, RequestLog(metrics, lines), shortcut if is_straight else None)
+    return TrustedProxies(front, settings.trusted_proxies) if settings.trusted_proxies else front
 
 
 def _lifespan(

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from uvicorn.supervisors import Multiprocess
 
-from signer.web.server import configured, settle
+from signer.web.server.run import configured, settle
 
 #: As long as one of the service's.
 _TOKEN: Final = f"sgt_{'x' * 240}"

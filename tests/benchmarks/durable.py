@@ -14,7 +14,7 @@ from benchmarks.servers import Server, service
 from service import ROOT
 
 from signer import Signer
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 
 CONNECTIONS = 64
 #: Tokens for a second of load: more than any service here uses up.
@@ -26,7 +26,7 @@ CONTESTED = 500
 #: The service, but that it makes each change by itself.
 _ONE_BY_ONE = (
     "-c",
-    "import runpy, signer.web.writer as writer; writer.MOST_TOGETHER = 1;"
+    "import runpy, signer.aio.changes as writer; writer.MOST_TOGETHER = 1;"
     f"runpy.run_path({str(ROOT / 'app.py')!r}, run_name='__main__')",
 )
 TIMES = 8

@@ -20,7 +20,7 @@ from faults.disk import Disk, small_disk
 from faults.recorder import Recorder
 from service import ROOT, Service
 
-from signer.stores.sqlite_file import back_up
+from signer.stores.sqlite.file import back_up
 
 #: Seconds that a fault lasts, and in which it is noticed.
 LASTS, NOTICED = 1.8, 0.5

@@ -20,8 +20,8 @@ from service import KEY, Service, cli, environment
 
 from signer import Signer
 from signer.errors import StoreError
-from signer.stores.sqlite import SQLiteStore
-from signer.web.writer import MOST_TOGETHER
+from signer.policy import MOST_TOGETHER
+from signer.stores.sqlite.store import SQLiteStore
 
 SCOPES = "token:issue token:introspect token:revoke metrics:read revocations:read"
 #: More changes than are made together in two groups.

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from signer import Signer, Store, SystemUnavailable
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 
 LOG_IN, LOG_OUT = "/public/log-in", "/public/log-out"
 

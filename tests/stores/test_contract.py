@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signer import Store, open_store
-from signer.claims import Claims
 from signer.errors import StoreError
-from signer.names import by_subject, groups, id_of_group, id_of_row, row
 from signer.stores import Entry
+from signer.stores.names import by_subject, groups, id_of_group, id_of_row, row
+from signer.tokens.claims import Claims
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 1_800_000_000

@@ -15,14 +15,16 @@ from redis_server import Redis
 from service import KEY
 
 from signer import Signer, Store, open_store
-from signer.claims import Claims
 from signer.errors import ClockError, StoreError, SystemUnavailable, TokenError, TokenRevoked
-from signer.names import by_subject, groups, row
-from signer.stores import following, mirror
-from signer.stores.base import UNHEARD, Entry, Row
-from signer.stores.copied import UNKNOWING, Copied
-from signer.stores.followed import FollowedStore, as_of
+from signer.policy import UNHEARD
+from signer.stores.contract import Entry, Row
+from signer.stores.copies import loader as mirror
+from signer.stores.copies import refresher as following
+from signer.stores.copies.full import UNKNOWING, Copied
+from signer.stores.copies.view import FollowedStore, as_of
+from signer.stores.names import by_subject, groups, row
 from signer.stores.opening import create_list
+from signer.tokens.claims import Claims
 
 EXP = 4_000_000_000
 BOUND = 1.0

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from signer.claims import Claims
-from signer.stores.base import Row
-from signer.stores.index import NEVER, Index
+from signer.stores.contract import Row
+from signer.stores.copies.index import NEVER, Index
+from signer.tokens.claims import Claims
 
 EXP = 1_900_000_000
 

@@ -15,14 +15,17 @@ import pytest
 from clock import eventually
 from service import environment
 
-from signer.claims import Claims
 from signer.errors import StoreError
-from signer.names import by_subject, row
-from signer.stores import mirror, newest, sqlite
-from signer.stores.base import Entry, Row
-from signer.stores.bell import SIZE
-from signer.stores.feed import part_after
-from signer.stores.sqlite import TRUST, SQLiteStore
+from signer.policy import TRUST
+from signer.stores import newest
+from signer.stores.contract import Entry, Row
+from signer.stores.copies import loader as mirror
+from signer.stores.copies.feed import part_after
+from signer.stores.names import by_subject, row
+from signer.stores.sqlite import store as sqlite
+from signer.stores.sqlite.bell import SIZE
+from signer.stores.sqlite.store import SQLiteStore
+from signer.tokens.claims import Claims
 
 EXP = 1_900_000_000
 
@@ -205,9 +208,9 @@ def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path
 
 
 REVOKE = """
-import sys, signer.stores.sqlite as sqlite
-from signer.claims import Claims
-from signer.names import row
+import sys, signer.stores.sqlite.store as sqlite
+from signer.tokens.claims import Claims
+from signer.stores.names import row
 store = sqlite.SQLiteStore(sys.argv[1])
 print("ready", flush=True)
 for line in sys.stdin:
@@ -387,7 +390,7 @@ def test_reading_rings_no_bell(store: SQLiteStore, path: Path) -> None:
 
 RIVAL = """
 import sys
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1], timeout=100)
 ring, rings = store._bell.ring, []
 store._bell.ring = lambda changes: (rings.append(changes), ring(changes))
@@ -449,9 +452,9 @@ CUT_SHORT = """
 import os, sys
 from pathlib import Path
 from weakref import ref
-from signer.claims import Claims
-from signer.names import row
-from signer.stores.sqlite import SQLiteStore
+from signer.tokens.claims import Claims
+from signer.stores.names import row
+from signer.stores.sqlite.store import SQLiteStore
 path, size = Path(sys.argv[1]), int(sys.argv[2])
 bell = Path(f"{path}-bell")
 one, other = SQLiteStore(path), SQLiteStore(path)

@@ -11,7 +11,8 @@ import pytest
 
 from signer import open_store
 from signer.errors import StoreError
-from signer.stores.base import LOG_SIZE, Point
+from signer.policy import LOG_SIZE
+from signer.stores.contract import Point
 from signer.stores.newest import FILE, NOTHING, Moment, Newest, NewestOfNode, follows
 
 SEEN = Moment(7, 70)

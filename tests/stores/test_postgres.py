@@ -18,10 +18,12 @@ from service import environment, free_port
 
 from signer import open_store
 from signer.errors import ConfigurationError, StoreError
-from signer.stores import Entry, newest, postgres_pool, postgres_schema
-from signer.stores import postgres as module
-from signer.stores.base import Point
-from signer.stores.postgres import PostgresStore
+from signer.stores import Entry, newest
+from signer.stores.contract import Point
+from signer.stores.postgres import pool as postgres_pool
+from signer.stores.postgres import statements as postgres_schema
+from signer.stores.postgres import store as module
+from signer.stores.postgres.store import PostgresStore
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 1_800_000_000

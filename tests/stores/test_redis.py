@@ -21,11 +21,11 @@ from redis_server import Redis
 from service import KEY, Service, cli, environment, free_port
 
 from signer.errors import ConfigurationError, StoreError
-from signer.stores.base import Entry
+from signer.stores.contract import Entry
 from signer.stores.opening import create_list, open_store
-from signer.stores.redis import RedisStore
-from signer.stores.redis_link import parse
-from signer.stores.redis_scripts import AGES, BUCKETS, GROUPS, KEEP, LOG, ROWS, STATE
+from signer.stores.redis.link import parse
+from signer.stores.redis.scripts import AGES, BUCKETS, GROUPS, KEEP, LOG, ROWS, STATE
+from signer.stores.redis.store import RedisStore
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 4_000_000_000

@@ -15,8 +15,6 @@ from clock import eventually
 from service import KEY, Service
 
 from signer import Signer, Store, TokenError, Verifier, open_store
-from signer.claims import Claims
-from signer.codec import Codec
 from signer.errors import (
     ConfigurationError,
     StoreError,
@@ -25,11 +23,14 @@ from signer.errors import (
     TokenRotated,
     TokenUsed,
 )
-from signer.keys import KeyRing, base64url
-from signer.stores.base import Row
-from signer.stores.feed import MAX_CURSOR, PART, Part, Told, part_after, row_of
+from signer.policy import MAX_CURSOR
+from signer.stores.contract import Row
+from signer.stores.copies.feed import PART, Part, Told, part_after, row_of
+from signer.stores.copies.remote import RemoteStore, _parsed
 from signer.stores.memory import MemoryStore
-from signer.stores.remote import RemoteStore, _parsed
+from signer.tokens.claims import Claims
+from signer.tokens.codec import Codec
+from signer.tokens.keys import KeyRing, base64url
 
 EXP = 1_900_000_000
 BOUND = 1.0

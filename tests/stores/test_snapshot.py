@@ -10,7 +10,7 @@ import pytest
 
 from signer import Store, open_store
 from signer.errors import StoreError
-from signer.stores.base import Log, Point, Row
+from signer.stores.contract import Log, Point, Row
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 1_800_000_000

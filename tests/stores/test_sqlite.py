@@ -17,9 +17,9 @@ from clock import HANG
 from service import environment
 
 from signer.errors import StoreError
-from signer.stores import sqlite
-from signer.stores.base import MAX_GROUPS
-from signer.stores.sqlite import SQLiteStore
+from signer.policy import MAX_GROUPS
+from signer.stores.sqlite import store as sqlite
+from signer.stores.sqlite.store import SQLiteStore
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 1_800_000_000
@@ -121,7 +121,7 @@ def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> 
 def test_another_process_on_new_side_files_is_noticed(store: SQLiteStore, path: Path) -> None:
     """The -shm is deleted, and another process makes a new one: the first still refuses."""
     Path(f"{path}-shm").unlink()
-    program = "import sys; from signer.stores.sqlite import SQLiteStore; SQLiteStore(sys.argv[1]).revoke('b' * 22, 1_800_000_000)"
+    program = "import sys; from signer.stores.sqlite.store import SQLiteStore; SQLiteStore(sys.argv[1]).revoke('b' * 22, 1_800_000_000)"
     subprocess.run([sys.executable, "-c", program, str(path)], env=environment(), check=False, timeout=30)
     refuses_everything(store)
 
@@ -299,7 +299,7 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(store: SQLiteStore, path:
 READ_ONLY = """
 import os, sys
 from signer.errors import StoreError
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 if os.geteuid() == 0:  # to root nothing is read-only
     os.setuid(65534)
 try:
@@ -332,7 +332,7 @@ def test_a_list_that_cannot_be_written_stops_the_start() -> None:
 
 REVOKER = """
 import os, signal, sys
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1])
 for number in range(20):
     store.revoke(f"{number:022d}", 1_800_000_000)
@@ -340,7 +340,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 INHERITOR = """
 import os, subprocess, sys
-from signer.stores.sqlite import SQLiteStore
+from signer.stores.sqlite.store import SQLiteStore
 path, way, revoker = sys.argv[1:]
 store = SQLiteStore(path)
 store.revoke("a" * 22, 1_800_000_000)

@@ -9,7 +9,7 @@ from clock import eventually
 from service import KEY, ROOT, Service, cli
 
 from signer import Signer
-from signer.stores.sqlite import TRUST
+from signer.policy import TRUST
 
 SETTINGS = {"SECRET_KEY": KEY}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from signer.web.cells import CAPACITY, NOW, Cells
+from signer.web.telemetry.cells import CAPACITY, NOW, Cells
 
 
 def test_what_one_counts_another_reads(tmp_path: Path) -> None:

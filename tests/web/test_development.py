@@ -8,7 +8,7 @@ import pytest
 from service import KEY, Service, cli
 
 from signer import Signer, open_store
-from signer.keys import PRODUCTION_LINE
+from signer.tokens.keys import PRODUCTION_LINE
 
 
 def test_it_is_loud_about_itself(development: Service) -> None:

@@ -10,8 +10,8 @@ from starlette.types import Message, Scope
 from signer import Signer
 from signer.settings import Settings
 from signer.web import create_app
-from signer.web.dispatch import Dispatch
-from signer.web.operations import METHODS
+from signer.web.fastpath.dispatch import Dispatch
+from signer.web.routes.table import METHODS
 
 TOKEN = Signer(KEY).issue(sub="42")
 PATHS = [

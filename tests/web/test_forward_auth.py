@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from service import KEY, Service, cli
 
 from signer import Signer
-from signer.stores.sqlite import TRUST
+from signer.policy import TRUST
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE")
 IDENTITY = ("X-Token-Subject", "X-Token-Scope", "X-Token-Id", "X-Token-Client")

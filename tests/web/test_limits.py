@@ -17,9 +17,9 @@ from service import KEY, Reply, Service, cli, client, environment, free_port
 
 from signer.errors import ConfigurationError, RateLimited, StoreError
 from signer.events import origin
-from signer.web.calls import Call, current, network
-from signer.web.counters import Counters
-from signer.web.limits import ISSUE, Limits
+from signer.web.access.counters import Counters
+from signer.web.access.limits import ISSUE, Limits
+from signer.web.telemetry.calls import Call, current, network
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
@@ -156,9 +156,7 @@ def test_without_it_nothing_is_counted_or_told(production: Service) -> None:
 
 def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
     """`limits` is an extra."""
-    program = (
-        "import sys; sys.modules['limits'] = None; from signer.web.limits import Limits; Limits('1/minute')"
-    )
+    program = "import sys; sys.modules['limits'] = None; from signer.web.access.limits import Limits; Limits('1/minute')"
     made = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
     )
@@ -244,7 +242,7 @@ def test_rotating_is_counted_as_issuing(limited: Service) -> None:
 
 def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many addresses strangers have; who came first is forgotten, and who is over is no trouble."""
-    monkeypatch.setattr("signer.web.counters.MAX_WINDOWS", 100)
+    monkeypatch.setattr("signer.web.access.counters.MAX_WINDOWS", 100)
 
     async def run() -> None:
         counters = Counters()

@@ -17,7 +17,7 @@ import pytest
 from clock import HANG, eventually
 from service import ROOT, Service, environment, free_port
 
-from signer.web.log import JSONFormatter, TextFormatter
+from signer.web.telemetry.log import JSONFormatter, TextFormatter
 
 LINE = re.compile(
     r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO signer\.web\.middleware request"

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from clock import HANG
 
+from signer.aio import lookups
+from signer.aio.lookups import Lookups
 from signer.errors import StoreError
-from signer.stores.following import now
+from signer.stores.copies.refresher import now
 from signer.stores.memory import MemoryStore
-from signer.web import lookups
-from signer.web.lookups import Lookups
 
 
 class Distant(MemoryStore):

@@ -15,7 +15,7 @@ import pytest
 from clock import HANG
 from service import KEY, ROOT, Service
 
-from signer.web.loop import Loop
+from signer.web.connections.loop import Loop
 
 REQUEST = b"HEAD /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #: The service with so many descriptors, at first and at most.

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signer.web import messages
-from signer.web.messages import MAX_HEAD, MAX_HEADERS, Head, Messages, Refused
+from signer.policy import MAX_HEAD, MAX_HEADERS
+from signer.web.connections import parser as messages
+from signer.web.connections.parser import Head, Messages, Refused
 
 HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\n"
 

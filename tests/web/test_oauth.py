@@ -15,7 +15,7 @@ from service import KEY, Reply, Service, cli
 
 from signer import Signer, generate_key, open_store
 from signer.credentials import issue_credential
-from signer.stores.sqlite import TRUST
+from signer.policy import TRUST
 
 TOKEN, INTROSPECT, REVOKE = ENDPOINTS = ("/oauth/token", "/oauth/introspect", "/oauth/revoke")
 METADATA = "/.well-known/oauth-authorization-server"

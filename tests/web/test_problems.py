@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from signer.settings import Settings
 from signer.web import create_app
-from signer.web.api import API
+from signer.web.routes.tokens import API
 
 
 def test_a_bug_is_500_with_its_request_id(

@@ -22,11 +22,13 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from signer.web import messages, protocol
-from signer.web.cork import MOST_CORKED, MOST_KEPT, CorkedTransport
-from signer.web.deadline import Deadline
-from signer.web.messages import MAX_HEADERS, Messages
-from signer.web.protocol import MOST_READ, CappedProtocol
+from signer.policy import LEAST_TAKEN, MAX_HEADERS
+from signer.web.connections import parser as messages
+from signer.web.connections import protocol
+from signer.web.connections.cork import MOST_CORKED, MOST_KEPT, CorkedTransport
+from signer.web.connections.deadline import Deadline
+from signer.web.connections.parser import Messages
+from signer.web.connections.protocol import MOST_READ, CappedProtocol
 
 GET = b"GET /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #: Seconds that no test waits for.
@@ -663,7 +665,7 @@ def test_an_answer_that_is_taken_slowly_arrives(run: Callable[[Any], None]) -> N
             for _ in range(3):
                 # Until it has not only taken what the kernel kept.
                 untaken = connection.transport.get_write_buffer_size()
-                while connection.transport.get_write_buffer_size() > untaken - protocol.LEAST_TAKEN:
+                while connection.transport.get_write_buffer_size() > untaken - LEAST_TAKEN:
                     await reader.read(SMALL)
                 connection._on_time()
                 assert not connection.is_closing()

@@ -15,7 +15,7 @@ from clock import HANG
 from service import KEY, ROOT, Service
 
 from signer import Signer, open_store
-from signer.stores.sqlite import TRUST
+from signer.policy import TRUST
 
 T = TypeVar("T")
 TOKEN = Signer(KEY).issue(sub="42")

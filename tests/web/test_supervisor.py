@@ -11,8 +11,8 @@ import pytest
 import uvicorn
 from clock import HANG, eventually
 
-from signer.web import supervisor
-from signer.web.supervisor import Worker
+from signer.web.server import supervisor
+from signer.web.server.supervisor import Worker
 
 
 async def serving(scope: Any, receive: Any, send: Any) -> None:
@@ -70,7 +70,7 @@ def test_a_worker_that_serves_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 HANGING = """
 import os, signal, time
-from signer.web import server
+from signer.web.server import run as server
 
 server.END_TIMEOUT = 1.0
 

@@ -1,0 +1,327 @@
+"""What the command line does, on the list and with the keys that the environment names."""
+
+import argparse
+import getpass
+import os
+import pwd
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from ..assembly import assemble, keys_of
+from ..audit import STDOUT
+from ..credentials import issue_credential
+from ..errors import ClockError, ConfigurationError, SystemUnavailable, TokenMalformed
+from ..events import Origin, origin
+from ..policy import PURGE_PAUSE
+from ..settings import AUDIT_OFF, Settings
+from ..signer import Signer
+from ..stores import opening
+from ..stores.asking import Asker
+from ..stores.opening import sqlite_path
+from ..tokens.claims import Claims
+from ..tokens.keys import KeyRing, generate_key
+from ..tokens.values import IssueRequest, check_public, converted
+
+#: Seconds between two words about a purge that takes long.
+_PROGRESS: Final = 1.0
+#: Seconds that a command waits for the list; a list that is merely locked says so earlier.
+_ANSWER_TIMEOUT: Final = 6.0
+#: Bytes of standard input: more than a token has.
+_MAX_INPUT: Final = 8192
+
+
+R = TypeVar("R")
+
+
+class Result(NamedTuple):
+    """What came of a command: all of it, and the one thing that is printed alone for people."""
+
+    said: dict[str, Any]
+    alone: str | None = None
+    exit_code: int = 0
+
+
+def keygen(options: argparse.Namespace) -> Result:
+    """A new secret. Needs no settings: it is how they are mended."""
+    key = generate_key()
+    return Result({"key": key}, key)
+
+
+def purpose_key(options: argparse.Namespace) -> Result:
+    """The key of one purpose."""
+    key = Signer(keys_of(_settings())).purpose_key(options.purpose)
+    return Result({"purpose": options.purpose, "key": key}, key)
+
+
+def client(options: argparse.Namespace) -> Result:
+    """A credential; beside create_list the one command that makes a list where there is none, in a file."""
+
+    def issued(signer: Signer) -> str:
+        return issue_credential(signer, options.name, options.scope, options.ttl)
+
+    credential = _asked(issued, create=True, only_reads=True)
+    claims = Signer(generate_key()).inspect(credential).unverified_claims  # our own
+    return Result({"client_id": options.name, "credential": credential, **_said(claims)}, credential)
+
+
+def issue(options: argparse.Namespace) -> Result:
+    """A token."""
+    names = ("purpose", "sub", "ttl", "scope", "aud", "sid", "data", "max_uses")
+    asked = {name: getattr(options, name) for name in names} | {"bind": _bind(options)}
+    request = converted(asked, IssueRequest)
+    token, claims = _asked(lambda signer: signer.grant(request), only_reads=True)
+    return Result({"token": token, **_said(claims)}, token)
+
+
+def validate(options: argparse.Namespace) -> Result:
+    """The claims of the token on standard input."""
+    token = _token()
+    demands = _demands(options)
+
+    def validated(signer: Signer) -> Claims:
+        if options.purpose is None:
+            return signer.introspect(token, **demands)
+        return signer.validate(token, purpose=options.purpose, **demands)
+
+    return Result({"status": True, **_said(_asked(validated, only_reads=True))})
+
+
+def consume(options: argparse.Namespace) -> Result:
+    """The claims of the token on standard input, used once more, and how many uses are left."""
+    check_public(options.purpose)
+    token = _token()
+    demands = _demands(options)
+    use = _asked(lambda signer: signer.consume(token, purpose=options.purpose, **demands))
+    return Result({"status": True, "uses_left": use.uses_left, **_said(use.claims)})
+
+
+def inspect(options: argparse.Namespace) -> Result:
+    """What the token on standard input says; neither key nor list is asked."""
+    claims = Signer(generate_key()).inspect(_token()).unverified_claims
+    return Result({"verified": False, **_said(claims)})
+
+
+def revoke(options: argparse.Namespace) -> Result:
+    """Refuse a token, or many."""
+    every = {name: getattr(options, name) for name in ("jti", "sub", "sid", "client_id")}
+    # An empty one is an error, and not a token on standard input: a variable of the shell's was not set.
+    named = {name: value for name, value in every.items() if value is not None}
+    token = "" if named else _token()
+
+    def revoked(signer: Signer) -> dict[str, str]:
+        match named:
+            case {"jti": jti}:
+                signer.revoke_jti(jti)
+            case {"sub": sub}:
+                signer.revoke_subject(sub)
+            case {"sid": sid}:
+                signer.revoke_session(sid)
+            case {"client_id": client_id}:
+                signer.revoke_client(client_id)
+            case _:
+                return {"jti": signer.revoke(token).jti}
+        return named
+
+    return Result({"revoked": True, **_asked(revoked)})
+
+
+def purge(options: argparse.Namespace) -> Result:
+    """Delete rows of expired tokens, saying how it goes where that takes long."""
+    purged, latest = 0, time.monotonic()
+    with _signer() as signer:
+        for step in signer.purge_steps():
+            purged += step
+            if time.monotonic() - latest > _PROGRESS:
+                latest = time.monotonic()
+                print(f"signer: {purged} rows so far", file=sys.stderr)
+            time.sleep(PURGE_PAUSE)
+    return Result({"purged": purged})
+
+
+def create_list(options: argparse.Namespace) -> Result:
+    """An empty list where DATABASE_URL names none."""
+    url = _settings().database_url
+    opening.create_list(url)
+    said = f"Made an empty list, on which nothing is revoked: {_without_secrets(url)}"
+    return Result({"created": _without_secrets(url)}, said)
+
+
+def backup(options: argparse.Namespace) -> Result:
+    """A copy of the list in a new file, while it is in use."""
+    path = sqlite_path(_settings().database_url)
+    if not path:
+        raise ConfigurationError(
+            "DATABASE_URL names no SQLite file: back its engine up with the engine's own tools."
+        )
+    from ..stores.sqlite.file import back_up
+
+    back_up(path, options.file)
+    return Result({"backup": options.file})
+
+
+def serve(options: argparse.Namespace) -> Result:
+    """Serve over HTTP until a signal ends it."""
+    from ..web import serve as serve_http
+
+    serve_http()
+    return Result({}, "")
+
+
+def check(options: argparse.Namespace) -> Result:
+    """The settings in force, and whether list, clock and audit trail work."""
+    from ..web.access.limits import Limits
+
+    settings = _settings()
+    said = _shown(settings)
+    Limits(settings.rate_limit, settings.counting_url)
+    _check_trail(settings.audit_log)
+    try:
+        with closing(assemble(replace(settings, audit_log=AUDIT_OFF), create=False)) as assembly:
+            assembly.signer.ping()
+            return Result(said | {"list": f"ok, {assembly.store.count()} rows", "clock": "ok"})
+    except SystemUnavailable as error:
+        part = "clock" if isinstance(error, ClockError) else "list"
+        return Result(said | {part: f"{error.code}: {error}"}, exit_code=3)
+
+
+def _check_trail(audit_log: str) -> None:
+    # Whoever asks may be root, whose file the service could not write: none is made.
+    if audit_log in (STDOUT, AUDIT_OFF):
+        return
+    path = Path(audit_log).absolute()
+    may_write = (
+        os.access(path, os.W_OK) if os.path.lexists(path) else os.access(path.parent, os.W_OK | os.X_OK)
+    )
+    if not may_write or path.is_dir():
+        raise ConfigurationError(
+            "AUDIT_LOG: the file cannot be written, or no file can be made in its folder."
+        )
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    ring = settings.keys
+    shown: dict[str, Any] = {
+        "SECRET_KEY": f"set, key id {ring.current.id}" if ring else "not set: development service",
+        "SECRET_KEY_FALLBACKS": _fallbacks(ring) if ring else "none",
+    }
+    for name in settings.__struct_fields__:
+        if name != "keys":
+            shown[name.upper()] = _plain(getattr(settings, name))
+    for name in ("database_url", "rate_limit_storage"):
+        shown[name.upper()] = _without_secrets(getattr(settings, name))
+    return shown
+
+
+def _fallbacks(ring: KeyRing) -> str:
+    ids = [kid for kid in ring.by_id if kid != ring.current.id]
+    return f"{len(ids)} set, key ids {', '.join(ids)}" if ids else "none"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, frozenset):
+        return " ".join(sorted(value))
+    return ",".join(value) if isinstance(value, tuple) else value
+
+
+def _without_secrets(url: str) -> str:
+    if sqlite_path(url) or not url:
+        return url
+    # A server's may hold a password, before its address or among its options: the address is what is shown. A
+    # password may hold what should have been encoded, so that it seems to end where it does not.
+    scheme, _, rest = url.partition("://")
+    _, at, address = re.split("[?#]", rest, maxsplit=1)[0].rpartition("@")
+    return f"{scheme}://{'…' if '@' in rest and not at else address}"
+
+
+def _settings() -> Settings:
+    settings = Settings.from_env(os.environ)
+    if settings.is_development:
+        print("signer: SECRET_KEY is not set: these are the development service's settings.", file=sys.stderr)
+    return settings
+
+
+def _asked(ask: Callable[[Signer], R], *, create: bool = False, only_reads: bool = False) -> R:
+    # In a thread, since a list on a frozen disk holds its caller, and this one must not wait without end.
+    def asked() -> R:
+        with _signer(create=create, only_reads=only_reads) as signer:
+            return ask(signer)
+
+    return Asker(_ANSWER_TIMEOUT).ask(asked)
+
+
+def _demands(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "scope": options.scope,
+        "aud": options.aud,
+        "bind": _bind(options),
+        "max_age": options.max_age,
+    }
+
+
+@contextmanager
+def _signer(*, create: bool = False, only_reads: bool = False) -> Iterator[Signer]:
+    settings = _settings()
+    if settings.audit_log == STDOUT:
+        # Here it is for the answer alone.
+        settings = replace(settings, audit_log=AUDIT_OFF)
+    assembly = assemble(settings, create=create, only_reads=only_reads)
+    # No client's id holds a colon.
+    origin.set(Origin(actor=f"signer:cli:{_user()}"))
+    try:
+        yield assembly.signer
+    finally:
+        assembly.close()
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user has a number alone
+        return str(os.getuid())
+
+
+def _token() -> str:
+    token = _input().strip()
+    if not token:
+        raise TokenMalformed("Standard input is empty: it must hold the token, as in `… < token.txt`.")
+    return token
+
+
+def _input() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        try:
+            return getpass.getpass("Token: ")
+        except EOFError:
+            return ""
+    raw = sys.stdin.buffer.read(_MAX_INPUT + 1)
+    # More than that is refused as no token: what follows must not be cut off.
+    return raw.decode(errors="replace") if len(raw) <= _MAX_INPUT else "…"
+
+
+def _bind(options: argparse.Namespace) -> str | None:
+    if options.bind_file is None:
+        return None
+    try:
+        return Path(options.bind_file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigurationError(f"--bind-file cannot be read: {reason}.") from None
+
+
+def _said(claims: Claims) -> dict[str, Any]:
+    said: dict[str, Any] = msgspec.to_builtins(claims)
+    for name in ("iat", "exp", "auth_time"):
+        if name in said:
+            said[f"{name}_utc"] = datetime.fromtimestamp(said[name], UTC).isoformat()
+    return said

@@ -1,0 +1,1 @@
+"""What happens to a token in its life: issued, admitted, traded, answered with a code, revoked."""

@@ -1,0 +1,215 @@
+"""Whether a token whose signature fits is good now, by time, scope, binding and list; and what a new one
+needs for that."""
+
+from collections.abc import Callable, Sequence
+from hmac import compare_digest
+from typing import Final
+
+from msgspec.structs import replace
+
+from ..errors import (
+    ClockError,
+    CredentialInvalid,
+    StoreRequired,
+    TokenBindingWrong,
+    TokenError,
+    TokenRevoked,
+    TokenRotated,
+    TokenUsed,
+)
+from ..policy import LONGEST_TTL
+from ..stores import names
+from ..stores.contract import Entry, Store
+from ..tokens.claims import MAX_TIME, Claims, check_scope, check_time, started
+from ..tokens.codec import Codec
+from ..tokens.values import Binding, Seconds, converted
+
+_Lookup = Callable[[str, int, Sequence[str]], Entry]
+#: 2020. A clock that reads less was never set.
+_EARLIEST: Final = 1_577_836_800.0
+#: So late that a token might expire after the last second there is.
+_LATEST: Final = float(MAX_TIME - LONGEST_TTL)
+_BEHIND: Final = (
+    "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
+    " Set the clocks right; if this one is right, see the README, Incidents: A clock was wrong."
+)
+
+
+class Admission:
+    """The checks that every token passes, on one codec, list and clock.
+
+    `store` may be None; `max_ttl`, `leeway` and `grace` are seconds; see signer.Signer.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        store: Store | None,
+        *,
+        max_ttl: int,
+        leeway: int,
+        grace: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._codec = codec
+        self._store = store
+        self._max_ttl = max_ttl
+        self._leeway = leeway
+        self._grace = grace
+        self._clock = clock
+
+    def now(self) -> float:
+        """Seconds since 1970.
+
+        Raises:
+            ClockError: it cannot be that time.
+        """
+        now = self._clock()
+        # Written so that NaN fails too.
+        if not _EARLIEST < now < _LATEST:
+            raise ClockError
+        return now
+
+    def check_horizon(self, now: float, horizon: int) -> None:
+        """Return only if the list was never purged by a clock that ran further ahead.
+
+        Raises:
+            ClockError.
+        """
+        if now < horizon:
+            raise ClockError(_BEHIND)
+
+    def admit(
+        self,
+        claims: Claims,
+        scope: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+        is_change: bool = False,
+    ) -> int:
+        """Return only if the token is good now; see Signer.validate for arguments and errors. For a change
+        the list itself is asked, however fresh its copy may be.
+
+        Returns:
+            The generation of its groups as the list had it when asked: one that is revoked afterwards has a
+            later one.
+        """
+        now = self._clock()
+        if not _EARLIEST < now < _LATEST:
+            raise ClockError
+        # Before the time: an expired token tells of a theft, but to those alone who could have used it.
+        if claims.bnd is not None or bind is not None:
+            self._check_binding(claims, bind)
+        # The cap holds here too, so that no token outlives the row that revoked its subject.
+        oldest = self._max_ttl
+        if max_age is not None:
+            oldest = min(converted(max_age, Seconds, "max_age"), oldest)
+        end = check_time(claims, now, self._leeway, oldest)
+        if scope is not None:
+            check_scope(claims, converted(scope, str, "scope"))
+        if self._store is None:
+            if claims.max_uses is not None:
+                raise StoreRequired
+        elif is_change and not self._store.is_local:
+            return self._check_list(self._store.lookup, claims, now)
+        elif not self._store.is_clear(claims, end):
+            return self._check_list(self._store.recall, claims, now)
+        return claims.gen
+
+    def is_rotated(self, claims: Claims) -> bool:
+        """Whether the token, expired or not, was traded for its successor before the grace window, and has
+        not been revoked since.
+
+        Raises:
+            SystemUnavailable: the list cannot tell it.
+        """
+        if self._store is None:
+            return False
+        entry = self._store.lookup(names.row(claims), claims.exp, names.groups(claims))
+        now = self.now()
+        return self.is_past_grace(entry.rotated_at, now) and not _is_revoked(claims, entry, now)
+
+    def _check_binding(self, claims: Claims, bind: str | None) -> None:
+        if claims.bnd is None or bind is None:
+            raise TokenBindingWrong
+        expected = self.binding(claims, converted(bind, Binding, "bind"))
+        if not compare_digest(expected.encode(), claims.bnd.encode()):
+            raise TokenBindingWrong
+
+    def _check_list(self, lookup: _Lookup, claims: Claims, now: float) -> int:
+        entry = lookup(names.row(claims), claims.exp, names.groups(claims))
+        self._check_entry(claims, entry, now)
+        return entry.generation
+
+    def _check_entry(self, claims: Claims, entry: Entry, now: float) -> None:
+        # Its rows may be purged, by a clock that runs ahead of this one.
+        self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
+        if _is_revoked(claims, entry, now):
+            raise TokenRevoked
+        if entry.uses >= (claims.max_uses or 1):
+            raise TokenUsed
+        if self.is_past_grace(entry.rotated_at, now):
+            raise TokenRotated
+
+    def is_past_grace(self, rotated_at: int, now: float) -> bool:
+        """Whether a token that was traded at second `rotated_at` (0: was not) is not good any more."""
+        # A second more, for the fraction that `rotated_at` lacks.
+        return rotated_at > 0 and now >= rotated_at + self._grace + 1
+
+    def binding(self, claims: Claims, state: str) -> str:
+        """The `bnd` claim under the key that signed the token, or is about to."""
+        return self._codec.key(claims).binding(claims.jti, claims.purpose, state)
+
+    def confirm(self, credential: Claims, entry: Entry | None = None) -> None:
+        """Return only if a client's credential is good now, by the list itself. `entry` is what the list says
+        of it, where that was asked already.
+
+        Raises:
+            CredentialInvalid: it is not, whatever was found when its caller was let in.
+            SystemUnavailable: the list cannot tell it.
+        """
+        try:
+            if entry is None:
+                self.admit(credential, is_change=True)
+            else:
+                now = self.now()
+                check_time(credential, now, self._leeway, self._max_ttl)
+                self._check_entry(credential, entry, now)
+        except TokenError as error:
+            raise CredentialInvalid from error
+
+    def in_generation(self, claims: Claims, credential: Claims | None = None) -> Claims:
+        """The claims of a token about to be issued, with the generation of its groups.
+
+        Where a client's credential authorises it, that is confirmed no earlier than the generation is read:
+        revoking the client before that moment refuses the token, and revoking it later ends the token.
+
+        Raises:
+            CredentialInvalid: the credential is not good now.
+            SystemUnavailable: the list cannot tell it.
+        """
+        store = self._store
+        if store is None or (store.is_local and store.is_clear(claims, claims.exp)):
+            if credential is not None:
+                self.confirm(credential)
+            return claims
+        # Without the groups of its own, new id: they are in no list.
+        row, groups = claims, names.shared_groups(claims)
+        if credential is not None:  # in the same look-up, which may cross a network
+            row, groups = credential, list({*groups, *names.groups(credential)})
+        entry = store.lookup(names.row(row), row.exp, groups)
+        self.check_horizon(claims.exp, entry.horizon)
+        if credential is not None:
+            # A later generation may be the token's subject's alone.
+            self.confirm(credential, entry if entry.generation <= credential.gen else None)
+        return replace(claims, gen=entry.generation)
+
+
+def _is_revoked(claims: Claims, entry: Entry, now: float) -> bool:
+    # The list gave nobody a generation after its last: somebody with a key made that up, or the list
+    # lost what gave it.
+    last = entry.last_generation
+    if entry.unheard:
+        # A generation is the millisecond in which it was given out, or one more than the generation before.
+        last = max(last, int(now * 1000)) + entry.unheard
+    return entry.revoked or not entry.generation <= claims.gen <= last

@@ -1,0 +1,133 @@
+"""How a service tells its list to others, part by part: GET /app/revocations.
+
+Who has no copy begins without a cursor, and goes on with the one that comes with each part, for ever; that
+tells first all rows, then what changes. The service remembers nothing of its readers.
+"""
+
+from base64 import urlsafe_b64decode
+from contextlib import suppress
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from ...policy import MAX_CURSOR
+from ...tokens.keys import base64url
+from ..contract import Point, Row, Snapshot, Store
+from ..newest import Moment, follows
+
+#: Rows in one part.
+PART: Final = 1000
+_Number = Annotated[int, Meta(ge=-(2**62), le=2**63 - 1)]
+
+
+class Told(Struct, frozen=True, omit_defaults=True):
+    """A token's row: `name` is its purpose, "/" and its `jti`, and `expires_at` its `exp`. Or, with a
+    `generation`, a group, such as "sub:alice": tokens in it that have an earlier one (`gen`) are refused."""
+
+    name: str
+    expires_at: int
+    generation: int = 0
+    revoked: bool = False
+    uses: int = 0
+    rotated_at: int = 0
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """Some rows, oldest first, and the cursor that goes on after them.
+
+    Attributes:
+        is_anew: the list begins here: forget what was told before.
+        is_whole: with these rows, all is told that was done when the service was asked.
+        horizon: rows of tokens that expired before this second may be gone.
+        newest: the moment that the list was at. Give it back as `seen`.
+        follows: False where `seen` is no moment of this list, as after an older one was put in its place:
+            tokens that were revoked may be missing here.
+    """
+
+    status_code: int = 200
+    rows: list[Told]
+    next: str
+    is_anew: bool
+    is_whole: bool
+    horizon: int
+    newest: str = ""
+    follows: bool = True
+
+
+def part_after(store: Store, cursor: str = "", seen: str = "") -> Part:
+    """The part of the list that comes after `cursor`; the first for "", or any that is not known (any more).
+    It tells whether the list was ever at `seen`, the `newest` of a part.
+
+    Raises:
+        StoreError: the list cannot answer.
+    """
+    with store.snapshot() as snapshot:
+        part = _part_after(snapshot, cursor)
+        return replace(part, newest=_written(snapshot.point), follows=_follows(snapshot, seen))
+
+
+def moment_of(text: str) -> Moment | None:
+    """The moment that `newest` of a part tells; None where it tells none."""
+    point, _ = _read(text)
+    return point and Moment(*point)
+
+
+def text_of(moment: Moment) -> str:
+    """The same, to be given as `seen`."""
+    return _written(Point(*moment[:2]))
+
+
+def _follows(snapshot: Snapshot, text: str) -> bool:
+    seen = moment_of(text)
+    if seen is None or snapshot.point == seen[:2]:
+        return True
+    is_known = snapshot.log(Point(*seen[:2]), 1) is not None
+    return follows(snapshot.point, seen, seen.mark if is_known else None)
+
+
+def _part_after(snapshot: Snapshot, cursor: str) -> Part:
+    point, start = _read(cursor)
+    if point and start is None:
+        log = snapshot.log(point, PART)
+        if log:
+            is_whole = log.end.number >= snapshot.point.number
+            return _part(log.rows, _written(log.end), is_whole, snapshot.horizon)
+        point = None
+    page = None
+    if point:
+        # A caller's own may be of any shape.
+        with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+            page = snapshot.page(start, PART)
+    is_anew = page is None or point is None
+    if page is None or point is None:
+        page, point = snapshot.page(None, PART), snapshot.point
+    is_whole = page.next is None and point == snapshot.point
+    following = _written(point, page.next)
+    return _part(page.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
+
+
+def _part(rows: Any, following: str, is_whole: bool, horizon: int, *, is_anew: bool = False) -> Part:
+    # Guesses at codes, which begin so, are counted where the codes are checked.
+    told = [Told(*row) for row in rows if not row.name.startswith("/")]
+    return Part(rows=told, next=following, is_anew=is_anew, is_whole=is_whole, horizon=horizon)
+
+
+def _written(point: Point, start: Any = None) -> str:
+    return base64url(msgspec.json.encode([point.number, point.mark, start]))
+
+
+def _read(cursor: str) -> tuple[Point | None, Any]:
+    with suppress(ValueError, RecursionError):
+        raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4) if len(cursor) <= MAX_CURSOR else "")
+        number, mark, start = msgspec.json.decode(
+            raw, type=tuple[_Number, _Number, list[_Number | str] | None]
+        )
+        return Point(number, mark), start
+    return None, None
+
+
+def row_of(told: Told) -> Row:
+    """The row that was told."""
+    return Row(*(getattr(told, name) for name in Told.__struct_fields__))

@@ -1,0 +1,225 @@
+"""The list of a service elsewhere, copied: tokens are checked here, at full speed, and what is revoked there
+is refused within a bound."""
+
+import http
+import http.client
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from threading import Event
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
+
+import msgspec
+
+from ...errors import ConfigurationError, StoreError, StoreRequired
+from ...policy import ENGINE_TIMEOUT, LOG_SIZE, PURGE_STEP, UNHEARD
+from ...tokens.claims import Claims
+from ..contract import Entry, Freshness, Point, Snapshot
+from ..newest import NOTHING, Moment, Newest, follows
+from .feed import Part, moment_of, row_of, text_of
+from .full import Copied
+from .refresher import Following, Step
+
+#: Bytes of an answer: many times what a part has.
+_MAX_ANSWER: Final = 8 << 20
+#: Client and credential are of the characters that those have.
+_SERVICE: Final = (
+    r"(?P<scheme>https?)://[A-Za-z0-9._~-]{1,64}:(?P<credential>[A-Za-z0-9._~-]+)@"
+    r"(?:(?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/[A-Za-z0-9._~/-]*)?"
+)
+_MAX_PORT: Final = 65535
+_READ_ONLY: Final = "This list is a copy of a service's: use, rotate and revoke tokens at the service."
+
+
+class RemoteStore:
+    """A Store that only looks up, in a copy of what GET /app/revocations of a service tells.
+
+    Args:
+        url: the service's, with a client's name and credential (scope revocations:read) before the host:
+            "https://edge:sgt_...@tokens.example.org".
+        staleness: seconds; the copy is fresher, or nothing is answered.
+        timeout: seconds that the service has for each part.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
+
+    Raises:
+        ConfigurationError: it is no such URL.
+        StoreError: the service cannot be read now, or refuses the credential.
+    """
+
+    is_local = False
+    is_prompt = True
+
+    def __init__(
+        self, url: str, staleness: float, timeout: float = ENGINE_TIMEOUT, newest: Newest | None = None
+    ) -> None:
+        self._timeout = timeout
+        self._newest = newest or Newest()
+        self._is_secure, self._host, self._port, self._path, credential = _parsed(url)
+        self._headers = {"Accept": "application/json", "Authorization": f"Bearer {credential}"}
+        self._connection: http.client.HTTPConnection | None = None
+        self._cursor = ""
+        self._copy = Copied()
+        self._is_closed = Event()
+        self._following = Following(self._step, self._sleep, staleness, self._is_closed.set)
+
+    @property
+    def freshness(self) -> Freshness:
+        return self._following.freshness
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        # As FollowedStore within its bound.
+        return self._following.copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD)
+
+    recall = lookup
+
+    def catch_up(self) -> float | None:
+        return self._following.catch_up()
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        return self._following.copy.is_clear(claims, end)
+
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def use(self, jti: str, exp: int, limit: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def rotate(self, jti: str, exp: int, now: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def advance(self, group: str, now_ms: int, lifetime: int) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> NoReturn:
+        raise StoreRequired(_READ_ONLY)
+
+    def together(self) -> None:
+        return None
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        raise StoreRequired(_READ_ONLY)
+
+    def count(self) -> int:
+        return len(self._following.copy)
+
+    def ping(self) -> None:
+        len(self._following.copy)
+
+    def close(self) -> None:
+        self._following.close()
+        self._disconnect()
+        self._newest.close()
+
+    def _sleep(self, seconds: float) -> None:
+        self._is_closed.wait(seconds)
+
+    def _step(self) -> Step:
+        seen = self._newest.get()
+        try:
+            part = self._part(seen)
+        except BaseException:
+            self._disconnect()
+            raise
+        self._check_history(part, seen)
+        if part.is_anew:
+            self._copy = Copied()
+        for told in part.rows:
+            self._copy.add(row_of(told))
+        self._copy.horizon = part.horizon
+        self._cursor = part.next
+        return Step(self._copy if part.is_whole else None, part.is_whole)
+
+    def _check_history(self, part: Part, seen: Moment) -> None:
+        newest = moment_of(part.newest)
+        if newest is None:  # a service of the version before does not tell
+            return
+        # Beyond the log the service cannot know either.
+        mark = seen.mark if newest.number - seen.number < LOG_SIZE else None
+        if not (part.follows and follows(Point(*newest[:2]), seen, mark)):
+            self._newest.miss(seen)
+            raise StoreError(
+                f"The list of the service at {self._host} went back to an older state, or is another:"
+                " restart to accept it."
+            )
+        self._newest.see(newest)
+
+    def _part(self, seen: Moment) -> Part:
+        try:
+            status, body = self._asked(seen)
+            if status == http.HTTPStatus.OK:
+                return msgspec.json.decode(body, type=Part)
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreError(f"The service at {self._host} does not answer: {_named(error)}.") from None
+        except ValueError:
+            status = -1  # out here: the answer would stay as the context
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
+            raise StoreError(
+                f"The service at {self._host} refuses the credential ({status}): its scope must have"
+                " revocations:read."
+            )
+        what = "no feed of a list" if status in (-1, http.HTTPStatus.NOT_FOUND) else f"status {status}"
+        raise StoreError(f"The service at {self._host} answers with {what}.")
+
+    def _asked(self, seen: Moment) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = self._connected()
+            self._connection.connect()  # in a time of its own
+        asked = {"since": self._cursor, "seen": "" if seen == NOTHING else text_of(seen)}
+        query = "&".join(f"{name}={quote(value)}" for name, value in asked.items() if value)
+        path = f"{self._path}?{query}" if query else self._path
+        # A time-out of sockets is for each piece: an answer may come drop by drop.
+        latest = threading.Timer(self._timeout, _cut, (self._connection,))
+        latest.start()
+        try:
+            self._connection.request("GET", path, headers=self._headers)
+            answer = self._connection.getresponse()
+            body = answer.read(_MAX_ANSWER)
+            if not answer.isclosed():
+                raise http.client.HTTPException("an answer without end")
+            return answer.status, body
+        finally:
+            latest.cancel()
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if not self._is_secure:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=context)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _parsed(url: str) -> tuple[bool, str, int, str, str]:
+    # Strictly, and by one pattern: what two parsers read differently would send the credential elsewhere.
+    match = re.fullmatch(_SERVICE, url)
+    if match is None or not 0 < int(match["port"] or 1) <= _MAX_PORT:
+        raise ConfigurationError(
+            "DATABASE_URL, where it names a service, must be like"
+            " https://CLIENT:CREDENTIAL@tokens.example.org."
+        )
+    is_secure = match["scheme"] == "https"
+    port = int(match["port"] or (443 if is_secure else 80))
+    path = f"{(match['path'] or '').rstrip('/')}/app/revocations"
+    return is_secure, match["name"] or match["address"], port, path, match["credential"]
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _named(error: Any) -> str:
+    # The text of some holds what was sent.
+    return (
+        f"{type(error).__name__}: {error.strerror}"
+        if getattr(error, "strerror", "")
+        else type(error).__name__
+    )

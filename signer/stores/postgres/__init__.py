@@ -1,0 +1,1 @@
+"""The list in PostgreSQL, shared by every process of every machine."""

@@ -1,0 +1,1 @@
+"""The list on Redis or Valkey, shared by every process of every machine."""

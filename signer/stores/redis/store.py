@@ -1,0 +1,366 @@
+"""The list on Redis or Valkey (7 or later), shared by many machines.
+
+Acknowledged means as durable as that server is configured: with appendfsync=always on its disk, with
+?replicas=N at so many replicas, too. Rows lie in a hash for each hour of expiry, which the engine lets go a
+day after that hour. All that changes the list is one script, and all that reads it is refused by a replica.
+
+A list that is empty, replaced or older than it was fails closed until the node is restarted, and so does one
+that lost a key. That is so, too, where a failover loses a change that nobody was told is done, once a look-up
+has seen it. What cannot be told from here is a master that was cut off while another took its place: set
+min-replicas-to-write, so that it refuses to answer. While a cluster moves the list's slot to another node, no
+call is answered.
+"""
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final
+
+from ...errors import StoreError
+from ...policy import ENGINE_TIMEOUT, PURGE_STEP
+from ...tokens.claims import Claims
+from ..contract import Entry, Log, Page, Point, Row
+from ..newest import NOTHING, Moment, Newest
+from . import scripts
+from .link import Link
+from .scripts import AGES, BUCKET, BUCKETS, CHANNEL, GROUPS, LOG, ROWS, STATE, Script
+
+logger = logging.getLogger(__name__)
+
+#: Buckets that one step of a page goes through at the most.
+_SPAN: Final = 64
+_LIMIT: Final = 1 << 53
+#: Where a page finds the groups: after all buckets.
+_LAST: Final = 1 << 53
+#: A reply after so many times the time-out came to a process that was stopped meanwhile.
+_TOO_LATE: Final = 4
+_KEYS: Final = (STATE, LOG, BUCKETS, GROUPS, AGES)
+_TOO_OLD: Final = frozenset("23456")
+_MISSED: Final = frozenset({"REPLACED", "OLDER"})
+_REFUSALS: Final = {
+    "GONE": "The list at {} is gone: restore it, or confirm an empty one, on which nothing is revoked, with"
+    " python -m signer create-list.",
+    "VERSION": "The list at {} is of another version: name another database in DATABASE_URL, or restore it.",
+    "DAMAGED": "The list at {} is damaged: restore it from a backup.",
+    "REPLACED": "The list at {} was replaced while running: put the other one back, or restart to accept it.",
+    "OLDER": "The list at {} went back to an older state, as after a failover to a replica that lagged or a"
+    " restore: changes are lost. Put the newer one back, or restart to accept this one.",
+    "LOST": "The list at {} lost a part, as where a key was deleted or evicted: revoked tokens would be good."
+    " Restore it from a backup.",
+    "PARTS": "Of the list at {} parts are left, and its state is gone: restore it, or delete the keys"
+    " {{signer}}:* before you make an empty one.",
+}
+
+
+class RedisStore:
+    """A Store at a Redis server, behind sentinels or in a cluster.
+
+    Args:
+        url: `redis://`, `rediss://`, `unix://`, `redis+sentinel://host,host/service`, `redis+cluster://host`.
+        create: make an empty list where there is none; False where a missing one means a lost list.
+        timeout: seconds after which a call is given up.
+        newest: what was seen of the list, by this process where it is None. Closed with the store.
+
+    Raises:
+        ConfigurationError: no such URL.
+        StoreError: the server does not answer, is a replica, too old, may forget, or holds no list.
+    """
+
+    is_local = False
+    is_prompt = False
+    freshness = None
+
+    def __init__(
+        self, url: str, *, create: bool = False, timeout: float = ENGINE_TIMEOUT, newest: Newest | None = None
+    ) -> None:
+        self._pid = os.getpid()
+        self._timeout = timeout
+        self._newest = newest or Newest()
+        self._ear_lock = threading.Lock()
+        self._ear: Any = None
+        self._closed = threading.Event()
+        self._id = ""
+        #: Whether there was no list, and this made it.
+        self.is_new = False
+        self._link = Link(url, timeout)
+        try:
+            self._check_server(self._link.info())
+            if create:
+                self._create()
+            self._upgrade()
+            self._id, *_ = self._run(scripts.BEGIN)
+            self._run(scripts.BEGIN)  # now with its name, what is seen of it can be noted
+        except BaseException:
+            self.close()
+            raise
+        logger.info("Opened the list at %s", self._link.where)
+
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        key, field = _place(jti, exp)
+        return self._entry_of(self._run(scripts.LOOKUP, (key,), field, *groups))
+
+    recall = lookup
+
+    def catch_up(self) -> None:
+        return None
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        return False
+
+    def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
+        key, field = _place(jti, exp)
+        return self._entry_of(self._run(scripts.REVOKE, (key,), field, exp, *groups))
+
+    def use(self, jti: str, exp: int, limit: int) -> int | None:
+        key, field = _place(jti, exp)
+        (uses,) = self._run(scripts.USE, (key,), field, exp, limit)
+        return None if uses is None else self._number(uses)
+
+    def rotate(self, jti: str, exp: int, now: int) -> int | None:
+        key, field = _place(jti, exp)
+        (rotated_at,) = self._run(scripts.ROTATE, (key,), field, exp, now)
+        return None if rotated_at is None else self._number(rotated_at)
+
+    def advance(self, group: str, now_ms: int, lifetime: int) -> int:
+        (generation,) = self._run(scripts.ADVANCE, (), group, now_ms, lifetime)
+        return self._number(generation)
+
+    def purge(self, before: int, limit: int = PURGE_STEP) -> int:
+        (buckets,) = self._run(scripts.PURGE, (), before)
+        deleted = 0
+        for bucket in buckets:
+            cursor = ""
+            while deleted < limit and cursor != "0":
+                found = self._run(
+                    scripts.PURGE_ROWS, (ROWS + bucket,), before, limit - deleted, cursor or "0"
+                )
+                cursor, deleted = found[0], deleted + found[1]
+        if deleted < limit:
+            deleted += self._run(scripts.PURGE_GROUPS, (), before, limit - deleted)[0]
+        return deleted
+
+    def together(self) -> None:
+        return None
+
+    @contextmanager
+    def snapshot(self) -> Iterator["_Snapshot"]:
+        with self._link.translated():
+            _, number, mark, *numbers = self._run(scripts.BEGIN)
+            point = Point(int(number), int(mark))
+            horizon, last_generation = map(int, numbers)
+        yield _Snapshot(self._link, self._run, point, horizon, last_generation)
+
+    def count(self) -> int:
+        (buckets,) = self._run(scripts.LIST)
+        keys = [*(ROWS + bucket for bucket in buckets), GROUPS]
+        return sum(
+            self._run(scripts.COUNT, keys[start : start + 1000])[0] for start in range(0, len(keys), 1000)
+        )
+
+    def ping(self) -> None:
+        self._check()
+        self._check_memory(self._link.info())
+        self._run(scripts.PING)
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Return once anybody changed the list, or the time is over. Also at once where it has only begun to
+        listen, since something may have been missed; where it cannot, the time is waited for.
+
+        Raises:
+            StoreError: the list is closed.
+        """
+        self._check()
+        until = monotonic() + seconds
+        if self._ear_lock.acquire(timeout=max(0.0, seconds)):
+            try:
+                self._hear(until)
+            except StoreError:
+                self._stop_listening()
+                self._closed.wait(max(0.0, until - monotonic()))
+            finally:
+                self._ear_lock.release()
+        self._check()
+
+    def _hear(self, until: float) -> None:
+        with self._link.translated():
+            ear = self._ear = self._ear or self._link.listen(CHANNEL)
+            while (left := until - monotonic()) > 0 and not self._closed.is_set():
+                if ear.get_message(timeout=min(left, 0.5)):
+                    break
+            # What else was told meanwhile is one change to whoever looks now.
+            for _ in range(PURGE_STEP):
+                if not ear.get_message(timeout=0):
+                    break
+
+    def _stop_listening(self) -> None:
+        ear, self._ear = self._ear, None
+        if ear:
+            ear.close()
+
+    def close(self) -> None:
+        if self._pid == os.getpid():
+            self._closed.set()
+            self._link.close()
+            self._newest.close()
+
+    def _check(self) -> None:
+        # Before any lock: another thread may have held it at the fork, and nobody is left to let go.
+        if self._pid != os.getpid():
+            raise StoreError("A list cannot be carried across fork(): close it before, open it after.")
+        if self._closed.is_set():
+            raise StoreError(f"The list at {self._link.where} was closed.")
+
+    def _run(self, script: Script, keys: Sequence[str] = (), *arguments: str | int) -> list[Any]:
+        """What a script found, in a list that is the one it was."""
+        self._check()
+        seen, started = self._newest.get(), monotonic()
+        with self._link.translated():
+            if any(isinstance(value, int) and abs(value) >= _LIMIT for value in arguments):
+                raise ValueError("a number is too large")
+            known = (seen.name, seen.number, seen.mark, int(seen.is_missed), secrets.randbits(53))
+            reply = self._link.run(script, (*_KEYS, *keys), (*known, *arguments))
+            if monotonic() - started > _TOO_LATE * self._timeout:
+                raise TimeoutError("it was too late")  # what was seen may be long out of date
+            number, mark, *found = self._accepted(reply, seen)
+            if self._id:
+                self._newest.see(Moment(int(number), int(mark), self._id))
+            return found
+
+    def _number(self, found: Any) -> int:
+        with self._link.translated():
+            return int(found)
+
+    def _entry_of(self, found: list[Any]) -> Entry:
+        # What is no number, as where a reply was garbled, must not pass for "not revoked".
+        with self._link.translated():
+            revoked, *numbers = map(int, found)
+            return Entry(bool(revoked), *numbers)
+
+    def _accepted(self, reply: list[Any], seen: Moment = NOTHING) -> list[Any]:
+        refusal, *found = reply
+        if refusal in _MISSED:
+            self._newest.miss(seen)
+        if refusal:
+            raise StoreError(_REFUSALS[refusal].format(self._link.where))
+        return found
+
+    def _create(self) -> None:
+        new = secrets.token_hex(16), secrets.randbits(53)
+        with self._link.translated():
+            self.is_new = bool(self._accepted(self._link.run(scripts.CREATE, _KEYS, new))[0])
+
+    def _upgrade(self) -> None:
+        with self._link.translated():
+            self._accepted(self._link.run(scripts.UPGRADE, _KEYS, ()))
+
+    def _check_server(self, info: dict[str, Any]) -> None:
+        where = self._link.where
+        version = str(info.get("redis_version", "7"))
+        if version.partition(".")[0] in _TOO_OLD:
+            raise StoreError(f"The server of the list at {where} is Redis {version}: it must be 7 or later.")
+        if info.get("role", "master") != "master":
+            raise StoreError(f"The server at {where} is a replica, and may lag: name the master.")
+        self._check_memory(info)
+        if info.get("aof_enabled") == 0:
+            logger.warning(
+                "The server of the list at %s has appendonly no: what was acknowledged since its latest dump,"
+                " if it makes any, does not survive a restart of it.",
+                where,
+            )
+
+    def _check_memory(self, info: dict[str, Any]) -> None:
+        where, policy = self._link.where, info.get("maxmemory_policy")
+        if policy is None:
+            logger.warning("Whether the server of the list at %s evicts keys is unknown: it must not.", where)
+        elif policy != "noeviction" and info.get("maxmemory", 1):
+            raise StoreError(
+                f"The server at {where} has maxmemory-policy {policy}: where memory is short it forgets"
+                " revocations, and tokens that were revoked are valid again. Set maxmemory-policy noeviction."
+            )
+
+
+class _Snapshot:
+    """Read in several steps, each as the list is then; what changes after `point` is in the log."""
+
+    def __init__(
+        self, link: Link, run: Callable[..., list[Any]], point: Point, horizon: int, last_generation: int
+    ) -> None:
+        self._link = link
+        self._run = run
+        self.point = point
+        self.horizon = horizon
+        self.last_generation = last_generation
+
+    def page(self, start: Any, limit: int) -> Page:
+        """By bucket, then groups, from [run of the server, bucket, cursor]."""
+        run, first, cursor = start or ("", 0, "0")
+        # A caller's own may be of any shape; and so may a reply be that was garbled.
+        if not (
+            isinstance(run, str) and isinstance(first, int) and isinstance(cursor, str) and first <= _LAST
+        ):
+            raise ValueError
+        with self._link.translated():
+            return self._page(run, first, cursor, limit)
+
+    def log(self, after: Point, limit: int) -> Log | None:
+        """By number."""
+        if max(map(abs, after)) >= _LIMIT:
+            return None  # of another engine's list
+        with self._link.translated():
+            return self._log(after, limit)
+
+    def _page(self, run: str, first: int, cursor: str, limit: int) -> Page:
+        (buckets,) = self._run(scripts.LIST)
+        places = [place for place in (*map(int, buckets), _LAST) if place >= first]
+        if places[0] != first:
+            run = ""  # purged meanwhile: the cursor is not the next one's
+        keys = [GROUPS if place == _LAST else f"{ROWS}{place}" for place in places[:_SPAN]]
+        horizon, run, done, cursor, found = self._run(scripts.PAGE, keys, limit, run, cursor)
+        # A row that was not there to be told lies behind it.
+        self.horizon = max(self.horizon, horizon)
+        rows = [_row(name, value) for name, value in zip(found[::2], found[1::2], strict=True)]
+        return Page(rows, [run, places[done], cursor] if done < len(places) else None)
+
+    def _log(self, after: Point, limit: int) -> Log | None:
+        (entries,) = self._run(scripts.CHANGES, (), *after, limit)
+        if entries is None:
+            return None
+        told = [_entry(entry) for entry in entries]
+        # Once each, in the order of their first change.
+        names = {name: _key(name, generation) for _, name, generation in told if name}
+        return Log(self._read(names) if names else [], told[-1][0] if told else after)
+
+    def _read(self, names: dict[str, str]) -> list[Row]:
+        keys = list(dict.fromkeys(names.values()))
+        asked = [part for name, key in names.items() for part in (keys.index(key), name)]
+        horizon, values = self._run(scripts.READ, keys, *asked)
+        self.horizon = max(self.horizon, horizon)
+        return [_row(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+
+
+def _place(jti: str, exp: int) -> tuple[str, str]:
+    field = f"{exp}/{jti}"
+    return _key(field, 0), field
+
+
+def _key(name: str, generation: int) -> str:
+    return GROUPS if generation else f"{ROWS}{int(name.partition('/')[0]) // BUCKET}"
+
+
+def _row(name: str, value: str) -> Row:
+    match [int(number) for number in value.split(" ")]:
+        case [generation, expires_at]:
+            return Row(name, expires_at, generation)
+        case [revoked, uses, rotated_at]:
+            exp, _, jti = name.partition("/")
+            return Row(jti, int(exp), 0, bool(revoked), uses, rotated_at)
+    raise StoreError("A row of the list is damaged: restore it from a backup.")
+
+
+def _entry(entry: Any) -> tuple[Point, str, int]:
+    number, (_, mark, _, name, _, generation) = entry
+    return Point(int(number.partition("-")[0]), int(mark)), name, int(generation)

@@ -1,0 +1,1 @@
+"""The list in one SQLite file, shared by every process of a machine."""

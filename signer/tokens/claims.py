@@ -1,0 +1,170 @@
+"""What a token says, and the rules that need neither key nor list.
+
+Names follow RFC 7519 (JWT) and RFC 9068 wherever those have one.
+"""
+
+from functools import lru_cache
+from typing import Annotated, Any, Final, NamedTuple
+
+from msgspec import Meta, Struct
+
+from ..errors import (
+    TokenAudienceWrong,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenPurposeWrong,
+    TokenScopeInsufficient,
+    TokenUsed,
+)
+
+DEFAULT_PURPOSE: Final = "access"
+#: Purposes under this prefix are the service's own.
+RESERVED_PREFIX: Final = "signer:"
+#: The purpose of client credentials.
+CLIENT_PURPOSE: Final = "signer:client"
+#: The purpose of the challenge to a code is this and the code's own. It proves nothing by itself.
+CODE_PREFIX: Final = "signer:code:"
+#: The last second of the year 9999; later ones fit no calendar.
+MAX_TIME: Final = 253_402_300_799
+
+Time = Annotated[int, Meta(ge=0, le=MAX_TIME)]
+#: Milliseconds since 1970; as many as JSON readers carry exactly.
+Generation = Annotated[int, Meta(ge=0, le=2**53)]
+Uses = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+#: Ours have 22 characters, and names 64. Whoever has a purpose's key may choose others, and any list must be
+#: able to hold them: a key of PostgreSQL's indexes has 2,700 bytes.
+Id = Annotated[str, Meta(max_length=255)]
+
+
+class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """What a token says. Times are whole seconds since 1970, UTC.
+
+    A member this version does not know is refused: it may be a restriction that a later one made.
+    """
+
+    jti: Id
+    exp: Time
+    purpose: str
+    sub: str | None = None
+    scope: str | None = None
+    aud: str | None = None
+    client_id: Id | None = None
+    sid: Id | None = None
+    data: Any = None
+    max_uses: Uses | None = None
+    #: An HMAC of the state the token is bound to; see keys.Key.binding.
+    bnd: str | None = None
+    #: The generation the token was issued in; see stores.Store.advance.
+    gen: Generation = 0
+    auth_time: Time | None = None
+    #: From the token's timestamp and prefix, never from its payload.
+    iat: int = 0
+    kid: str = ""
+
+
+class Unverified(Struct, frozen=True):
+    """What a text says of itself. Nobody vouches for it: never decide anything by this."""
+
+    unverified_claims: Claims
+
+
+class Issued(NamedTuple):
+    """A new token, and what it says."""
+
+    token: str
+    claims: Claims
+
+    def __repr__(self) -> str:
+        return "Issued(…)"
+
+
+class Challenge(NamedTuple):
+    """A code to send to its subject, and the token that whoever types it in must bring along."""
+
+    token: str
+    code: str
+    claims: Claims
+
+    def __repr__(self) -> str:
+        return "Challenge(…)"
+
+
+class Use(Struct, frozen=True):
+    """One use granted: the token's claims and how many uses are left after it."""
+
+    claims: Claims
+    uses_left: int
+
+
+def started(claims: Claims) -> int:
+    """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
+    return claims.iat if claims.auth_time is None else claims.auth_time
+
+
+def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> int:
+    """The time rule: `iat - leeway <= now < min(exp, started + max_age)`; all in seconds. Returns that end.
+
+    Leeway forgives a clock that runs behind the issuer's; it never prolongs a life. A token that was rotated
+    is as old as the first of its chain, or rotating would make an old login a fresh one (OpenID Connect Core,
+    section 3.1.2.1, max_age).
+
+    Raises:
+        TokenNotYetValid, TokenExpired.
+    """
+    oldest = (claims.iat if claims.auth_time is None else claims.auth_time) + max_age
+    end = oldest if oldest < claims.exp else claims.exp  # noqa: FURB136 - on every token's way
+    # Written so that a `now` of NaN fails.
+    if not claims.iat - leeway <= now:
+        raise TokenNotYetValid
+    if not now < end:
+        raise TokenExpired
+    return end
+
+
+def check_audience(claims: Claims, aud: str | None) -> None:
+    """Token and caller must name the same audience, or neither one (RFC 7519, section 4.1.3).
+
+    Raises:
+        TokenAudienceWrong.
+    """
+    if claims.aud != aud:
+        raise TokenAudienceWrong
+
+
+def check_scope(claims: Claims, scope: str) -> None:
+    """Every word of `scope` must stand in the token's (RFC 6749, section 3.3).
+
+    Raises:
+        TokenScopeInsufficient.
+    """
+    if not scope_words(scope) <= scope_words(claims.scope):
+        raise TokenScopeInsufficient
+
+
+def check_reusable(claims: Claims) -> None:
+    """Return only if the token may be shown again and again, as a session's. Nobody counts there, so one
+    with `max_uses` may not; nor may the service's own: a client's credential, or a challenge.
+
+    Raises:
+        TokenPurposeWrong, TokenUsed.
+    """
+    if claims.purpose.startswith(RESERVED_PREFIX):
+        raise TokenPurposeWrong
+    if claims.max_uses is not None:
+        raise TokenUsed
+
+
+def check_proof(claims: Claims) -> None:
+    """Return only if the token proves anything: a challenge does not, before its code is verified.
+
+    Raises:
+        TokenPurposeWrong.
+    """
+    if claims.purpose.startswith(CODE_PREFIX):
+        raise TokenPurposeWrong
+
+
+@lru_cache
+def scope_words(scope: str | None) -> frozenset[str]:
+    """The words of a space-separated scope; none for None."""
+    return frozenset((scope or "").split())

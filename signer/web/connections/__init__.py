@@ -1,0 +1,1 @@
+"""Connections: how requests are read off them, and how answers are written to them."""

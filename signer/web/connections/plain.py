@@ -1,0 +1,92 @@
+"""Requests of the plainest kind, read and answered as a whole, without a parser for all that HTTP allows."""
+
+import re
+from collections.abc import Iterable, Sequence
+from hmac import compare_digest
+from itertools import chain
+from typing import Final, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from ...policy import MAX_HEADERS
+
+Headers = Sequence[tuple[bytes, bytes]]
+#: An answer: status, headers, and all of its body.
+Whole = tuple[int, Headers, bytes]
+
+#: How requests begin that may be read so: many tokens in a path, and one path with a body.
+VALID: Final = "/app/valid/"
+TOKEN: Final = "/app/token"  # noqa: S105 - a path
+QUICK: Final = (f"GET {VALID}".encode(), f"POST {TOKEN} ".encode())
+#: The first line of a request with a path that nothing is encoded in.
+_LINE: Final = re.compile(rb"(GET|POST) (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n")
+#: Headers of visible ASCII, and one of them.
+_FIELDS: Final = re.compile(rb"(?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+")
+_FIELD: Final = re.compile(rb"([^:]+): ([^\r]+)\r\n")
+_MAX_FIELDS: Final = 4096
+_LENGTH: Final = b"content-length"
+#: With any of these it may have a body of another kind, or is the last one of its connection.
+_FRAMING: Final = frozenset(
+    {_LENGTH, b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade", b"expect"}
+)
+#: What some clients say that goes without saying.
+_KEPT: Final = (b"connection", b"keep-alive")
+
+
+class PlainRequest(NamedTuple):
+    """One that was read; names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+
+
+class Reader:
+    """Reads the requests of one connection, which seldom differ in their headers."""
+
+    def __init__(self) -> None:
+        #: The last headers as they came, parsed, and the length that they give a body.
+        self._fields: bytes | None = None
+        self._headers: Headers = ()
+        self._length: bytes | None = None
+
+    def read(self, data: bytes) -> PlainRequest | None:
+        """The request that this is, from its first to its last byte; None where that is not plain to see."""
+        line = _LINE.match(data)
+        if line is None:
+            return None
+        end = data.find(b"\r\n\r\n") + 2
+        fields, body = data[line.end() : end], data[end + 2 :]
+        # In constant time: a proxy's connection carries many callers, and they hold each one's credential.
+        is_known = self._fields is not None and compare_digest(fields, self._fields)
+        if not is_known and not self._are_plain(fields):
+            return None
+        method, path = line.groups()
+        if self._length is None:
+            is_whole = method == b"GET" and not body
+        else:
+            is_whole = method == b"POST" and self._length == b"%d" % len(body)
+        return PlainRequest(method.decode(), path.decode(), self._headers, body) if is_whole else None
+
+    def _are_plain(self, fields: bytes) -> bool:
+        """Whether headers leave no question of how long the message is; they are kept then."""
+        if len(fields) > _MAX_FIELDS or not _FIELDS.fullmatch(fields):
+            return False
+        headers = tuple((name.lower(), value) for name, value in _FIELD.findall(fields))
+        if len(headers) > MAX_HEADERS:
+            return False
+        framing = [header for header in headers if header[0] in _FRAMING and header != _KEPT]
+        if len(framing) > 1 or (framing and framing[0][0] != _LENGTH):
+            return False
+        self._fields, self._headers = fields, headers
+        self._length = framing[0][1] if framing else None
+        return True
+
+
+def rendered(answer: Whole, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The bytes of an answer; those headers of the server's come first."""
+    status, headers, content = answer
+    headers = (*more, *headers)
+    lines = b"%b: %b\r\n" * len(headers) % tuple(chain.from_iterable(headers))
+    return b"%b%b\r\n%b" % (STATUS_LINE[status], lines, content)

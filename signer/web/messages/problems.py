@@ -1,0 +1,176 @@
+"""Errors as answers: one table from error classes to statuses; the form is RFC 9457's, but for the OAuth
+endpoints, which have one of their own."""
+
+import logging
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ...errors import (
+    AttemptsExceeded,
+    CallerError,
+    CodeWrong,
+    CredentialInvalid,
+    RateLimited,
+    RequestInvalid,
+    ScopeInsufficient,
+    SignerError,
+    StoreRequired,
+    SystemUnavailable,
+    TokenError,
+)
+from .answers import OAuthProblem, Outcome, Problem, Refusal, Undecided
+
+logger = logging.getLogger(__name__)
+
+#: The first class in an error's ancestry that stands here decides.
+_STATUS: Final[dict[type[Exception], int]] = {
+    AttemptsExceeded: 429,
+    TokenError: 409,
+    RequestInvalid: 422,
+    ScopeInsufficient: 403,
+    RateLimited: 429,
+    CallerError: 401,
+    StoreRequired: 501,
+    SignerError: 500,
+}
+#: Codes of what HTTP itself refuses.
+_CODE: Final = {
+    400: "request_malformed",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "body_too_large",
+    415: "media_type_unsupported",
+}
+#: Our codes in the words of RFC 6749, section 5.2, and RFC 6750, section 3.1.
+_OAUTH: Final = {
+    "credential_missing": "invalid_client",
+    "credential_invalid": "invalid_client",
+    "scope_insufficient": "insufficient_scope",
+    "rate_limited": "temporarily_unavailable",
+    "store_unavailable": "temporarily_unavailable",
+    "audit_unavailable": "temporarily_unavailable",
+    "clock_unreliable": "temporarily_unavailable",
+    "internal_error": "server_error",
+}
+#: In seconds.
+_RETRY_AFTER: Final = {"retry-after": "1"}
+_UNAVAILABLE: Final = "The service cannot check or change tokens now: try again."
+
+
+async def on_signer_error(request: HTTPRequest, error: Exception) -> Response:
+    """One of our own errors, under its own code."""
+    error = cast(SignerError, error)
+    if isinstance(error, SystemUnavailable):
+        return unavailable(request, error)
+    headers = _challenge(request, error)
+    return _refused(request, _status(error), error.code, str(error), headers, **_members(error))
+
+
+def refusal(error: SignerError) -> Outcome:
+    """The same for one of many."""
+    return Outcome(status_code=_status(error), code=error.code, detail=str(error), **_members(error))
+
+
+async def on_http_error(request: HTTPRequest, error: Exception) -> Response:
+    """What routing or reading the body refused."""
+    error = cast(HTTPException, error)
+    code = _CODE.get(error.status_code, "http_error")
+    return _refused(request, error.status_code, code, error.detail, dict(error.headers or {}))
+
+
+async def on_bug(request: HTTPRequest, error: Exception) -> Response:
+    """Anything else is our mistake; the traceback goes to the log."""
+    return _refused(request, 500, "internal_error", "This is a bug in the service; its log says more.", {})
+
+
+async def on_disconnect(request: HTTPRequest, error: Exception) -> Response:
+    """Nobody is left to read this; 499 is nginx's word for it, for the request log."""
+    return Response(status_code=499)
+
+
+def problem(
+    status: int, code: str, detail: str, headers: dict[str, str] | None = None, **members: Any
+) -> Refusal:
+    """A problem document of RFC 9457 with our `code`; see answers.Problem for the other members."""
+    title = HTTPStatus(status).phrase
+    body = Problem(title=title, status=status, code=code, detail=detail, **members)
+    return Refusal(code, body, status, headers, media_type="application/problem+json")
+
+
+def oauth_problem(
+    status: int, error: str, description: str, headers: Mapping[str, str] | None = None, code: str = ""
+) -> Refusal:
+    """An error of RFC 6749, section 5.2; `code` is ours, where it has another name."""
+    # In the characters that a description may have.
+    description = re.sub(r"[^\x20\x21\x23-\x5b\x5d-\x7e]", "'", description.replace("…", "..."))
+    return Refusal(code or error, OAuthProblem(error=error, error_description=description), status, headers)
+
+
+def _refused(
+    request: HTTPRequest, status: int, code: str, detail: str, headers: dict[str, str], **members: Any
+) -> Refusal:
+    if not _route(request).startswith("/oauth/"):
+        return problem(status, code, detail, headers, **members)
+    # Section 5.2 has 400 for all that is wrong with a request.
+    return oauth_problem(
+        400 if status in (415, 422) else status, _OAUTH.get(code, "invalid_request"), detail, headers, code
+    )
+
+
+def _status(error: SignerError) -> int:
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def _members(error: SignerError) -> dict[str, Any]:
+    match error:
+        case RequestInvalid(field=str(field)) if field:
+            return {"field": field}
+        case CodeWrong(attempts_left=attempts_left):
+            return {"attempts_left": attempts_left}
+    return {}
+
+
+def _route(request: HTTPRequest) -> str:
+    # Not the path, before which a proxy's prefix (root_path) may stand.
+    route = request.scope.get("route")
+    return route.path_format if route else ""
+
+
+def unavailable(request: HTTPRequest, error: SystemUnavailable) -> Refusal:
+    """That nothing can be checked or changed; in the words of the route that the request has found."""
+    # What ails the machine is for its operator; paths and engines are no caller's business.
+    logger.error("%s: %s", error.code, error)
+    if _route(request).startswith("/auth"):
+        return problem(403, error.code, _UNAVAILABLE)  # see ForwardAuth
+    if not _route(request).startswith("/app/valid"):
+        return _refused(request, 503, error.code, _UNAVAILABLE, _RETRY_AFTER)
+    # These routes' `status` is the verdict, and where there is none it is no.
+    return Refusal(error.code, Undecided(code=error.code, detail=_UNAVAILABLE), 503, _RETRY_AFTER)
+
+
+def challenge(error: str = "", scheme: str = "Bearer") -> dict[str, str]:
+    """The header that says how to prove oneself (RFC 6750, section 3; RFC 7617). `error` only where there
+    was a token or credential; nothing of the caller's stands in it."""
+    value = f'{scheme} realm="signer"' + (f', error="{error}"' if error else "")
+    return {"www-authenticate": value}
+
+
+def _challenge(request: HTTPRequest, error: SignerError) -> dict[str, str]:
+    if isinstance(error, RateLimited):
+        return {"retry-after": str(error.retry_after)}
+    if not isinstance(error, CallerError):
+        return {}
+    scheme = request.headers.get("authorization", "").partition(" ")[0].lower()
+    if isinstance(error, ScopeInsufficient) and scheme != "bearer":
+        return {}  # proving oneself again would change nothing
+    if scheme == "basic" or (scheme != "bearer" and _route(request).startswith("/oauth/")):
+        return challenge(scheme="Basic")
+    reasons = {CredentialInvalid: "invalid_token", ScopeInsufficient: "insufficient_scope"}
+    return challenge(reasons.get(type(error), "") if scheme == "bearer" else "")

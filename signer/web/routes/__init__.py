@@ -1,0 +1,1 @@
+"""The routes: one table, and the handlers that it names."""

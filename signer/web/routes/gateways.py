@@ -1,0 +1,90 @@
+"""/auth: a gateway asks whether to let a request through, and as whom."""
+
+from typing import Final
+from urllib.parse import quote
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...aio.lookups import Lookups
+from ...contrib.starlette import token_in
+from ...errors import (
+    TokenError,
+    TokenPurposeWrong,
+    TokenScopeInsufficient,
+)
+from ...signer import Signer
+from ...tokens.claims import Claims, check_audience, check_reusable, check_scope
+from ..messages.answers import Answer, Done
+from ..messages.problems import challenge, problem
+
+#: Every visible character of ASCII but "%": whatever else a subject holds comes percent-encoded, so that no
+#: two subjects look alike and none ends the header.
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_MISSING: Final = "Send a token: Authorization: Bearer …"
+_REFUSED: Final = "The token is not valid here."
+_SHORT: Final = "The token's scope does not cover this."
+
+
+class ForwardAuth:
+    """Answers 200, 401 or 403 and nothing else, whatever the method: nginx makes a 500 of any other status,
+    and Envoy lets nothing but 200 pass.
+
+    The auth URL's query, which the gateway's configuration writes, names what the token must have: `scope`,
+    `purpose`, `aud`. Every value given applies, so that a client whose own query reaches this URL (Envoy
+    appends it) can add demands and lift none. A token for the service itself, and one that is to be used up,
+    is no session: never good here.
+
+    Args:
+        signer: what validates.
+        lookups: runs what may wait for a network.
+        cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
+    """
+
+    def __init__(self, signer: Signer, lookups: Lookups, cookie: str = "") -> None:
+        self._lookups = lookups
+        self._signer = signer
+        self._cookie = cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.answer(HTTPRequest(scope))
+        await response(scope, receive, send)
+
+    async def answer(self, request: HTTPRequest) -> Response:
+        """The answer to a request of any method."""
+        token = token_in(request.headers, self._cookie)
+        if token is None:
+            return problem(401, "token_missing", _MISSING, challenge())
+        try:
+            claims = await self._lookups.run(self._admitted, token, request)
+        except TokenScopeInsufficient as error:
+            return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
+        # Which reason is not told: this answer may reach anybody.
+        except TokenError:
+            return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
+        return Answer(Done(), headers=_identity(claims))
+
+    def _admitted(self, token: str, request: HTTPRequest) -> Claims:
+        with self._signer.hooks.operation("validate") as told:
+            claims = self._signer.check(told, token, purpose=None)
+            check_reusable(claims)
+            demands = request.query_params
+            if {*demands.getlist("purpose")} - {claims.purpose}:
+                raise TokenPurposeWrong
+            for aud in demands.getlist("aud"):
+                check_audience(claims, aud)
+            for scope in demands.getlist("scope"):
+                check_scope(claims, scope)
+            return claims
+
+
+def _identity(claims: Claims) -> dict[str, str]:
+    # All of them on every answer: what were left out, a client's own header of that name might stand for.
+    # Quoted, all: whoever has the key of a purpose can put any text into them.
+    return {
+        "x-token-subject": quote(claims.sub or "", safe=_VISIBLE),
+        "x-token-scope": quote(claims.scope or "", safe=_VISIBLE + " "),
+        "x-token-id": quote(claims.jti, safe=_VISIBLE),
+        "x-token-client": quote(claims.client_id or "", safe=_VISIBLE),
+    }

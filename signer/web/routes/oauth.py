@@ -1,0 +1,139 @@
+"""The OAuth endpoints: RFC 6749 (client_credentials), RFC 7662, RFC 7009 and RFC 8414."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ...aio.changes import Writer
+from ...aio.lookups import Lookups
+from ...credentials import SERVICE_SCOPES
+from ...errors import CredentialMissing, TokenError
+from ...signer import Signer
+from ...tokens.claims import Claims, check_reusable, scope_words
+from ...tokens.values import IssueRequest
+from ..access.callers import Caller, Guard
+from ..access.hosts import AUTHORITY
+from ..access.limits import ISSUE, Limits
+from ..messages.answers import AccessToken, Answer, Ended, Inactive, Introspection, Metadata
+from ..messages.bodies import Form, TokenForm, TokenRequestForm, read_form
+from ..messages.problems import oauth_problem
+
+F = TypeVar("F", bound=Form)
+Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
+
+WELL_KNOWN = "/.well-known/oauth-authorization-server"
+#: RFC 6749, section 5.1.
+_NO_CACHE = {"pragma": "no-cache"}
+
+
+class OAuth:
+    """The endpoints on one Signer. `issuer` is the URL the service is known by; "" for the one it is
+    called at."""
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        guard: Guard,
+        writer: Writer,
+        limits: Limits,
+        lookups: Lookups,
+        issuer: str = "",
+    ) -> None:
+        self._signer = signer
+        self._guard = guard
+        self._writer = writer
+        self._limits = limits
+        self._lookups = lookups
+        self._issuer = issuer
+        #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
+        self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
+
+    def endpoint(
+        self, handler: Handler[F], form: type[F], scope: str
+    ) -> Callable[[HTTPRequest], Awaitable[Response]]:
+        """A route's function: the form first, since the credential may stand in it, then the caller."""
+        words = scope_words(scope)
+
+        async def answer(request: HTTPRequest) -> Response:
+            asked = await read_form(request, form)
+            caller = await self._guard.admit(request.scope, words, asked)
+            return await handler(request, caller, asked)
+
+        return answer
+
+    async def token(self, request: HTTPRequest, caller: Caller, form: TokenRequestForm) -> Response:
+        """POST /oauth/token: a short-lived access token for the client itself (RFC 6749, section 4.4)."""
+        if caller.client_id is None:
+            raise CredentialMissing
+        if form.grant_type != "client_credentials":
+            return oauth_problem(
+                400, "unsupported_grant_type", "The one grant type here is client_credentials."
+            )
+        held = caller.scopes - SERVICE_SCOPES
+        words = scope_words(form.scope) if isinstance(form.scope, str) else held
+        if not words or not words <= held:
+            return oauth_problem(400, "invalid_scope", "Ask for scopes that the credential may hand out.")
+        scope = " ".join(sorted(words))
+        # RFC 9068, section 2.2: where no user takes part, the subject is the client.
+        await self._limits.count(ISSUE)
+        asked = IssueRequest(sub=caller.client_id, scope=scope)
+        token, claims = await self._writer.issue(caller.acting(self._signer).grant, asked, caller.client_id)
+        body = AccessToken(access_token=token, expires_in=claims.exp - claims.iat, scope=scope)
+        return Answer(body, headers=_NO_CACHE)
+
+    async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
+        """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
+        neither a client's credential, nor what is to be used up."""
+        try:
+            claims = await self._lookups.run(self._active, form.token)
+        except TokenError:
+            return Answer(Inactive())
+        return Answer(Introspection.of(claims, self.issuer(request)))
+
+    def _active(self, token: str) -> Claims:
+        with self._signer.hooks.operation("validate") as told:
+            claims = self._signer.check(told, token, purpose=None)
+            check_reusable(claims)
+            return claims
+
+    async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
+        """POST /oauth/revoke (RFC 7009): its own tokens for any client, all with `token:revoke`."""
+        may_revoke_any = caller.holds(frozenset({"token:revoke"}))
+        if caller.client_id is None and not may_revoke_any:
+            raise CredentialMissing
+        owner = None if may_revoke_any else caller.client_id
+        # Section 2.2: the client could do nothing about it, and the token is good for nothing.
+        with suppress(TokenError):
+            await self._writer.run(caller.acting(self._signer).revoke, form.token, client_id=owner)
+        return Answer(Ended())
+
+    async def metadata(self, request: HTTPRequest) -> Response:
+        """GET /.well-known/oauth-authorization-server (RFC 8414)."""
+        issuer = self.issuer(request)
+        metadata = Metadata(
+            issuer=issuer,
+            token_endpoint=f"{issuer}/oauth/token",
+            introspection_endpoint=f"{issuer}/oauth/introspect",
+            revocation_endpoint=f"{issuer}/oauth/revoke",
+            service_documentation=f"{issuer}/docs",
+        )
+        return Answer(metadata)
+
+    def issuer(self, request: HTTPRequest) -> str:
+        """ISSUER, or the origin the request was sent to.
+
+        Raises:
+            HTTPException: there is no one origin.
+        """
+        if self._issuer:
+            return self._issuer
+        hosts = request.headers.getlist("host")
+        if len(hosts) != 1 or not AUTHORITY.fullmatch(hosts[0]):
+            raise HTTPException(400, "Send one Host header: a name or an address.")
+        return f"{request.url.scheme}://{hosts[0]}"

@@ -1,0 +1,270 @@
+"""The document at /openapi.json, made of the operations and of the types that their handlers use."""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from http import HTTPStatus
+from typing import Any, Final, get_args
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ... import __version__
+from ...settings import Settings
+from ..messages.answers import Answer, NewToken, Problem
+from ..messages.bodies import Form, OneOf
+from .table import Operation
+
+_REF: Final = "#/components/schemas/{name}"
+_SECURITY: Final = {
+    "credential": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A client credential: python -m signer client NAME --scope …",
+    },
+    "client": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "Client id, and the credential as password.",
+    },
+    "access": {
+        "type": "oauth2",
+        "description": "An access token, which /auth checks.",
+        "flows": {"clientCredentials": {"tokenUrl": "oauth/token", "scopes": {}}},
+    },
+}
+_DEMANDS: Final = {
+    "scope": "Words that the token's scope must have. Every value given applies.",
+    "purpose": "What the token must have been issued for. Every value given applies.",
+    "aud": "The token's audience. Every value given applies.",
+}
+
+
+#: Headers beside the body, by status.
+_SAYS: Final = {
+    401: {"WWW-Authenticate": "How to prove oneself (RFC 6750, RFC 7617)."},
+    503: {"Retry-After": "Seconds."},
+}
+_JSON_REF: Final = {"$ref": _REF.format(name="JSON")}
+#: What requests.check_data accepts, but for its depth.
+_JSON: Final = {
+    "anyOf": [
+        {"type": ["null", "boolean", "string"]},
+        {"type": "number", "minimum": -(2**63), "maximum": 2**63 - 1},
+        {"type": "array", "items": _JSON_REF},
+        {"type": "object", "additionalProperties": _JSON_REF},
+    ]
+}
+#: Of the one answer that is text.
+_METRICS: Final = ("text/plain", "application/openmetrics-text")
+_IDENTITY: Final = {
+    "X-Token-Subject": "`sub`, percent-encoded but for visible ASCII.",
+    "X-Token-Scope": "`scope`",
+    "X-Token-Id": "`jti`",
+    "X-Token-Client": "`client_id`",
+}
+#: What can be done with a token that was just issued.
+_LINKS: Final = {
+    "check": {"operationId": "get_app_valid_token", "parameters": {"token": "$response.body#/token"}},
+    **{
+        name: {"operationId": operation, "requestBody": {"token": "$response.body#/token"}}
+        for name, operation in {
+            "validate": "post_app_valid",
+            "consume": "post_app_consume",
+            "rotate": "post_app_rotate",
+            "revoke": "post_app_revoke",
+        }.items()
+    },
+}
+
+
+class Document:
+    """The API's description.
+
+    Args:
+        operations: what it describes.
+        settings: title, description, the longest life of a token, the cookie.
+        anonymous: scopes that callers without a credential hold; None for all of them.
+    """
+
+    def __init__(
+        self, operations: Iterable[Operation], settings: Settings, anonymous: frozenset[str] | None
+    ) -> None:
+        self._operations = list(operations)
+        self._settings = settings
+        self._anonymous = anonymous
+        # The same for everybody, so made once.
+        self._answer = Answer(self._document())
+
+    async def endpoint(self, request: HTTPRequest) -> Response:
+        """GET /openapi.json"""
+        return self._answer
+
+    def _document(self) -> dict[str, Any]:
+        paths: dict[str, dict[str, Any]] = {}
+        for operation in self._operations:
+            for method in operation.methods:
+                paths.setdefault(operation.path, {})[method.lower()] = self._described(operation, method)
+        info = {"title": self._settings.app_title, "description": self._settings.app_description}
+        return {
+            "openapi": "3.1.0",
+            "info": info | {"version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
+            # Relative to this document: a proxy may put a prefix before it.
+            "servers": [{"url": "."}],
+            "paths": paths,
+            "components": {
+                "schemas": self._schemas(),
+                "responses": self._refusals(),
+                "securitySchemes": self._schemes(),
+            },
+        }
+
+    def _described(self, operation: Operation, method: str) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "operationId": "_".join([method.lower(), *re.findall("[a-z0-9]+", operation.path.lower())]),
+            "summary": operation.summary,
+            "description": " ".join(_details(operation)).strip(),
+            "tags": [operation.tag],
+            "parameters": [*_parameters(operation)],
+            "responses": dict(_responses(operation)),
+        }
+        if operation.body and method != "GET":
+            described["requestBody"] = _body(operation, operation.body)
+        if security := self._security(operation):
+            described["security"] = security
+        return described
+
+    def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
+        schemes: list[str] = []
+        if operation.takes_token:
+            schemes = ["access", *(["cookie"] if self._settings.auth_cookie else [])]
+        elif operation.is_guarded:
+            schemes = ["credential", "client"]
+        security: list[dict[str, list[str]]] = [{scheme: []} for scheme in schemes]
+        is_open = self._anonymous is None or operation.scope in self._anonymous
+        return [*security, {}] if operation.scope and is_open else security
+
+    def _schemes(self) -> dict[str, Any]:
+        if not self._settings.auth_cookie:
+            return _SECURITY
+        return _SECURITY | {"cookie": {"type": "apiKey", "in": "cookie", "name": self._settings.auth_cookie}}
+
+    def _refusals(self) -> dict[str, Any]:
+        errors = sorted({error for operation in self._operations for error in _errors(operation)}, key=str)
+        return {
+            f"{kind.__name__}{status}": _response(HTTPStatus(status).phrase, kind)
+            | {"headers": _headers(_SAYS.get(status, {}))}
+            for status, kind in errors
+        }
+
+    def _schemas(self) -> dict[str, Any]:
+        types = {kind for operation in self._operations for kind in _types(operation)}
+        _, schemas = msgspec.json.schema_components(sorted(types, key=str), ref_template=_REF)
+        for kind in types:
+            schemas[kind.__name__] |= {"description": inspect.getdoc(kind)} | _choices(kind) | _extras(kind)
+        longest = self._settings.token_max_ttl_minutes * 60
+        for name in ("TokenForm", "TokenRequestForm"):
+            del schemas[name]["properties"]["client_secret"]  # a security scheme, not a parameter
+        for name in ("IssueRequest", "CodeRequest"):
+            schemas[name]["properties"]["ttl"]["anyOf"][0]["maximum"] = longest
+            schemas[name]["properties"]["data"] = _JSON_REF
+        schemas["JSON"] = _JSON
+        portable: dict[str, Any] = _portable(schemas)
+        return portable
+
+
+def _details(operation: Operation) -> Iterator[str]:
+    yield operation.detail
+    if operation.scope:
+        yield f"Needs the scope `{operation.scope}`."
+
+
+def _responses(operation: Operation) -> Iterator[tuple[str, Any]]:
+    done = _response("Done.", operation.answer, operation.answer_example)
+    done["headers"] = _headers(_IDENTITY if operation.takes_token else {})
+    yield "200", done | ({"links": _LINKS} if operation.answer is NewToken else {})
+    for status, kind in _errors(operation):
+        yield str(status), {"$ref": f"#/components/responses/{kind.__name__}{status}"}
+
+
+def _errors(operation: Operation) -> Iterator[tuple[int, type[Struct]]]:
+    for status in operation.errors:
+        yield status, operation.unavailable if status == HTTPStatus.SERVICE_UNAVAILABLE else operation.problem
+
+
+def _types(operation: Operation) -> Iterator[type[Struct]]:
+    yield from () if operation.answer is str else _alternatives(operation.answer)
+    yield from (operation.problem, operation.unavailable)
+    if operation.body:
+        yield operation.body
+
+
+def _alternatives(answer: Any) -> tuple[type[Struct], ...]:
+    return get_args(answer) or (answer,)
+
+
+def _choices(kind: type[Struct]) -> dict[str, Any]:
+    if not issubclass(kind, OneOf):
+        return {}
+    return {"oneOf": [{"required": [name]} for name in kind.one_of]}
+
+
+def _extras(kind: type[Struct]) -> dict[str, Any]:
+    # RFC 6749, section 3.2: unknown parameters are ignored, repeated ones refused.
+    return {"additionalProperties": {"type": "string"}} if issubclass(kind, Form) else {}
+
+
+def _portable(schema: Any) -> Any:
+    """The same with patterns that every language's engine takes: no halves of characters, which JSON cannot
+    say anyway, and no guard against Python's own "$"."""
+    match schema:
+        case dict():
+            portable = {key: _portable(value) for key, value in schema.items()}
+            if portable.get("pattern") == "^[^]*$":
+                del portable["pattern"]  # what it refused, JSON cannot say
+            return portable
+        case list():
+            return [_portable(item) for item in schema]
+        case str() if schema.endswith("$(?!\\n)"):
+            return schema.removesuffix("(?!\\n)").replace("\\ud800-\\udfff", "")
+    return schema
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    references = [{"$ref": _REF.format(name=one.__name__)} for one in _alternatives(kind)]
+    return references[0] if len(references) == 1 else {"anyOf": references}
+
+
+def _content(kind: Any, example: Any) -> dict[str, Any]:
+    return {"schema": _schema(kind)} | ({} if example is None else {"example": example})
+
+
+def _response(description: str, kind: Any, example: Any = None) -> dict[str, Any]:
+    content = {"schema": {"type": "string"}} if kind is str else _content(kind, example)
+    media_types = {Problem: ("application/problem+json",), str: _METRICS}.get(kind, ("application/json",))
+    return {"description": description, "content": dict.fromkeys(media_types, content)}
+
+
+def _headers(described: dict[str, str]) -> dict[str, Any]:
+    every = described | {"X-Request-ID": "The request's line in the log has it, too."}
+    text = {"required": True, "schema": {"type": "string"}}
+    return {name: {"description": description, **text} for name, description in every.items()}
+
+
+def _body(operation: Operation, kind: type[Struct]) -> dict[str, Any]:
+    content = _content(kind, operation.example)
+    media_type = "application/x-www-form-urlencoded" if issubclass(kind, Form) else "application/json"
+    return {"required": operation.needs_body, "content": {media_type: content}}
+
+
+def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
+    if "{" in operation.path:
+        name = operation.path.partition("{")[2].strip("}")
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    for name, description in operation.query.items():
+        yield {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
+    for name, description in _DEMANDS.items() if operation.takes_token else ():
+        schema = {"type": "array", "items": {"type": "string"}}
+        yield {"name": name, "in": "query", "description": description, "schema": schema}

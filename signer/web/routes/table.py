@@ -1,0 +1,412 @@
+"""Every route: what it takes and answers, and who may call. Routing and the API document are made of this."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+from starlette.routing import Route
+
+from ...stores.copies.feed import Part
+from ...tokens.values import CodeRequest, IssueRequest, Request
+from ..messages.answers import (
+    AccessToken,
+    Admitted,
+    Done,
+    Ended,
+    Health,
+    Inactive,
+    Introspection,
+    Metadata,
+    NewCode,
+    NewToken,
+    NewTokens,
+    OAuthProblem,
+    Problem,
+    Purged,
+    Rotated,
+    Undecided,
+    Used,
+    Verdict,
+    Verdicts,
+)
+from ..messages.bodies import (
+    BatchRequest,
+    ConsumeRequest,
+    Form,
+    RevokeRequest,
+    RotateRequest,
+    SameTokenRequest,
+    TokenForm,
+    TokenRequestForm,
+    ValidateRequest,
+    VerifyCodeRequest,
+)
+from .gateways import ForwardAuth
+from .oauth import OAuth
+from .tokens import API, Handler
+
+#: All that OpenAPI knows.
+METHODS: Final = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
+_EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
+_BODY: Final = (400, 408, 413, 415, 422)
+_CALLER: Final = (401, 403)
+#: 429 is RATE_LIMIT's.
+_CLIENT: Final = (*_CALLER, 429)
+_CLAIMS: Final = {
+    "jti": "3fNqkGlafwkpeLd-NPyRQA",
+    "exp": 1924995600,
+    "purpose": "access",
+    "sub": "42",
+    "iat": 1924992000,
+    "kid": "kHd3aP",
+}
+_NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "exp": _CLAIMS["exp"]}
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One route. `answer` is the body of its 200, or several that it may be, or str for text; `errors` are
+    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold; `query`
+    has its parameters, and what each means."""
+
+    path: str
+    tag: str
+    endpoint: Any
+    summary: str
+    detail: str = ""
+    answer: Any
+    methods: tuple[str, ...] = ("POST",)
+    body: type[Request] | type[Form] | None = None
+    needs_body: bool = True
+    scope: str = ""
+    errors: tuple[int, ...] = ()
+    problem: type[Struct] = Problem
+    unavailable: type[Struct] = Problem
+    takes_token: bool = False
+    query: Mapping[str, str] = {}
+    example: Any = None
+    answer_example: Any = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it looks at a client's credential."""
+        return bool(self.scope) or self.problem is OAuthProblem
+
+    @property
+    def route(self) -> Route:
+        """Starlette's route for this."""
+        methods = None if self.methods == METHODS else list(self.methods)
+        return Route(self.path.replace("}", ":text}"), self.endpoint, methods=methods)
+
+
+def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
+    """All of them, in the order of the document."""
+    return [
+        *_issuing(api),
+        *_checking(api),
+        *_ending(api),
+        *_oauth(oauth),
+        *_auth(auth),
+        *_feed(api),
+        *_probes(api),
+    ]
+
+
+def _call(
+    api: API, path: str, handler: Handler, body: type[Request], scope: str, *refuses: int, **more: Any
+) -> Operation:
+    taken = None if body is Request else body  # which has no members
+    return Operation(
+        path=path,
+        tag="tokens",
+        endpoint=api.endpoint(handler, body, scope),
+        body=taken,
+        scope=scope,
+        errors=(*_BODY, *_CLIENT, *refuses, 503),
+        **more,
+    )
+
+
+def _issuing(api: API) -> list[Operation]:
+    return [
+        _call(
+            api,
+            "/app/token",
+            api.issue,
+            IssueRequest,
+            "token:issue",
+            summary="Issue a token",
+            needs_body=False,
+            answer=NewToken,
+            example={"sub": "42", "purpose": "access", "ttl": 900, "scope": "read"},
+            answer_example=_NEW,
+        ),
+        _call(
+            api,
+            "/app/tokens",
+            api.issue_many,
+            BatchRequest,
+            "token:issue",
+            summary="Issue many tokens",
+            detail="Up to 100; each is answered in its place.",
+            answer=NewTokens,
+            example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
+            answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
+        ),
+        _call(
+            api,
+            "/app/code",
+            api.issue_code,
+            CodeRequest,
+            "token:issue",
+            summary="Issue a code",
+            detail="Six digits to send to the subject, and the challenge to bring back with them.",
+            answer=NewCode,
+            example={"sub": "42", "purpose": "login"},
+            answer_example=_NEW | {"code": "012345"},
+        ),
+        _call(
+            api,
+            "/app/rotate",
+            api.rotate,
+            RotateRequest,
+            "token:issue",
+            409,
+            summary="Trade a token for its successor",
+            detail="Once more within the grace window gives the same one; after it, that ends the session.",
+            answer=Rotated,
+            example={"token": _EXAMPLE, "session_ttl": 43200},
+            answer_example=_NEW | {"sid": _CLAIMS["jti"]},
+        ),
+    ]
+
+
+def _checking(api: API) -> list[Operation]:
+    return [
+        Operation(
+            path="/app/valid/{token}",
+            tag="tokens",
+            methods=("GET", "POST"),
+            endpoint=api.is_valid,
+            summary="Is it valid now?",
+            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name"
+            " the same token again, as the original service had it.",
+            body=SameTokenRequest,
+            needs_body=False,
+            answer=Done,
+            errors=(*_BODY, 503),
+            unavailable=Undecided,
+        ),
+        _call(
+            api,
+            "/app/valid",
+            api.validate,
+            ValidateRequest,
+            "token:introspect",
+            summary="Validate a token, or many",
+            detail="The claims, or the code of the reason; for one token, or up to 1,000.",
+            answer=Verdict | Verdicts,
+            unavailable=Undecided,
+            example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
+            answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
+        ),
+        _call(
+            api,
+            "/app/consume",
+            api.consume,
+            ConsumeRequest,
+            "token:introspect",
+            409,
+            summary="Use a token once",
+            detail="Validates it for its purpose, and counts one use, whoever else tries.",
+            answer=Used,
+            example={"token": _EXAMPLE, "purpose": "verify-email"},
+            answer_example={"status_code": 200, "status": True, "uses_left": 0, "claims": _CLAIMS},
+        ),
+        _call(
+            api,
+            "/app/code/verify",
+            api.verify_code,
+            VerifyCodeRequest,
+            "token:introspect",
+            409,
+            summary="Verify a code",
+            detail="Five guesses a challenge, and twenty in any sixty minutes a subject. Success uses it up.",
+            answer=Admitted,
+            example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
+            answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
+        ),
+    ]
+
+
+def _ending(api: API) -> list[Operation]:
+    return [
+        _call(
+            api,
+            "/app/revoke",
+            api.revoke,
+            RevokeRequest,
+            "token:revoke",
+            409,
+            summary="Revoke tokens",
+            detail="One token, or all of a subject, a session or a client.",
+            answer=Done,
+            example={"sub": "42"},
+            answer_example={"status_code": 200, "status": True},
+        ),
+        _call(
+            api,
+            "/app/clear/all/tokens",
+            api.purge,
+            Request,
+            "token:purge",
+            methods=("DELETE",),
+            summary="Purge the list",
+            detail="Deletes rows of tokens that have expired, and nothing else.",
+            needs_body=False,
+            answer=Purged,
+            answer_example={"status_code": 200, "status": True, "purged": 17},
+        ),
+    ]
+
+
+def _oauth(oauth: OAuth) -> list[Operation]:
+    def operation(
+        path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
+    ) -> Operation:
+        errors = (400, *_CLIENT, 408, 413, 503)
+        return Operation(
+            path=path,
+            tag="oauth",
+            endpoint=oauth.endpoint(handler, body, scope),
+            body=body,
+            scope=scope,
+            errors=errors,
+            problem=OAuthProblem,
+            unavailable=OAuthProblem,
+            **more,
+        )
+
+    return [
+        operation(
+            "/oauth/token",
+            oauth.token,
+            TokenRequestForm,
+            "",
+            summary="Get an access token",
+            detail="For the client itself (RFC 6749, client_credentials).",
+            answer=AccessToken,
+            example={"grant_type": "client_credentials", "scope": "read"},
+            answer_example={
+                "access_token": _EXAMPLE,
+                "token_type": "Bearer",
+                "expires_in": 3600,
+                "scope": "read",
+            },
+        ),
+        operation(
+            "/oauth/introspect",
+            oauth.introspect,
+            TokenForm,
+            "token:introspect",
+            summary="Introspect a token",
+            detail="Is it active, and what does it say (RFC 7662)?",
+            answer=Introspection | Inactive,
+            example={"token": _EXAMPLE},
+            answer_example={"active": False},
+        ),
+        operation(
+            "/oauth/revoke",
+            oauth.revoke,
+            TokenForm,
+            "",
+            summary="Revoke a token",
+            detail="A client its own, with `token:revoke` any (RFC 7009).",
+            answer=Ended,
+            example={"token": _EXAMPLE},
+            answer_example={},
+        ),
+        *(
+            Operation(
+                path=path,
+                tag="oauth",
+                methods=("GET",),
+                endpoint=oauth.metadata,
+                summary="Find the OAuth endpoints",
+                detail="RFC 8414.",
+                answer=Metadata,
+                errors=(400,),
+            )
+            for path in oauth.metadata_paths
+        ),
+    ]
+
+
+def _auth(auth: ForwardAuth) -> list[Operation]:
+    detail = "200, 401 or 403 and nothing else, for every method."
+    return [
+        Operation(
+            path=path,
+            tag="gateways",
+            methods=METHODS,
+            endpoint=auth,
+            summary="May this request pass a gateway?",
+            detail=detail,
+            answer=Done,
+            errors=_CALLER,
+            takes_token=True,
+        )
+        for path in ("/auth", "/auth/{path}")
+    ]
+
+
+def _feed(api: API) -> list[Operation]:
+    return [
+        Operation(
+            path="/app/revocations",
+            tag="copies",
+            methods=("GET",),
+            endpoint=api.revocations,
+            summary="What was revoked or used before it expired",
+            detail="For those who keep a copy: all rows in parts, then what changes. Go on with `next`.",
+            query={
+                "since": "`next` of the answer before; without it, the list begins.",
+                "seen": "`newest` of the answer before, which the list is to follow.",
+            },
+            answer=Part,
+            scope="revocations:read",
+            errors=(*_CLIENT, 503),
+        )
+    ]
+
+
+def _probes(api: API) -> list[Operation]:
+    return [
+        Operation(
+            path="/healthz",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.healthz,
+            summary="Is the process alive?",
+            answer=Health,
+        ),
+        Operation(
+            path="/readyz",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.readyz,
+            answer=Health,
+            errors=(503,),
+            summary="Can clock and list answer?",
+        ),
+        Operation(
+            path="/metrics",
+            tag="probes",
+            methods=("GET",),
+            endpoint=api.metrics,
+            summary="What was counted",
+            detail="In the format of Prometheus.",
+            answer=str,
+            scope="metrics:read",
+            errors=(*_CLIENT, 503),
+        ),
+    ]

@@ -1,0 +1,290 @@
+"""The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from typing import Any, Final, TypeVar
+
+from msgspec import Raw
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ...aio.changes import Writer
+from ...aio.lookups import Lookups, in_time
+from ...errors import (
+    CredentialMissing,
+    RequestInvalid,
+    ScopeInsufficient,
+    SystemUnavailable,
+    TokenError,
+)
+from ...policy import PURGE_PAUSE, READINESS
+from ...signer import Signer
+from ...stores.copies.feed import Part
+from ...tokens.claims import Issued, scope_words
+from ...tokens.values import CodeRequest, IssueRequest, Request, check_public
+from ..access.callers import Caller, Guard
+from ..access.limits import ISSUE, VERIFY_CODE, Limits
+from ..messages.answers import (
+    Admitted,
+    Answer,
+    Done,
+    Health,
+    NewCode,
+    NewToken,
+    NewTokens,
+    Outcome,
+    Purged,
+    Rotated,
+    Used,
+    Verdict,
+    Verdicts,
+)
+from ..messages.bodies import (
+    BatchRequest,
+    ConsumeRequest,
+    RevokeRequest,
+    RotateRequest,
+    SameTokenRequest,
+    ValidateRequest,
+    VerifyCodeRequest,
+    decoded,
+    read,
+)
+from ..messages.problems import problem, refusal
+
+B = TypeVar("B", bound=Request)
+Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
+Handler = Callable[[Caller, Any], Awaitable[Response]]
+
+
+_VALID: Final = Answer(Done())
+_INVALID: Final = Answer(Done(status=False))
+#: Tokens that are validated in a row; a millisecond's work at most.
+_AT_ONCE: Final = 250
+_NO_METRICS: Final = (
+    "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
+    " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
+)
+
+
+class API:
+    """The service's calls on one Signer.
+
+    Args:
+        signer: does the work.
+        guard: says who may call.
+        writer: runs what waits for a disk.
+        limits: count what costs others something.
+        lookups: runs what may wait for a network.
+        feed: the part of the list that comes after a cursor, and whether it follows a moment.
+        page: the metrics' text and media type; None where there is none.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        *,
+        guard: Guard,
+        writer: Writer,
+        limits: Limits,
+        lookups: Lookups,
+        feed: Callable[[str, str], Part],
+        page: Callable[[str], tuple[bytes, str]] | None,
+    ) -> None:
+        self._signer = signer
+        self._lookups = lookups
+        self._feed = feed
+        self._guard = guard
+        self._writer = writer
+        self._limits = limits
+        self._page = page
+        self._check: asyncio.Future[SystemUnavailable | None] | None = None
+        self._checked_at = 0.0
+        self._slice = asyncio.Lock()
+
+    def endpoint(
+        self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
+    ) -> Endpoint:
+        """A route's function: the caller's credential first, then the body, then the handler."""
+        words = scope_words(scope)
+
+        async def answer(request: HTTPRequest) -> Response:
+            caller = await self._guard.admit(request.scope, words)
+            return await handler(caller, await read(request, body))
+
+        return answer
+
+    async def issue(self, caller: Caller, request: IssueRequest) -> Response:
+        """POST /app/token"""
+        await self._limits.count(ISSUE)
+        return Answer(await self._writer.issue(self._granted, caller, request))
+
+    async def issue_many(self, caller: Caller, request: BatchRequest) -> Response:
+        """POST /app/tokens"""
+        await self._limits.count(ISSUE, len(request.tokens))
+        return Answer(await self._writer.issue(self._outcomes, caller, request.tokens))
+
+    async def is_valid(self, request: HTTPRequest) -> Response:
+        """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
+        token = request.path_params["token"]
+        # One that the body contradicts is not valid.
+        if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
+            return _INVALID
+        try:
+            await self._lookups.run(self._signer.introspect, token)
+        except TokenError:
+            return _INVALID
+        return _VALID
+
+    async def validate(self, caller: Caller, request: ValidateRequest) -> Response:
+        """POST /app/valid"""
+        if isinstance(request.token, str):
+            (verdict,) = await self._lookups.run(self._verdicts, [request.token], request)
+            return Answer(verdict)
+        tokens, results = request.tokens or [], list[Verdict]()
+        for start in range(0, len(tokens), _AT_ONCE):
+            # One slice of all requests at a time, and others are served in between.
+            async with self._slice if self._lookups.are_prompt else nullcontext():
+                await asyncio.sleep(0)
+                results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
+        return Answer(Verdicts(status=all(result.status for result in results), results=results))
+
+    async def consume(self, caller: Caller, request: ConsumeRequest) -> Response:
+        """POST /app/consume"""
+        check_public(request.purpose)
+        use = await self._writer.run(
+            caller.acting(self._signer).consume, request.token, purpose=request.purpose, **request.demands()
+        )
+        return Answer(Used(uses_left=use.uses_left, claims=use.claims))
+
+    async def rotate(self, caller: Caller, request: RotateRequest) -> Response:
+        """POST /app/rotate"""
+        check_public(request.purpose)
+        # What the text says of itself will do: it is verified before anything happens.
+        claims = self._signer.inspect(request.token).unverified_claims
+        if not caller.holds(scope_words(claims.scope)):
+            raise ScopeInsufficient("The client credential lacks a scope that the token has.")
+        await self._limits.count(ISSUE)
+        if caller.client_id is None and not caller.is_developer:
+            raise CredentialMissing  # a token of nobody's client may be anybody's
+        issued = await self._writer.run(
+            caller.acting(self._signer).rotate,
+            request.token,
+            purpose=request.purpose,
+            aud=request.aud,
+            bind=request.bind,
+            session_ttl=request.session_ttl,
+            client_id=caller.client_id,
+        )
+        new = _new(issued)
+        return Answer(Rotated(token=new.token, jti=new.jti, exp=new.exp, sid=issued.claims.sid or ""))
+
+    async def issue_code(self, caller: Caller, request: CodeRequest) -> Response:
+        """POST /app/code"""
+        await self._limits.count(ISSUE)
+        token, code, claims = await self._writer.issue(
+            caller.acting(self._signer).grant_code, request, caller.client_id
+        )
+        return Answer(NewCode(token=token, code=code, jti=claims.jti, exp=claims.exp))
+
+    async def verify_code(self, caller: Caller, request: VerifyCodeRequest) -> Response:
+        """POST /app/code/verify"""
+        await self._limits.count(VERIFY_CODE)
+        claims = await self._writer.run(
+            caller.acting(self._signer).verify_code, request.token, request.code, purpose=request.purpose
+        )
+        return Answer(Admitted(claims=claims))
+
+    async def revoke(self, caller: Caller, request: RevokeRequest) -> Response:
+        """POST /app/revoke"""
+        signer = caller.acting(self._signer)
+        match request:
+            case RevokeRequest(token=str(token)):
+                await self._writer.run(signer.revoke, token)
+            case RevokeRequest(jti=str(jti)):
+                await self._writer.run(signer.revoke_jti, jti)
+            case RevokeRequest(sub=str(sub)):
+                await self._writer.run(signer.revoke_subject, sub)
+            case RevokeRequest(sid=str(sid)):
+                await self._writer.run(signer.revoke_session, sid)
+            case RevokeRequest(client_id=str(client_id)):
+                await self._writer.run(signer.revoke_client, client_id)
+        return Answer(Done())
+
+    async def purge(self, caller: Caller, request: Request) -> Response:
+        """DELETE /app/clear/all/tokens"""
+        steps = caller.acting(self._signer).purge_steps()
+        purged = 0
+        # Not with the other changes, which would wait for it: an engine may let them by.
+        while (step := await self._lookups.elsewhere(next, steps, None)) is not None:
+            purged += step
+            await asyncio.sleep(PURGE_PAUSE)
+        return Answer(Purged(purged=purged))
+
+    async def revocations(self, request: HTTPRequest) -> Response:
+        """GET /app/revocations: the list, for those who keep a copy."""
+        await self._guard.admit(request.scope, frozenset({"revocations:read"}))
+        since, seen = (request.query_params.get(name, "") for name in ("since", "seen"))
+        return Answer(await self._lookups.elsewhere(self._feed, since, seen))
+
+    async def healthz(self, request: HTTPRequest) -> Response:
+        """GET /healthz: the process answers."""
+        return Answer(Health())
+
+    async def readyz(self, request: HTTPRequest) -> Response:
+        """GET /readyz: clock and list can answer, or could less than a second ago."""
+        # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
+        if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + READINESS):
+            self._check = asyncio.ensure_future(self._unreadiness())
+        check = self._check
+        if error := check.result() if check.done() else await in_time(check):
+            raise error.with_traceback(None)  # each answer would lengthen it
+        return Answer(Health())
+
+    async def _unreadiness(self) -> SystemUnavailable | None:
+        try:
+            await asyncio.to_thread(self._signer.ping)
+        except SystemUnavailable as error:
+            return error
+        finally:
+            self._checked_at = time.monotonic()
+        return None
+
+    async def metrics(self, request: HTTPRequest) -> Response:
+        """GET /metrics"""
+        await self._guard.admit(request.scope, frozenset({"metrics:read"}))
+        if self._page is None:
+            return problem(503, "metrics_unavailable", _NO_METRICS)
+        asked = asyncio.to_thread(self._page, request.headers.get("accept", ""))
+        text, media_type = await in_time(asyncio.ensure_future(asked))
+        return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
+
+    def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
+        check_public(request.purpose)
+        caller.require(scope_words(request.scope))
+        return _new(caller.acting(self._signer).grant(request, caller.client_id))
+
+    def _outcomes(self, caller: Caller, requests: list[Raw]) -> NewTokens:
+        return NewTokens(tokens=[self._outcome(caller, raw) for raw in requests])
+
+    def _outcome(self, caller: Caller, raw: Raw) -> Outcome:
+        try:
+            new = self._granted(caller, decoded(raw, IssueRequest))
+            return Outcome(token=new.token, jti=new.jti, exp=new.exp)
+        except (RequestInvalid, CredentialMissing, ScopeInsufficient) as error:
+            return refusal(error)
+
+    def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
+        found = self._signer.validate_each(tokens, purpose=request.purpose, **request.demands())
+        return [
+            Verdict(status=False, code=said.code, detail=str(said))
+            if isinstance(said, TokenError)
+            else Verdict(claims=said)
+            for said in found
+        ]
+
+
+def _new(issued: Issued) -> NewToken:
+    return NewToken(token=issued.token, jti=issued.claims.jti, exp=issued.claims.exp)
