@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import Clock
 from faults import table
 from hypothesis import HealthCheck, settings
-from postgres import Postgres
-from redis_server import Redis
-from service import KEY, Service, client
+from support.clock import Clock
+from support.postgres import Postgres
+from support.redis_server import Redis
+from support.service import KEY, Service, client
 
 from signer import Signer, Store, open_store
 from signer.stores.opening import create_list

@@ -6,7 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from service import ROOT, environment
+from support.service import ROOT, environment
 
 import signer
 from signer import errors

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import HANG, Clock
-from service import KEY, environment
+from support.clock import HANG, Clock
+from support.service import KEY, environment
 
 from signer import Claims, Signer, Store, TokenError, audit
 from signer.audit import AuditTrail

@@ -7,8 +7,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from clock import Clock
-from service import KEY
+from support.clock import Clock
+from support.service import KEY
 
 from signer import Claims, Signer, Store, TokenError
 from signer.errors import (

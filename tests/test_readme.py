@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import KEY, ROOT, Service, environment, free_port
-from serving import call, serving
 from starlette.routing import Route
+from support.service import KEY, ROOT, Service, environment, free_port
+from support.serving import call, serving
 
 from signer.cli.parser import main
 from signer.settings import Settings

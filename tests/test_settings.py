@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from service import KEY, Service
+from support.service import KEY, Service
 
 from signer.errors import ConfigurationError
 from signer.settings import Settings

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import pytest
-from clock import Clock
-from service import KEY
+from support.clock import Clock
+from support.service import KEY
 
 from signer import KeyRing, Signer, Store, generate_key
 from signer.errors import (

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clock import Clock
 from itsdangerous import URLSafeTimedSerializer
 from msgspec.structs import replace
-from service import KEY, cli
+from support.clock import Clock
+from support.service import KEY, cli
 
 from signer import KeyRing, Signer, Store, Verifier
 from signer.errors import (

@@ -12,7 +12,7 @@ several texts verify as one token; here the whole shape must match and signature
 
 Stock itsdangerous derives keys, tries zlib and looks at types anew for every token, which takes four times as
 long as what is needed. So only its extension point for the algorithm is on the way, and what surrounds it is
-spelt out here; tests/test_codec.py holds both against each other.
+spelt out here; tests/tokens/test_codec.py holds both against each other.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from benchmarks.load import Load, written
 from benchmarks.measuring import Case, Results, interleaved, once
 from benchmarks.peers import KEY, SUB
 from benchmarks.servers import Server, service
-from service import ROOT
+from support.service import ROOT
 
 from signer import Signer
 from signer.stores.sqlite.store import SQLiteStore

@@ -14,8 +14,8 @@ from benchmarks.measuring import Results, Sample, once
 from benchmarks.peers import KEY
 from benchmarks.servers import Server, exchange, service
 from benchmarks.throughput import requests
-from postgres import Postgres
-from redis_server import Redis
+from support.postgres import Postgres
+from support.redis_server import Redis
 
 from signer import Signer
 from signer.stores.opening import create_list

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import KEY
-from service import ROOT, cli, environment, free_port
+from support.service import ROOT, cli, environment, free_port
 
 #: All that the benchmarks call for.
 SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read read write"

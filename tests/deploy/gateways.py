@@ -19,8 +19,8 @@ from threading import Thread
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from clock import HANG
-from service import Reply, free_port, is_whole
+from support.clock import HANG
+from support.service import Reply, free_port, is_whole
 
 HERE = Path(__file__).resolve().parent
 #: Where distributions put servers, which are not on everybody's path.

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from clock import HANG
-from service import ROOT
+from support.clock import HANG
+from support.service import ROOT
 
 #: The unprivileged user of the image.
 UID = 10001

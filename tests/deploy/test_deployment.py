@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import HANG, eventually
 from deploy.machine import UID, Machine, cannot_mount, container, programs_missing
-from service import KEY, ROOT, Reply, Service, cli, environment, free_port
+from support.clock import HANG, eventually
+from support.service import KEY, ROOT, Reply, Service, cli, environment, free_port
 
 from signer import Store
 from signer.errors import KeyInvalid

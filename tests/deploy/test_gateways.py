@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from clock import HANG
 from deploy.gateways import GATEWAYS, Application, Envoy, Gateway, HAProxy, Header, Nginx, Seen
-from service import KEY, Reply, Service, cli
+from support.clock import HANG
+from support.service import KEY, Reply, Service, cli
 
 SETTINGS = {"SECRET_KEY": KEY, "AUTH_COOKIE": "session"}
 SCOPES = "token:issue token:introspect token:revoke admin administrator read"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from deploy.gateways import Apache, Caddy, Envoy, Gateway, HAProxy, Nginx
-from service import Service
+from support.service import Service
 
 #: By the file that each gateway reads: nothing but where to listen (8080) and what is behind (8000).
 PLAIN = {

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clock import HANG
-from service import KEY, Service, cli, free_port
+from support.clock import HANG
+from support.service import KEY, Service, cli, free_port
 
 HERE = Path(__file__).resolve().parent
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

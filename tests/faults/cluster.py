@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from clock import HANG, eventually
 from faults.proxy import Proxy
 from faults.recorder import CREDENTIAL, Node
-from postgres import Postgres
-from redis_server import Redis
-from service import KEY, ROOT, Service
+from support.clock import HANG, eventually
+from support.postgres import Postgres
+from support.redis_server import Redis
+from support.service import KEY, ROOT, Service
 
 from signer.stores.opening import create_list
 

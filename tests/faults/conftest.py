@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis, workers
 from faults.recorder import Recorder
-from postgres import Postgres
+from support.postgres import Postgres
 
 # Processes are found, and limited, by means of Linux.
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]

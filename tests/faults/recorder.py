@@ -16,8 +16,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from clock import HANG, eventually
-from service import KEY
+from support.clock import HANG, eventually
+from support.service import KEY
 
 from signer import Signer
 from signer.credentials import issue_credential

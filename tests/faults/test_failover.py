@@ -10,8 +10,8 @@ import pytest
 from faults.cluster import BOUND, Cluster, OnPostgres, OnRedis
 from faults.conftest import During
 from faults.proxy import Proxy, Wire
-from postgres import Postgres
-from redis_server import Redis
+from support.postgres import Postgres
+from support.redis_server import Redis
 
 
 class Pair(NamedTuple):

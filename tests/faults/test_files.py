@@ -13,12 +13,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from clock import eventually
 from faults.cluster import Central, Cluster, Engine
 from faults.conftest import During, opened
 from faults.disk import Disk, small_disk
 from faults.recorder import Recorder
-from service import ROOT, Service
+from support.clock import eventually
+from support.service import ROOT, Service
 
 from signer.stores.sqlite.file import back_up
 

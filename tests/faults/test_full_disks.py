@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import psycopg
 import pytest
-from clock import eventually
 from faults.cluster import BOUND, Cluster, Engine, OnPostgres, OnRedis
 from faults.conftest import During
 from faults.disk import Disk, small_disk
 from faults.recorder import Call, Recorder
-from postgres import Postgres
+from support.clock import eventually
+from support.postgres import Postgres
 
 #: Seconds that it stays full once changes are refused, and in which all of them are.
 LASTS, NOTICED = 1.5, 0.5

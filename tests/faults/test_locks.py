@@ -14,9 +14,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from clock import eventually
 from faults.disk import frozen, image
-from service import KEY, Service, cli, environment
+from support.clock import eventually
+from support.service import KEY, Service, cli, environment
 
 from signer import Signer
 from signer.errors import StoreError

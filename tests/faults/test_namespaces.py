@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clock import HANG, eventually
 from faults.cluster import BOUND, Cluster, Engine, OnPostgres, OnRedis
 from faults.conftest import During
-from postgres import Postgres
+from support.clock import HANG, eventually
+from support.postgres import Postgres
 
 #: Seconds after which a node without its cable notices, and its copy is too old.
 NOTICED = BOUND + 0.5

@@ -8,11 +8,11 @@ from itertools import cycle
 from typing import Final
 
 import pytest
-from clock import HANG
 from faults.cluster import BOUND, Cluster, kill_parent, put_to_sleep, workers
 from faults.conftest import During
 from faults.proxy import Wire
 from faults.test_links import REFUSED, WIRES, refused_at_first_node
+from support.clock import HANG
 
 REVOCATIONS: Final = 10_000
 #: Of the first node's clock, one for each fault: it steps while those last.

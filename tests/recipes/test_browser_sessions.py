@@ -12,16 +12,16 @@ from threading import Barrier
 from urllib.parse import parse_qs
 
 import pytest
-from clock import Clock
 from deploy.gateways import COOKIE_GATEWAYS, Gateway
 from recipes.browser_sessions import COOKIE, LIFE, SESSION_LIFE, BrowserSessions, routes, unavailable
-from service import KEY, Reply, Service
-from serving import serving
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from support.clock import Clock
+from support.service import KEY, Reply, Service
+from support.serving import serving
 
 from signer import Signer, Store, SystemUnavailable
 from signer.stores.sqlite.store import SQLiteStore

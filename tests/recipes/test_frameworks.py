@@ -6,13 +6,13 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import django  # type: ignore[import-untyped]
 import pytest
-from clock import Clock
 from django.conf import settings  # type: ignore[import-untyped]
 from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]
 from recipes import fastapi_app, flask_app
 from recipes.wsgi_middleware import TokenGuard
-from service import Reply
-from serving import bearer, call, serving, serving_wsgi
+from support.clock import Clock
+from support.service import Reply
+from support.serving import bearer, call, serving, serving_wsgi
 
 from signer import Signer, Store
 from signer.credentials import issue_credential

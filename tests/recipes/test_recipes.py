@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from clock import Clock
 from recipes import (
     api_keys,
     confirmation,
@@ -20,7 +19,8 @@ from recipes import (
     second_factor,
     sessions,
 )
-from service import KEY
+from support.clock import Clock
+from support.service import KEY
 
 from signer import Signer, Store
 from signer.errors import (

@@ -11,8 +11,8 @@ import pytest
 from deploy.gateways import COOKIE_GATEWAYS, HERE, Application, Gateway
 from recipes import audit_trail, services, single_sign_on
 from recipes.services import AccessTokens, TokenService
-from service import KEY, Reply, Service, client, free_port
-from serving import call
+from support.service import KEY, Reply, Service, client, free_port
+from support.serving import call
 
 from signer import Signer, Store, Verifier
 

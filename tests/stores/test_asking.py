@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from clock import eventually
+from support.clock import eventually
 
 from signer.errors import StoreError
 from signer.stores.asking import Asker

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from clock import HANG
-from postgres import PASSWORD, PgBouncer, Postgres, eventually, program
-from service import environment, free_port
+from support.clock import HANG
+from support.postgres import PASSWORD, PgBouncer, Postgres, eventually, program
+from support.service import environment, free_port
 
 from signer import open_store
 from signer.errors import ConfigurationError, StoreError

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from clock import HANG
-from redis_server import Redis
-from service import KEY, Service, cli, environment, free_port
+from support.clock import HANG
+from support.redis_server import Redis
+from support.service import KEY, Service, cli, environment, free_port
 
 from signer.errors import ConfigurationError, StoreError
 from signer.stores.contract import Entry

@@ -13,8 +13,8 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
-from clock import HANG
-from service import environment
+from support.clock import HANG
+from support.service import environment
 
 from signer.errors import StoreError
 from signer.policy import MAX_GROUPS

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from browser import ARGUMENTS, CHROMEDRIVER, CHROMIUM
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service as ChromeDriver
-from service import ROOT, Service, free_port
+from support.browser import ARGUMENTS, CHROMEDRIVER, CHROMIUM
+from support.service import ROOT, Service, free_port
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import KEY, Reply, Service, cli, client
+from support.service import KEY, Reply, Service, cli, client
 
 SCOPES = "token:issue token:introspect token:revoke token:purge read"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import eventually
-from postgres import Postgres
-from service import KEY, Service, cli
+from support.clock import eventually
+from support.postgres import Postgres
+from support.service import KEY, Service, cli
 
 from signer import Signer
 

@@ -100,7 +100,7 @@ def serve() -> None:
 
 def _serve(settings: Settings, node: Path | None) -> None:
     _raise_descriptors()
-    config = configured("signer.web.server:load", settings.host, settings.port, settings.web_concurrency)
+    config = configured("signer.web.server.run:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if node:
         # Before there are workers: prometheus_client reads it when it is imported.
@@ -162,8 +162,8 @@ def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Conf
         host=host,
         port=port,
         workers=workers,
-        http="signer.web.protocol:CappedProtocol",
-        loop="signer.web.loop:Loop",
+        http="signer.web.connections.protocol:CappedProtocol",
+        loop="signer.web.connections.loop:Loop",
         ws="none",
         lifespan="on",
         log_config=None,

@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 
 import msgspec.yaml
 import pytest
-from clock import HANG
 from prometheus_client.parser import text_string_to_metric_families
-from service import KEY, Service, cli, free_port
+from support.clock import HANG
+from support.service import KEY, Service, cli, free_port
 
 from signer import Signer, generate_key, open_store
 from signer.events import BUG

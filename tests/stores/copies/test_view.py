@@ -1,0 +1,517 @@
+"""A copy of a list on another machine: that it is fresh, or says nothing."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.clock import HANG, eventually
+from support.postgres import Postgres
+from support.redis_server import Redis
+from support.service import KEY
+
+from signer import Signer, Store, open_store
+from signer.errors import ClockError, StoreError, SystemUnavailable, TokenError, TokenRevoked
+from signer.policy import UNHEARD
+from signer.stores.contract import Entry, Row
+from signer.stores.copies import loader as mirror
+from signer.stores.copies import refresher as following
+from signer.stores.copies.full import UNKNOWING, Copied
+from signer.stores.copies.view import FollowedStore, as_of
+from signer.stores.names import by_subject, groups, row
+from signer.stores.opening import create_list
+from signer.tokens.claims import Claims
+
+EXP = 4_000_000_000
+BOUND = 1.0
+
+
+def claims(number: int = 0, **more: Any) -> Claims:
+    return Claims(jti=f"{number:022}", exp=EXP, purpose="access", **more)
+
+
+@pytest.fixture
+def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
+    """Opens one list, as often as there are processes."""
+    opened: list[Store] = []
+
+    def open_one(staleness: float | None = BOUND) -> Store:
+        opened.append(open_store(engine_url, staleness=staleness))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+def knows(store: Store, of: Claims) -> bool:
+    """Whether a copy that is fresh knows something of this token."""
+    try:
+        return not store.is_clear(of, EXP)
+    except StoreError:
+        return False
+
+
+CHANGES: dict[str, tuple[Callable[[Store], object], Entry]] = {
+    "revoke": (lambda store: store.revoke(row(claims()), EXP), Entry(revoked=True)),
+    "use": (lambda store: store.use(row(claims()), EXP, 2), Entry(uses=1)),
+    "rotate": (lambda store: store.rotate(row(claims()), EXP, 7), Entry(rotated_at=7)),
+    "advance": (lambda store: store.advance(by_subject("alice"), 9, EXP), Entry(generation=9)),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., Store], how: str) -> None:
+    """And long before that, since the engine tells of it."""
+    here, there = lists(100 * HANG), lists()
+    token = claims(sub="alice")
+    assert here.is_clear(token, EXP)
+    change, entry = CHANGES[how]
+    change(there)
+    eventually(lambda: knows(here, token))
+    known = entry._replace(last_generation=entry.generation, unheard=UNHEARD)
+    assert here.recall(row(token), EXP, groups(token)) == known
+    assert here.is_clear(claims(1, sub="bob"), EXP)
+
+
+def test_it_asks_the_list_nothing_for_a_validation(lists: Callable[..., Store]) -> None:
+    """Whether the token is listed or not."""
+    store = lists()
+    signer = Signer(KEY, store)
+    good, bad = Signer(KEY).issue(sub="alice"), Signer(KEY).issue()
+    signer.revoke(bad)
+    eventually(lambda: knows(store, Signer(KEY).validate(bad)))
+    asked: list[str] = []
+    store.lookup = lambda *args: asked.append("lookup")  # type: ignore[method-assign,assignment]
+    assert signer.validate(good).sub == "alice"
+    with pytest.raises(TokenRevoked):
+        signer.validate(bad)
+    assert asked == []
+
+
+def test_uses_and_new_tokens_ask_the_list(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy that is a moment behind would grant what was revoked, and issue what is refused at once."""
+    here, there = lists(60.0), lists()
+    with deaf(here, monkeypatch):
+        token = Signer(KEY, here).issue(sub="alice", max_uses=1)
+        Signer(KEY, there).revoke_subject("alice")
+        assert Signer(KEY, here).validate(token).sub == "alice"  # the copy is behind, and may be
+        with pytest.raises(TokenRevoked):
+            Signer(KEY, here).consume(token)
+        with pytest.raises(TokenError):
+            Signer(KEY, here).rotate(token)
+        later = Signer(KEY, here).issue(sub="alice")
+        assert Signer(KEY, lists(0)).validate(later).sub == "alice"
+
+
+def behind() -> following.Step:
+    time.sleep(0.01)
+    return following.Step(None, is_whole=False)
+
+
+@contextmanager
+def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A copy that takes nothing in."""
+    assert isinstance(store, FollowedStore)
+    with monkeypatch.context() as patch:
+        patch.setattr(store._following, "_step", behind)
+        time.sleep(1.2)
+        yield
+
+
+def test_a_copy_that_is_too_old_says_nothing(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no token; and everything again when it is fresh."""
+    store = lists(BOUND)
+    with deaf(store, monkeypatch):
+        for call in (lambda: store.is_clear(claims(), EXP), lambda: store.recall("x", EXP, ())):
+            with pytest.raises(StoreError, match="REVOCATION_STALENESS_SECONDS"):
+                call()
+        freshness = store.freshness
+        assert freshness
+        assert freshness.age > BOUND
+    eventually(lambda: not (store.freshness and store.freshness.age > BOUND))
+    assert store.is_clear(claims(), EXP)
+
+
+def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many parts that takes; until then the list is asked."""
+    monkeypatch.setattr(mirror, "STEP", 7)
+    there = lists(0)
+    for number in range(50):
+        there.revoke(row(claims(number)), EXP)
+    here = lists()
+    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
+    assert here.recall(row(claims(7)), EXP, ()).revoked
+    eventually(lambda: here.is_prompt)
+    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
+    assert here.is_clear(claims(50), EXP)
+
+
+def test_a_list_too_large_for_a_copy_is_asked(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every time; there is a copy again when it has shrunk."""
+    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
+    monkeypatch.setattr(mirror, "REST", 0.3)
+    there, here = lists(0), lists()
+    for number in range(30):
+        there.revoke(row(claims(number)), EXP if number else 100)
+    eventually(lambda: not here.is_prompt)
+    for number in range(1, 30):
+        assert not here.is_clear(claims(number), EXP)
+        assert here.recall(row(claims(number)), EXP, ()).revoked
+    assert not here.recall(row(claims(31)), EXP, ()).revoked
+    monkeypatch.setattr(mirror, "MAX_ROWS", 1000)
+    eventually(lambda: here.is_prompt)
+    assert not here.is_clear(claims(7), EXP)
+    assert here.is_clear(claims(31), EXP)
+
+
+def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
+    """And nothing behind the horizon is clear."""
+    store = lists()
+    there = lists(0)
+    there.revoke("access/x", 100)
+    there.revoke("access/y", 8000)
+    there.purge(7500)
+    assert isinstance(store, FollowedStore)
+    eventually(lambda: store._following.copy.horizon == 7500)
+    assert len(store._following.copy) == 1
+    assert not store.is_clear(claims(), 7499)
+    assert store.is_clear(claims(), 7500)
+
+
+def test_nothing_is_clear_in_no_copy() -> None:
+    """Nor can anything be looked up in it."""
+    assert not UNKNOWING.is_clear(claims(), EXP)
+    with pytest.raises(ClockError):
+        Signer(KEY, Looked(UNKNOWING)).validate(Signer(KEY).issue())  # type: ignore[arg-type]
+
+
+class Looked:
+    """A list that has only what a validation asks."""
+
+    is_local = True
+
+    def __init__(self, copy: Copied) -> None:
+        self.is_clear, self.recall = copy.is_clear, copy.lookup
+
+
+def test_the_same_row_again_is_what_it_is_now() -> None:
+    """A group never goes back to an earlier generation."""
+    copy = Copied()
+    for entry in (
+        Row("access/x", EXP, uses=1),
+        Row("access/x", EXP, uses=2),
+        Row("sub:a", EXP, 9),
+        Row("sub:a", EXP, 8),
+    ):
+        copy.add(entry)
+    assert copy.lookup("access/x", EXP, ["sub:a"]) == Entry(uses=2, generation=9, last_generation=9)
+    assert len(copy) == 2
+
+
+class Server:
+    """An engine that can be killed and stopped."""
+
+    def __init__(self, server: Postgres | Redis) -> None:
+        self._server = server
+        self.url = server.url
+        self.kill, self.start, self.signal = server.kill, server.start, server.signal
+
+
+@pytest.fixture(params=["postgres", "redis"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    if request.param == "postgres":
+        server = Postgres("fsync=on")
+        yield Server(server)
+        server.remove()
+        return
+    with Redis(tmp_path, "appendonly yes", "appendfsync always") as running:
+        create_list(running.url)
+        yield Server(running)
+
+
+def outcomes(calls: Sequence[Callable[[], object]]) -> list[bool]:
+    answered = []
+    for call in calls:
+        try:
+            call()
+        except SystemUnavailable:
+            answered.append(False)
+        else:
+            answered.append(True)
+    return answered
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+@pytest.mark.slow
+def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: str) -> None:
+    """Then it refuses, and begins again by itself; what was acknowledged before is still so."""
+    with closing(open_store(engine.url, staleness=2.0)) as store:
+        signer = Signer(KEY, store)
+        bad, good = Signer(KEY).issue(), Signer(KEY).issue()
+        signer.revoke(bad)
+        eventually(lambda: knows(store, Signer(KEY).validate(bad)))
+        if how == "killed":
+            engine.kill()
+        else:
+            engine.signal(signal.SIGSTOP)
+        with pytest.raises(TokenRevoked):
+            signer.validate(bad)
+        assert signer.validate(good)
+        eventually(lambda: outcomes([lambda: signer.validate(good)]) == [False])
+        # Of another token: nobody knows what becomes of a change that was sent to an engine which hangs.
+        other = Signer(KEY).issue()
+        assert outcomes([lambda: signer.revoke(other), lambda: signer.validate(good)]) == [False, False]
+        if how == "killed":
+            engine.start()
+        else:
+            engine.signal(signal.SIGCONT)
+        eventually(lambda: outcomes([lambda: signer.validate(good)]) == [True])
+        with pytest.raises(TokenRevoked):
+            signer.validate(bad)
+
+
+def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
+    """Nobody keeps it fresh there."""
+    store = lists(60.0)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            store.is_clear(claims(), EXP)
+        except StoreError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"fork" in os.read(read, 1000)
+    os.close(read)
+    os.close(write)
+
+
+def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to a second, and never all at the same moment."""
+    monkeypatch.setattr(following.Following, "__init__", lambda self: None)
+    pauses = [[following.Following()._pause(failures) for _ in range(50)] for failures in (1, 3, 9, 100_000)]  # type: ignore[call-arg]
+    assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
+    assert min(pauses[-1]) >= 0.5
+    assert all(len(set(some)) > 40 for some in pauses)
+
+
+class Steps:
+    """What a Following does, told step by step."""
+
+    def __init__(self, *steps: Callable[[], Copied | None]) -> None:
+        self._steps = list(steps)
+
+    def __call__(self) -> following.Step:
+        copy = (self._steps.pop(0) if self._steps else Copied)()
+        return following.Step(copy, copy is not None)
+
+    def followed(self, staleness: float = 60.0) -> following.Following:
+        return following.Following(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
+
+
+def fails(error: BaseException) -> Callable[[], None]:
+    def step() -> None:
+        raise error
+
+    return step
+
+
+def slowly() -> Copied:
+    time.sleep(0.2)
+    return Copied()
+
+
+def test_a_copy_is_as_old_as_the_question() -> None:
+    """Not as its answer: the list may have changed while that was on its way."""
+    with closing(Steps(slowly, slowly, slowly).followed()) as kept:
+        assert kept.freshness.age >= 0.2
+
+
+def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
+    """However often it is made."""
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        for _ in range(20):
+            with pytest.raises(StoreError):
+                kept.copy.lookup("x", EXP, ())
+            time.sleep(0.02)
+
+
+def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that ended would leave the copy to grow old for ever."""
+    last = Copied()
+    steps = Steps(Copied, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
+    with closing(steps.followed()) as kept:
+        eventually(lambda: kept.copy is last or not steps._steps)
+    assert "The list cannot be followed: no" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_copy_that_is_too_old_says_why() -> None:
+    """What kept it from catching up last; nothing of the kind where that took too long."""
+    with closing(Steps(Copied, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert _refusal(kept).endswith("(REVOCATION_STALENESS_SECONDS). It went back.")
+    with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
+        eventually(lambda: _refusal(kept) != "")
+        assert "does not answer fast enough" in _refusal(kept)
+
+
+def _refusal(kept: following.Following) -> str:
+    try:
+        kept.copy.lookup("x", EXP, ())
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
+    """There is nothing to begin with."""
+    with pytest.raises(StoreError, match="no"):
+        Steps(fails(StoreError("no"))).followed()
+
+
+def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
+    """By whoever has not caught up; the copy is no answer, however fresh."""
+    here, there = lists(0), lists(None)
+    token = claims()
+    assert not here.is_prompt
+    assert not here.is_clear(token, EXP)
+    there.revoke(row(token), EXP)
+    assert here.recall(row(token), EXP, ()).revoked
+
+
+def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) -> None:
+    """When it was asked; of what came before it need not ask again."""
+    here, there = lists(0), lists(None)
+    for number in range(20):
+        there.revoke(row(claims(number)), EXP)
+        moment = following.now()
+        caught_up = here.catch_up()
+        assert caught_up is not None
+        assert caught_up >= moment
+        with as_of(moment):
+            assert not here.is_clear(claims(number), EXP)
+            assert here.is_clear(claims(number + 1), EXP)
+    asked: list[str] = []
+    here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[method-assign,func-returns-value]
+    with as_of(moment):
+        assert here.recall(row(claims(0)), EXP, ()).revoked
+    assert asked == []
+    with as_of(following.now()), pytest.raises(StoreError, match="no such copy"):
+        here.recall(row(claims(0)), EXP, ())
+    assert asked == []
+
+
+def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
+    """And nothing is answered meanwhile."""
+    with closing(open_store(engine.url, staleness=0)) as store:
+        engine.kill()
+        moment = following.now()
+        with pytest.raises(StoreError):
+            store.catch_up()
+        with as_of(moment), pytest.raises(StoreError):
+            store.recall("x", EXP, ())
+
+
+def test_a_child_of_a_fork_is_told_so_whatever_was_under_way() -> None:
+    """The thread that had the lock is not there any more."""
+    with closing(Steps(Copied, *[slowly] * 50).followed()) as kept:
+        time.sleep(0.1)  # in the midst of a step
+        if (child := os.fork()) == 0:
+            try:
+                kept.catch_up()
+            except StoreError as error:
+                os._exit(0 if "fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_who_catches_up_does_not_wait_for_a_whole_list(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told that there is no copy yet, and asks the list."""
+    there, here = lists(None), lists(0)
+    for number in range(30):
+        there.revoke(row(claims(number)), EXP)
+    eventually(lambda: here.catch_up() is not None)
+    monkeypatch.setattr(mirror, "STEP", 1)
+    assert isinstance(here, FollowedStore)
+    here._mirror._begin()
+    assert here.catch_up() is None
+    assert here.recall(row(claims(3)), EXP, ()).revoked
+    eventually(lambda: here.catch_up() is not None)
+
+
+def test_a_list_that_outgrows_its_copy_is_asked_at_once(
+    lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is refused while the copy that is too small is made anew."""
+    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
+    monkeypatch.setattr(mirror, "STEP", 1)
+    there, here = lists(None), lists(10.0)
+    answered = []
+    for number in range(40):
+        there.revoke(row(claims(number)), EXP)
+        answered += outcomes([lambda: here.is_clear(claims(99), EXP) or here.recall("x", EXP, ())])
+        time.sleep(0.03)
+    assert all(answered)
+    assert not here.is_prompt
+    assert here.recall(row(claims(39)), EXP, ()).revoked
+
+
+@pytest.mark.parametrize("bound", [0, 60.0])
+def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
+    lists: Callable[..., Store], bound: float
+) -> None:
+    """An event loop would stand still for all while the list is asked for one."""
+    here = lists(bound)
+    moment = following.now()
+    eventually(lambda: here.catch_up() is not None)
+    assert isinstance(here, FollowedStore)
+    with as_of(moment):
+        assert here.is_clear(claims(), EXP)
+        here._following._fresh = (following.now(), UNKNOWING)
+        asked: list[str] = []
+        here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[func-returns-value]
+        for call in (lambda: here.is_clear(claims(), EXP), lambda: here.recall("x", EXP, ())):
+            with pytest.raises(StoreError, match="no such copy"):
+                call()
+    assert asked == []
+
+
+def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
+    """Who would catch up is told at once that there is none; the lock is the thread's, step after step."""
+
+    def step() -> following.Step:
+        time.sleep(0.005)
+        return following.Step(UNKNOWING, is_whole=False)
+
+    with closing(following.Following(step, time.sleep, 0, lambda: None)) as kept:
+        began = time.monotonic()
+        assert [kept.catch_up() for _ in range(1000)] == [None] * 1000
+        assert time.monotonic() - began < 4  # a step each would take 5
+
+
+def test_groups_that_expired_leave_the_copy() -> None:
+    """By the hour, as tokens do; what is left still counts."""
+    copy = Copied()
+    for number in range(100):
+        copy.add(Row(f"sub:{number}", 3600 * number, generation=9))
+        copy.add(Row(f"access/{number:022}", 3600 * number, revoked=True))
+    copy.horizon = 3600 * 90 + 7
+    assert len(copy) == 20
+    assert copy.lookup("x", 0, ["sub:10"]).generation == 0
+    assert copy.lookup("x", 0, ["sub:95"]).generation == 9
+    assert not copy.is_clear(claims(7, sub="95"), EXP)
+    assert copy.is_clear(claims(7, sub="10"), EXP)

@@ -1,0 +1,168 @@
+"""The service without any configuration: open, so for this machine only."""
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.service import KEY, Service, cli
+
+from signer import Signer, open_store
+from signer.tokens.keys import PRODUCTION_LINE
+
+
+def test_it_is_loud_about_itself(development: Service) -> None:
+    """With the line that makes it production."""
+    assert "DEVELOPMENT SERVICE" in development.log
+    assert PRODUCTION_LINE in development.log
+
+
+def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service) -> None:
+    """So tokens survive a restart; the key is the one that signs."""
+    path = development.directory / "tokens.db.key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    store = open_store(f"sqlite:///{development.directory}/tokens.db")
+    assert Signer(path.read_text(), store).validate(development.issue(sub="alice")).sub == "alice"
+    store.close()
+    assert path.read_text() not in development.log
+
+
+def test_first_starts_at_once_agree_on_one_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whichever makes it, all sign with it."""
+    directory = tmp_path_factory.mktemp("first")
+    arguments = ("client", "x", "--scope", "token:issue", "--ttl", "1h")
+    with ThreadPoolExecutor(6) as pool:
+        made = [pool.submit(cli, directory, *arguments) for _ in range(6)]
+    signer = Signer((directory / "tokens.db.key").read_text())
+    for credential in (one.result().stdout.strip() for one in made):
+        assert signer.validate(credential, purpose="signer:client").client_id == "x"
+    assert not list(directory.glob("*.new*"))
+
+
+def test_tokens_survive_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Key and list are both kept."""
+    directory = tmp_path_factory.mktemp("restart")
+    with Service(directory) as service:
+        good, revoked = service.issue(), service.issue()
+        service.call("POST", "/app/revoke", {"token": revoked})
+    with Service(directory) as service:
+        assert (service.says_valid(good), service.says_valid(revoked)) == (True, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 43])
+def test_a_key_file_that_holds_no_key_stops_the_start(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """With the file's name, and not what is in it."""
+    directory = tmp_path_factory.mktemp("broken")
+    cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    (directory / "tokens.db.key").write_bytes(content)
+    made = cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    assert made.returncode == 2
+    assert "Traceback" not in made.stderr
+    assert "tokens.db.key" in made.stderr
+    assert "xff" not in made.stderr
+
+
+def test_a_key_that_others_may_read_stops_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With the command that mends it."""
+    directory = tmp_path_factory.mktemp("readable")
+    cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    (directory / "tokens.db.key").chmod(0o644)
+    with pytest.raises(AssertionError, match="chmod 600"):
+        Service(directory).__enter__()
+
+
+REFUSED = [
+    {"Host": "evil.example"},
+    {"Host": "localhost.evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "10.0.0.1"},
+    {"Host": ""},
+    {"Host": "[::1"},
+    {"X-Forwarded-For": "127.0.0.1"},
+    {"X-Forwarded-Host": "localhost"},
+    {"X-Forwarded-Proto": "https"},
+    {"Forwarded": "for=127.0.0.1"},
+    {"X-Real-IP": "127.0.0.1"},
+    {"Via": "1.1 proxy"},
+    {"True-Client-IP": "127.0.0.1"},
+    {"X_Forwarded_For": "127.0.0.1"},
+    {"CF-Ray": "1"},
+    {"X-Envoy-External-Address": "127.0.0.1"},
+    {"X-Original-Host": "localhost"},
+    {"Fly-Client-IP": "127.0.0.1"},
+    {"X-ProxyUser-Ip": "127.0.0.1"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+]
+
+
+@pytest.mark.parametrize("headers", REFUSED, ids=lambda headers: " ".join(*headers.items()))
+@pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+def test_what_may_come_from_elsewhere_is_403(
+    development: Service, under_uvicorn: Service, headers: dict[str, str], command: str
+) -> None:
+    """Through a proxy, a rebound name (DNS rebinding), or a page of another site."""
+    service = {"app.py": development, "uvicorn": under_uvicorn}[command]
+    reply = service.call("POST", "/app/token", headers=headers)
+    assert (reply.status, reply.json["code"]) == (403, "development_only")
+    assert "SECRET_KEY" in reply.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Host": "localhost"}, {"Host": "LOCALHOST:8000"}, {"Host": "127.0.0.1:1"}, {"Host": "[::1]:8000"}, {"Host": "[::1]"},
+     {"Origin": "http://localhost:3000"}, {"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "same-origin"}],
+)  # fmt: skip
+def test_what_comes_from_here_is_served(development: Service, headers: dict[str, str]) -> None:
+    """However this machine is called."""
+    assert development.call("POST", "/app/token", headers=headers).status == 200
+
+
+def test_two_host_headers_or_none_are_403(development: Service) -> None:
+    """Which of two is meant, nobody knows."""
+    for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        answer = development.send_raw(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
+        assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
+
+
+@pytest.mark.parametrize("command", ["app.py", "uvicorn"])
+def test_http_1_0_is_403(development: Service, under_uvicorn: Service, command: str) -> None:
+    """So nginx before 1.29.7 speaks to what is behind it, with no header of its own; no client here does."""
+    service = {"app.py": development, "uvicorn": under_uvicorn}[command]
+    answer = service.send_raw(
+        b"POST /app/token HTTP/1.0\r\nHost: 127.0.0.1:8000\r\nConnection: close\r\n\r\n"
+    )
+    assert b" 403 " in answer.partition(b"\r\n")[0]
+    assert b"development_only" in answer
+
+
+def test_it_does_not_listen_to_the_world(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """HOST=0.0.0.0 without a key stops the start."""
+    with pytest.raises(AssertionError, match="development service"):
+        Service(tmp_path_factory.mktemp("world"), {"HOST": "0.0.0.0"}).__enter__()
+
+
+def test_a_bad_credential_is_refused_here_too(development: Service) -> None:
+    """A mistake should show before production."""
+    assert development.call("POST", "/app/token", credential="wrong").status == 401
+
+
+def test_an_empty_secret_key_is_not_taken_for_none(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`SECRET_KEY=$FORGOTTEN` must not open the service."""
+    with pytest.raises(AssertionError, match="SECRET_KEY"):
+        Service(tmp_path_factory.mktemp("empty"), {"SECRET_KEY": ""}).__enter__()
+
+
+def test_production_serves_every_host(production: Service) -> None:
+    """There the credential decides, behind whatever proxy."""
+    reply = production.call(
+        "POST", "/app/token", headers={"Host": "tokens.example", "X-Forwarded-For": "10.0.0.1"}
+    )
+    assert reply.status == 200
+    assert not (production.directory / "tokens.db.key").exists()
+    assert KEY not in production.log
+    assert os.environ.get("SECRET_KEY") is None
