@@ -35,7 +35,7 @@ HOUR_BEGINS = 1_800_003_600
 GUESSER = """
 import sys
 sys.path.insert(0, "tests")
-from test_codes import is_counted
+from lifecycle.test_codes import is_counted
 from signer import Signer, open_store
 key, url, now = sys.argv[1:]
 signer = Signer(key, open_store(url), clock=lambda: float(now))

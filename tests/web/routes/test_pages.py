@@ -31,7 +31,7 @@ from support.service import KEY, ROOT, Service
 from signer.settings import Settings
 from signer.web.app import create_app
 
-STATIC = ROOT / "signer" / "web" / "static"
+STATIC = ROOT / "signer" / "web" / "routes" / "static"
 VENDORED = [path for folder in ("swagger-ui", "redoc") for path in sorted((STATIC / folder).iterdir())]
 PAGES = ["/docs", "/redoc"]
 #: Markup, should a page not escape it.
