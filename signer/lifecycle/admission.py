@@ -11,16 +11,18 @@ from ..errors import (
     ClockError,
     CredentialInvalid,
     StoreRequired,
+    TokenAudienceWrong,
     TokenBindingWrong,
     TokenError,
     TokenRevoked,
     TokenRotated,
     TokenUsed,
 )
+from ..events import Operation
 from ..policy import LONGEST_TTL
 from ..stores import names
 from ..stores.contract import Entry, Store
-from ..tokens.claims import MAX_TIME, Claims, check_scope, check_time, started
+from ..tokens.claims import CODE_PREFIX, MAX_TIME, Claims, check_proof, check_scope, check_time, started
 from ..tokens.codec import Codec
 from ..tokens.values import Binding, Seconds, converted
 
@@ -78,6 +80,33 @@ class Admission:
         """
         if now < horizon:
             raise ClockError(_BEHIND)
+
+    def check(  # noqa: PLR0917 - by place: names would take a part of the whole that counts
+        self,
+        within: Operation | None,
+        token: str,
+        purpose: str | None,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+        is_change: bool = False,
+    ) -> Claims:
+        """The claims of a token that is good now; with `purpose` None of whatever purpose. `within` is the
+        operation that this is a part of. A change asks the list itself, however fresh a copy may be.
+
+        Raises:
+            As Signer.validate.
+        """
+        claims = self._codec.decode(token, purpose)
+        if within is not None:
+            within.about(claims)
+        if claims.purpose.startswith(CODE_PREFIX):
+            check_proof(claims)
+        if claims.aud != aud and (purpose is not None or aud is not None):
+            raise TokenAudienceWrong
+        self.admit(claims, scope, bind, max_age, is_change)
+        return claims
 
     def admit(
         self,

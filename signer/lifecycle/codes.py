@@ -1,15 +1,55 @@
-"""The guesses that a code of six digits takes."""
+"""Codes of six digits: the challenge that comes with one, and counting the guesses."""
 
+from hmac import compare_digest
 from math import ceil
 from typing import Final
 
-from ..errors import AttemptsExceeded
-from ..policy import CODE_ATTEMPTS, SUBJECT_ATTEMPTS
+from msgspec.structs import replace
+
+from ..errors import AttemptsExceeded, CodeWrong, TokenUsed
+from ..policy import CODE_ATTEMPTS, CODE_TTL, SUBJECT_ATTEMPTS
 from ..stores import names
 from ..stores.contract import Store
-from ..tokens.claims import Claims
+from ..tokens.claims import CODE_PREFIX, Challenge, Claims
+from ..tokens.values import Code, CodePurpose, CodeRequest, IssueRequest, converted
+from .core import Core
+from .issuing import grant
 
 _HOUR: Final = 60 * 60
+
+
+def grant_code(core: Core, request: CodeRequest, client_id: str | None) -> Challenge:
+    """See Signer.grant_code."""
+    core.required_store()
+    asked = IssueRequest(
+        purpose=CODE_PREFIX + request.purpose,
+        sub=request.sub,
+        ttl=request.ttl or min(CODE_TTL, core.max_ttl),
+        data=request.data,
+    )
+    token, claims = grant(core, asked, client_id)
+    return Challenge(token, _code(core, claims), replace(claims, purpose=request.purpose))
+
+
+def verify_code(core: Core, token: str, code: str, purpose: str) -> Claims:
+    """See Signer.verify_code."""
+    with core.hooks.operation("verify_code") as operation:
+        store = core.required_store()
+        expected = CODE_PREFIX + converted(purpose, CodePurpose, "purpose")
+        claims = operation.about(core.codec.decode(token, expected))
+        guess = converted(code, Code, "code")
+        core.admission.admit(claims, is_change=True)
+        core.begin(operation)
+        attempts_left = count_attempt(store, claims, core.admission.now())
+        if not compare_digest(_code(core, claims), guess):
+            raise CodeWrong(attempts_left)
+        if store.use(names.row(claims), claims.exp, 1) is None:
+            raise TokenUsed
+        return replace(claims, purpose=purpose)
+
+
+def _code(core: Core, claims: Claims) -> str:
+    return core.codec.key(claims).code(claims.jti, claims.purpose)
 
 
 def count_attempt(store: Store, claims: Claims, now: float) -> int:

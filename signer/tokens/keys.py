@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ..errors import KeyInvalid, TokenPurposeWrong
+from ..errors import KeyInvalid, RequestInvalid, TokenPurposeWrong
 from ..policy import MIN_KEY_BYTES
 
 #: How the exported key of one purpose begins.
@@ -151,6 +151,16 @@ class KeyRing:
                     f"Two keys have the id {key.id!r}: remove or replace one. {HOW_TO_MAKE_A_KEY}"
                 )
         self.by_id: Final[Mapping[str, Key | PurposeKey]] = MappingProxyType(by_id)
+
+    def export(self, purpose: str) -> str:
+        """The key of one purpose as text; see Key.export.
+
+        Raises:
+            RequestInvalid: the ring is of keys that are for one purpose only.
+        """
+        if not isinstance(self.current, Key):
+            raise RequestInvalid("purpose: this Signer has only the key of one purpose", "purpose")
+        return self.current.export(purpose)
 
     def __repr__(self) -> str:
         return f"KeyRing(current={self.current.id!r}, ids={list(self.by_id)!r})"

@@ -91,25 +91,44 @@ class CodeRequest(Request, frozen=True, kw_only=True):
     data: Any = None
 
 
-def plain_request(
-    purpose: str, sub: str | None, ttl: int | None, scope: str | None, data: Any
-) -> IssueRequest | None:
-    """The request that these arguments make where they are seen to be right at a glance; None where they must
-    be held against their patterns, which takes a third of an issue."""
-    is_plain = (
-        type(purpose) is str
+def issue_request(  # noqa: PLR0917 - by place: names would take a part of an issue that counts
+    purpose: str,
+    sub: str | None,
+    ttl: int | None,
+    scope: str | None,
+    data: Any,
+    aud: str | None,
+    sid: str | None,
+    max_uses: int | None,
+    bind: str | None,
+) -> IssueRequest:
+    """The request that the arguments of Signer.issue make. Where a glance shows that they are right, they are
+    not matched against their patterns, which takes a third of an issue.
+
+    Raises:
+        RequestInvalid: naming the argument that is not allowed.
+    """
+    if (
+        aud is None
+        and sid is None
+        and max_uses is None
+        and bind is None
+        and type(purpose) is str
         and (scope is None or type(scope) is str)
         and (sub is None or (type(sub) is str and 0 < len(sub) <= _SHORT and sub.isprintable()))
         and (ttl is None or (type(ttl) is int and 0 < ttl <= LONGEST_TTL))
+    ):
+        return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
+    asked = {"purpose": purpose, "sub": sub, "ttl": ttl, "scope": scope, "aud": aud, "sid": sid}
+    request: IssueRequest = converted(
+        asked | {"data": data, "max_uses": max_uses, "bind": bind}, IssueRequest
     )
-    if not is_plain:
-        return None
-    return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
+    return request
 
 
 @lru_cache(1024)
 def _repeated(purpose: str, scope: str | None) -> IssueRequest:
-    # Of these programs have a handful.
+    # A program has a handful of these.
     request: IssueRequest = converted({"purpose": purpose, "scope": scope}, IssueRequest)
     return request
 
