@@ -75,8 +75,8 @@ def _end(core: Core, claims: Claims) -> None:
 
 
 def successor(claims: Claims, iat: int, end: int) -> Claims:
-    """The claims that a token is traded for at second `iat`, the same to every caller. They live as long as
-    the token was to live, and not past second `end`, where the chain ends."""
+    """The claims that a token is traded for at second `iat`, the same for every caller. They live as long as
+    the token did, but not past second `end`, at which the chain ends."""
     exp = min(iat + claims.exp - claims.iat, end)
     # Not derived from a key: machines that sign with different keys during a change of keys must agree.
     name = f"signer.v1:next:{claims.purpose}:{exp}".encode()
@@ -87,7 +87,7 @@ def successor(claims: Claims, iat: int, end: int) -> Claims:
         jti=jti,
         exp=exp,
         sid=claims.sid or claims.jti,
-        # The first token may be of a clock that runs ahead, and no token begins before its chain.
+        # The first token may come from a clock that is ahead, and no token begins before its chain.
         auth_time=min(started(claims), iat),
         iat=0,
         kid="",
@@ -95,6 +95,6 @@ def successor(claims: Claims, iat: int, end: int) -> Claims:
 
 
 def may_have_kin(claims: Claims, entry: Entry) -> bool:
-    """Whether the token has a predecessor or successor; where its row is purged, nobody can tell."""
+    """Whether the token has, or may have, a predecessor or a successor. If its row was purged, it may."""
     is_purged = claims.exp < entry.horizon and claims.max_uses is None
     return claims.auth_time is not None or entry.rotated_at > 0 or is_purged
