@@ -216,7 +216,8 @@ def test_old_places_go_on_working() -> None:
     import signer.web.loop
     import signer.web.protocol
 
-    assert signer.audit.AuditTrail and signer.events.origin
+    assert callable(signer.audit.AuditTrail)
+    assert signer.events.origin.name == "signer.origin"
     assert signer.starlette.TokenBackend is signer.contrib.starlette.TokenBackend
     assert signer.web.protocol.CappedProtocol is signer.web.connections.protocol.CappedProtocol
     assert signer.web.loop.Loop is signer.web.connections.loop.Loop
