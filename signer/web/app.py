@@ -25,6 +25,7 @@ from ..aio.lookups import Lookups
 from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
 from ..settings import LOG_LEVELS, Settings
+from ..signer import Signer
 from ..stores import Store
 from ..stores.copies.feed import part_after
 from ..stores.opening import MEMORY_URL
@@ -75,9 +76,9 @@ def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None
     )
     signer = assembly.signer
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    lookups = Lookups(assembly.store)
+    lookups = Lookups(signer, assembly.store.view)
     guard = Guard(signer, anonymous, limits, lookups)
-    issues_wait = assembly.trail is not None or not assembly.store.is_local
+    issues_wait = assembly.trail is not None or not assembly.store.view.is_local
     writer = Writer(
         signer,
         metrics.change_waits if metrics else _unheeded,
@@ -138,7 +139,7 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
 
 
 def _lifespan(
-    settings: Settings, assembly: Assembly, writer: Writer, limits: Limits, lookups: Lookups
+    settings: Settings, assembly: Assembly, writer: Writer, limits: Limits, lookups: Lookups[Signer]
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

@@ -33,9 +33,10 @@ from ...errors import StoreError
 from ...policy import FILE_TIMEOUT, LOG_SIZE, MAX_GROUPS, MAX_ROWS, PURGE_STEP, TRUST
 from ...tokens.claims import Claims
 from ..asking import Asker
-from ..contract import Entry, Log, Page, Point, Row
+from ..contract import Changes, Chunk, Entry, Point, Row
 from ..copies.index import Index
-from ..copies.loader import Mirror
+from ..copies.loader import Loader
+from ..direct import DirectView
 from ..newest import Moment, Newest, follows
 from .bell import SIZE, Bell, count_in
 from .bell import make as make_bell
@@ -107,10 +108,6 @@ class SQLiteStore:
         StoreError: the file is missing, not a list, of a later version, damaged or not writable.
     """
 
-    is_local = True
-    is_prompt = True
-    freshness = None
-
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -136,9 +133,9 @@ class SQLiteStore:
         self._made = 0
         #: Indexes that are not used any more, and may be large.
         self._given_up: list[Index] = []
-        self._mirror = Mirror(Index, self._given_up.append)
+        self._loader = Loader(Index, self._given_up.append)
         #: The thread that fills the index of a long list.
-        self._loader: threading.Thread | None = None
+        self._loading: threading.Thread | None = None
         #: An index that tells all there was when the bell had that content, and until when (time.monotonic)
         #: it may be asked. One tuple, since threads exchange it while others look.
         self._trusted: tuple[bytes, float, _IsClear] = _NONE_TRUSTED
@@ -176,6 +173,10 @@ class SQLiteStore:
         self._bell_file = self._bell.descriptor
         self._identity = self._identify()
 
+    @property
+    def view(self) -> DirectView:
+        return DirectView(self.lookup, self.is_clear, is_local=True)
+
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         # Whoever makes changes together must see those before.
         if self._owner == threading.get_ident():
@@ -183,11 +184,6 @@ class SQLiteStore:
                 self._check_identity()
                 return self._looked_up(self._writer, jti, exp, groups)
         return self._asked(self._known, jti, exp, groups)
-
-    recall = lookup
-
-    def catch_up(self) -> None:
-        return None
 
     def is_clear(self, claims: Claims, end: int) -> bool:
         # Taken at once: another thread may exchange it at any moment.
@@ -198,9 +194,9 @@ class SQLiteStore:
                 return is_clear(claims, end)
         except OSError:
             pass
-        if self._loader is not None or self._mirror.is_resting:
+        if self._loading is not None or self._loader.is_resting:
             return False
-        ids = self._asked(self._mirrored)
+        ids = self._asked(self._indexed)
         return ids is not None and ids.is_clear(claims, end)
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
@@ -349,27 +345,27 @@ class SQLiteStore:
         self._heed(connection, Point(*map(int, row[-2:])), seen)
         return _entry(row)
 
-    def _mirrored(self) -> Index | None:
+    def _indexed(self) -> Index | None:
         """The index, if it can be trusted now; it may need several calls to become so."""
         with self._reading() as reader:
-            if self._loader is not None:
+            if self._loading is not None:
                 return None
             content = self._bell.read()  # before the list is read: whoever rings from now on is heard
             until = monotonic() + TRUST
             with self._snapshot(reader) as snapshot:
-                is_whole = self._mirror.step(snapshot, _STEP)
+                is_whole = self._loader.step(snapshot, _STEP)
                 changes = snapshot.point.number
             # A later count than the list's was written by nobody who changed this list. If it stayed, a ring
             # to come could look the same, and go unnoticed.
             if count_in(content) > changes:
                 self._bell.ring(changes)
             if is_whole and count_in(content) == changes:
-                self._trusted = content, until, self._mirror.copy.is_clear
-                return self._mirror.copy
+                self._trusted = content, until, self._loader.copy.is_clear
+                return self._loader.copy
             self._trusted = _NONE_TRUSTED  # it may hold the last of an index that was given up
-            if self._mirror.is_loading:
-                self._loader = threading.Thread(target=self._load, name="signer-index", daemon=True)
-                self._loader.start()
+            if self._loader.is_loading:
+                self._loading = threading.Thread(target=self._load, name="signer-index", daemon=True)
+                self._loading.start()
             return None
 
     def _load(self) -> None:
@@ -377,15 +373,15 @@ class SQLiteStore:
             with self.snapshot() as snapshot:
                 is_too_long = snapshot.is_longer_than(MAX_ROWS)
             if is_too_long:
-                self._mirror.rest()
-            while self._mirror.is_loading and not self._mirror.is_resting:
+                self._loader.rest()
+            while self._loader.is_loading and not self._loader.is_resting:
                 with self.snapshot() as snapshot:
-                    self._mirror.step(snapshot, _STEP)
+                    self._loader.step(snapshot, _STEP)
                 sleep(_BREATH)
         except StoreError as error:
             logger.info("The index of the list is not loaded: %s", error)
         finally:
-            self._loader = None
+            self._loading = None
         self._let_go()
 
     def _let_go(self) -> None:
@@ -595,17 +591,17 @@ class _Snapshot(NamedTuple):
         changes, mark, horizon, generation = map(int, found)
         return cls(reader, Point(changes, mark), horizon, generation)
 
-    def page(self, start: Any, limit: int) -> Page:
+    def chunk(self, start: Any, limit: int) -> Chunk:
         """Tokens by expiry, then groups by name, from after [0, expires_at, jti] or [1, 0, name]."""
         kind, expires_at, name = start or (0, -1, "")
         found: list[Row] = []
         if kind == 0:
             found = [_row(*row) for row in self.reader.execute(_TOKENS_AFTER, (expires_at, name, limit))]
             if len(found) == limit:
-                return Page(found, [0, found[-1].expires_at, found[-1].name])
+                return Chunk(found, [0, found[-1].expires_at, found[-1].name])
             name = ""
         found += [_row(*row) for row in self.reader.execute(_GROUPS_AFTER, (name, limit - len(found)))]
-        return Page(found, [1, 0, found[-1].name] if len(found) == limit else None)
+        return Chunk(found, [1, 0, found[-1].name] if len(found) == limit else None)
 
     def is_longer_than(self, limit: int) -> bool:
         """Whether there are more rows and groups than that. It counts no further, and holds up no thread."""
@@ -613,17 +609,17 @@ class _Snapshot(NamedTuple):
         (count,) = self.reader.execute(f"SELECT count(*) FROM ({every})", (limit + 1,)).fetchone()  # noqa: S608
         return bool(count > limit)
 
-    def log(self, after: Point, limit: int) -> Log | None:
+    def changes(self, after: Point, limit: int) -> Changes | None:
         """By number."""
         if after == self.point:
-            return Log([], self.point)
+            return Changes([], self.point)
         lines = self.reader.execute(_LOG_AFTER, (after.number - 1, limit + 1)).fetchall()
         if not lines or lines[0][:2] != after:
             return None
         end = Point(*lines[-1][:2])
         if len(lines) <= limit and end != self.point:
             return None  # somebody else wrote to it
-        return Log([_row(*line[2:]) for line in lines[1:] if line[3] is not None], end)
+        return Changes([_row(*line[2:]) for line in lines[1:] if line[3] is not None], end)
 
 
 def _row(name: str, expires_at: int, generation: int, *entry: int | None) -> Row:

@@ -76,7 +76,7 @@ class Guard:
         lookups: runs what may wait for a network.
     """
 
-    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups) -> None:
+    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups[Signer]) -> None:
         self._lookups = lookups
         self._signer = signer
         self._anonymous = anonymous
@@ -106,27 +106,28 @@ class Guard:
             caller.require(words)
             return caller
 
-    def _identified(self, shown: list[bytes], form: Form, told: Operation) -> Caller:
+    def _identified(self, signer: Signer, shown: list[bytes], form: Form, told: Operation) -> Caller:
         if shown and form.client_secret is not UNSET:
             raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
         if shown:
             client_id, credential = _from_header(shown)
         else:
             client_id, credential = form.client_id or "", str(form.client_secret)
-        claims = self._credential(credential, told)
+        claims = _credential(signer, credential, told)
         if client_id not in (None, claims.client_id) or form.client_id not in (UNSET, claims.client_id):
             raise CredentialInvalid
         return Caller(credential=claims, scopes=scope_words(claims.scope))
 
-    def _credential(self, credential: str, told: Operation) -> Claims:
-        try:
-            claims = self._signer.check(told, credential, CLIENT_PURPOSE)
-        except TokenError as error:
-            raise CredentialInvalid from error
-        # Known by the one name and revoked by the other: they must be the same.
-        if claims.client_id is None or claims.client_id != claims.sub:
-            raise CredentialInvalid
-        return claims
+
+def _credential(signer: Signer, credential: str, told: Operation) -> Claims:
+    try:
+        claims = signer.check(told, credential, CLIENT_PURPOSE)
+    except TokenError as error:
+        raise CredentialInvalid from error
+    # Known by the one name and revoked by the other: they must be the same.
+    if claims.client_id is None or claims.client_id != claims.sub:
+        raise CredentialInvalid
+    return claims
 
 
 def _from_header(values: list[bytes]) -> tuple[str | None, str]:

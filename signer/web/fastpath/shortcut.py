@@ -29,7 +29,7 @@ class Shortcut:
         issues_wait: issuing does; that is left to the application then.
     """
 
-    def __init__(self, dispatch: Dispatch, lookups: Lookups, *, issues_wait: bool) -> None:
+    def __init__(self, dispatch: Dispatch, lookups: Lookups[Any], *, issues_wait: bool) -> None:
         self._lookups = lookups
         self._dispatch = dispatch
         self._issues_wait = issues_wait

@@ -42,7 +42,7 @@ class ForwardAuth:
         cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
     """
 
-    def __init__(self, signer: Signer, lookups: Lookups, cookie: str = "") -> None:
+    def __init__(self, signer: Signer, lookups: Lookups[Signer], cookie: str = "") -> None:
         self._lookups = lookups
         self._signer = signer
         self._cookie = cookie
@@ -65,9 +65,9 @@ class ForwardAuth:
             return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
-    def _admitted(self, token: str, request: HTTPRequest) -> Claims:
-        with self._signer.hooks.operation("validate") as told:
-            claims = self._signer.check(told, token, purpose=None)
+    def _admitted(self, signer: Signer, token: str, request: HTTPRequest) -> Claims:
+        with signer.hooks.operation("validate") as told:
+            claims = signer.check(told, token, purpose=None)
             check_reusable(claims)
             demands = request.query_params
             if {*demands.getlist("purpose")} - {claims.purpose}:

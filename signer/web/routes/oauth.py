@@ -42,7 +42,7 @@ class OAuth:
         guard: Guard,
         writer: Writer,
         limits: Limits,
-        lookups: Lookups,
+        lookups: Lookups[Signer],
         issuer: str = "",
     ) -> None:
         self._signer = signer
@@ -96,9 +96,9 @@ class OAuth:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
 
-    def _active(self, token: str) -> Claims:
-        with self._signer.hooks.operation("validate") as told:
-            claims = self._signer.check(told, token, purpose=None)
+    def _active(self, signer: Signer, token: str) -> Claims:
+        with signer.hooks.operation("validate") as told:
+            claims = signer.check(told, token, purpose=None)
             check_reusable(claims)
             return claims
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from msgspec import Struct
 from starlette.routing import Route
 
-from ...stores.copies.feed import Part
+from ...stores.copies.feed import FeedPart
 from ...tokens.values import CodeRequest, IssueRequest, Request
 from ..messages.answers import (
     AccessToken,
@@ -372,7 +372,7 @@ def _feed(api: API) -> list[Operation]:
                 "since": "`next` of the answer before; without it, the list begins.",
                 "seen": "`newest` of the answer before, which the list is to follow.",
             },
-            answer=Part,
+            answer=FeedPart,
             scope="revocations:read",
             errors=(*_CLIENT, 503),
         )

@@ -21,7 +21,7 @@ from ...errors import (
 )
 from ...policy import PURGE_PAUSE, READINESS
 from ...signer import Signer
-from ...stores.copies.feed import Part
+from ...stores.copies.feed import FeedPart
 from ...tokens.claims import Issued, scope_words
 from ...tokens.values import CodeRequest, IssueRequest, Request, check_public
 from ..access.callers import Caller, Guard
@@ -89,8 +89,8 @@ class API:
         guard: Guard,
         writer: Writer,
         limits: Limits,
-        lookups: Lookups,
-        feed: Callable[[str, str], Part],
+        lookups: Lookups[Signer],
+        feed: Callable[[str, str], FeedPart],
         page: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer
@@ -133,7 +133,7 @@ class API:
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
             return _INVALID
         try:
-            await self._lookups.run(self._signer.introspect, token)
+            await self._lookups.run(Signer.introspect, token)
         except TokenError:
             return _INVALID
         return _VALID
@@ -276,8 +276,8 @@ class API:
         except (RequestInvalid, CredentialMissing, ScopeInsufficient) as error:
             return refusal(error)
 
-    def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
-        found = self._signer.validate_each(tokens, purpose=request.purpose, **request.demands())
+    def _verdicts(self, signer: Signer, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
+        found = signer.validate_each(tokens, purpose=request.purpose, **request.demands())
         return [
             Verdict(status=False, code=said.code, detail=str(said))
             if isinstance(said, TokenError)

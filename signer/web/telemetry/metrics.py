@@ -248,7 +248,7 @@ class _State(Collector):
             "Rows that expired before are purged, whoever did it; 0 where nobody ever did.",
             horizon,
         )
-        if freshness := self._store.freshness:
+        if freshness := self._store.view.freshness:
             yield GaugeMetricFamily(
                 "signer_store_copy_age_seconds",
                 "Since this worker's copy of the list was as the list.",
