@@ -22,7 +22,7 @@ from signer.stores.contract import Entry, Row
 from signer.stores.copies import loader
 from signer.stores.copies.feed import part_after
 from signer.stores.names import by_subject, row
-from signer.stores.sqlite import store as sqlite
+from signer.stores.sqlite import trust, writer
 from signer.stores.sqlite.bell import SIZE
 from signer.stores.sqlite.store import SQLiteStore
 from signer.tokens.claims import Claims
@@ -64,7 +64,7 @@ def fill(path: Path, count: int, first: int = 1) -> None:
 def test_it_asks_the_list_nothing_while_nobody_changes_it(store: SQLiteStore) -> None:
     """Ten thousand tokens, and a handful of statements: one in a tenth of a second."""
     statements: list[str] = []
-    store._reader.set_trace_callback(statements.append)
+    store._opened.reader.set_trace_callback(statements.append)
     started = time.monotonic()
     assert all(store.view.is_clear(claims(number), EXP) for number in range(10_000))
     assert len(statements) <= 4 * (2 + (time.monotonic() - started) / TRUST)
@@ -85,14 +85,14 @@ def test_of_a_change_it_reads_that_alone(store: SQLiteStore) -> None:
 def test_a_long_list_is_read_by_a_thread_in_small_steps(path: Path) -> None:
     """Meanwhile every token is looked up in the list itself."""
     SQLiteStore(path).close()
-    fill(path, 3 * sqlite._STEP + 1)
+    fill(path, 3 * trust.STEP + 1)
     with closing(SQLiteStore(path)) as store:
         store.advance(by_subject("alice"), 1, EXP)
         assert not store.view.is_clear(claims(0), EXP)
         assert store.lookup(row(claims(1)), EXP, []).revoked
         wait_until_clear(store, claims(0))
         assert not any(
-            store.view.is_clear(claims(number), EXP) for number in (1, sqlite._STEP, 3 * sqlite._STEP + 1)
+            store.view.is_clear(claims(number), EXP) for number in (1, trust.STEP, 3 * trust.STEP + 1)
         )
         assert not store.view.is_clear(claims(0, "alice"), EXP)
 
@@ -100,7 +100,7 @@ def test_a_long_list_is_read_by_a_thread_in_small_steps(path: Path) -> None:
 def test_what_changes_while_it_is_read_is_not_overlooked(path: Path) -> None:
     """A row that comes in behind the place it has reached."""
     SQLiteStore(path).close()
-    fill(path, 20 * sqlite._STEP, first=1000)
+    fill(path, 20 * trust.STEP, first=1000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         number = 0
         while not store.view.is_clear(claims(0), EXP):
@@ -114,12 +114,12 @@ def test_who_is_too_far_behind_reads_the_list_anew(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log forgets what is old."""
-    for module in (sqlite, newest):
+    for module in (writer, newest):
         monkeypatch.setattr(module, "LOG_SIZE", 300)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 1000):
             other.revoke(row(claims(number)), EXP)
-    (logged,) = store._reader.execute("SELECT count(*) FROM log").fetchone()
+    (logged,) = store._opened.reader.execute("SELECT count(*) FROM log").fetchone()
     assert 300 <= logged < 600
     wait_until_clear(store, claims(0))
     assert not any(store.view.is_clear(claims(number), EXP) for number in range(1, 1000))
@@ -136,16 +136,16 @@ def test_a_list_too_long_for_memory_is_looked_up(
 
     def rests() -> bool:
         assert not store.view.is_clear(claims(0), EXP)
-        return store._loader.is_resting
+        return store._index.loader.is_resting
 
     eventually(rests)
     assert store.lookup(row(claims(500)), EXP, []).revoked
     while store.purge(2000):
         pass
-    monkeypatch.setattr(store._loader, "_rests_until", 0.0)
+    monkeypatch.setattr(store._index.loader, "_rests_until", 0.0)
     wait_until_clear(store, claims(0))
     assert not store.view.is_clear(claims(500), EXP)
-    assert len(store._loader.copy) == 199
+    assert len(store._index.loader.copy) == 199
 
 
 def test_of_a_list_too_long_for_memory_nothing_is_read(
@@ -153,13 +153,13 @@ def test_of_a_list_too_long_for_memory_nothing_is_read(
 ) -> None:
     """Its rows are counted first, up to that number."""
     SQLiteStore(path).close()
-    fill(path, 5 * sqlite._STEP)
+    fill(path, 5 * trust.STEP)
     added: list[Row] = []
-    monkeypatch.setattr(sqlite, "MAX_ROWS", 2 * sqlite._STEP)
+    monkeypatch.setattr(trust, "MAX_ROWS", 2 * trust.STEP)
     monkeypatch.setattr(loader.Loader, "_load", lambda *_: added.append(_))
     with closing(SQLiteStore(path)) as store:
         store.view.is_clear(claims(0), EXP)
-        eventually(lambda: store._loader.is_resting)
+        eventually(lambda: store._index.loader.is_resting)
         assert len(added) == 1  # the first step, which most lists do not go beyond
         assert store.lookup(row(claims(1)), EXP, []).revoked
         assert not store.view.is_clear(claims(0), EXP)
@@ -174,11 +174,11 @@ def test_an_index_that_is_given_up_is_forgotten(
         for number in range(1, 4900):
             other.revoke(row(claims(number)), EXP)
     wait_until_clear(store, claims(0))
-    given_up = [ref(part) for part in store._loader.copy.parts if isinstance(part, set)]
+    given_up = [ref(part) for part in store._index.loader.copy.parts if isinstance(part, set)]
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(4900, 5100):
             other.revoke(row(claims(number)), EXP)
-    eventually(lambda: not store.view.is_clear(claims(0), EXP) and store._loader.is_resting)
+    eventually(lambda: not store.view.is_clear(claims(0), EXP) and store._index.loader.is_resting)
     eventually(lambda: not any(part() for part in given_up))
 
 
@@ -193,8 +193,8 @@ def test_rows_that_were_purged_leave_when_there_is_no_more_room(
                 store.revoke(row(claims(1000 * lot + number)), 1000 + lot)
         store.purge(1001 + lot)
         wait_until_clear(store, claims(99_999))
-    assert len(store._loader.copy) <= 500
-    assert not store._loader.is_resting
+    assert len(store._index.loader.copy) <= 500
+    assert not store._index.loader.is_resting
 
 
 def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path) -> None:
@@ -220,7 +220,7 @@ for line in sys.stdin:
 DIE_BETWEEN = REVOKE.replace(
     'print("ready"',
     """import os, signal
-store._bell.ring = lambda changes: os.kill(os.getpid(), signal.SIGKILL)
+store._opened.bell.ring = lambda changes: os.kill(os.getpid(), signal.SIGKILL)
 print(\"ready\"""",
 )
 
@@ -292,7 +292,7 @@ def test_who_reads_what_a_killed_writer_left_tells_everybody(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
     """Before it answers: what one process calls used is not called good by another, not for a moment."""
-    monkeypatch.setattr(sqlite, "TRUST", 3600.0)  # nothing else would tell it
+    monkeypatch.setattr(trust, "TRUST", 3600.0)  # nothing else would tell it
     with closing(SQLiteStore(path)) as reader, about_to_die(path, 5) as die:
         assert store.view.is_clear(claims(6), EXP)
         die()
@@ -353,13 +353,13 @@ def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> No
 def counted(store: SQLiteStore) -> list[int]:
     """What it rings its bell for, from now on."""
     rung: list[int] = []
-    ring = store._bell.ring
+    ring = store._opened.bell.ring
 
     def ring_and_note(changes: int) -> None:
         rung.append(changes)
         ring(changes)
 
-    store._bell.ring = ring_and_note  # type: ignore[method-assign]
+    store._opened.bell.ring = ring_and_note  # type: ignore[method-assign]
     return rung
 
 
@@ -392,8 +392,8 @@ RIVAL = """
 import sys
 from signer.stores.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1], timeout=100)
-ring, rings = store._bell.ring, []
-store._bell.ring = lambda changes: (rings.append(changes), ring(changes))
+ring, rings = store._opened.bell.ring, []
+store._opened.bell.ring = lambda changes: (rings.append(changes), ring(changes))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(300):
@@ -489,8 +489,8 @@ def test_a_bell_that_cannot_be_mended_is_answered_by_nobody(store: SQLiteStore, 
     """On a file system that became read-only, say: whoever is not told must not be contradicted."""
     with about_to_die(path, 5) as die:
         die()
-    store._bell.close()
-    with Path(f"{path}-bell").open("rb", buffering=0) as store._bell._file:
+    store._opened.bell.close()
+    with Path(f"{path}-bell").open("rb", buffering=0) as store._opened.bell._file:
         with pytest.raises(StoreError):
             store.lookup(row(claims(5)), EXP, [])
         with pytest.raises(StoreError):
@@ -509,7 +509,7 @@ def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Pat
             file.write(os.urandom(8))
 
     with closing(SQLiteStore(path)) as other:
-        other._bell.ring = ring  # type: ignore[method-assign]
+        other._opened.bell.ring = ring  # type: ignore[method-assign]
         assert store.view.is_clear(claims(2), EXP)
         other.revoke(row(claims(2)), EXP)
         assert not store.view.is_clear(claims(2), EXP)
@@ -538,9 +538,9 @@ def test_a_bell_that_somebody_writes_to_hides_no_change(
 def test_a_bell_of_another_history_is_set_right(path: Path) -> None:
     """A backup with fewer changes was put back, and the bell left in its place: who comes after must be heard."""
     with closing(SQLiteStore(path)) as store:
-        store._bell.ring(1_000_000)
+        store._opened.bell.ring(1_000_000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
-        assert store._bell.rung_for() == commits(store)
+        assert store._opened.bell.rung_for() == commits(store)
         assert store.view.is_clear(claims(1), EXP)
         other.revoke(row(claims(1)), EXP)
         assert not store.view.is_clear(claims(1), EXP)
