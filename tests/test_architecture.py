@@ -25,7 +25,7 @@ LAYERS = [
     ["lifecycle"],
     ["signer"],
     ["verifier", "contrib", "starlette", "credentials"],
-    ["settings"],
+    ["settings", "variables"],
     ["assembly", ""],
     ["aio"],
     ["web.telemetry"],

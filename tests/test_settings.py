@@ -1,12 +1,16 @@
 """The environment, checked."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 from support.service import KEY, Service
 
+from signer import Signer
 from signer.errors import ConfigurationError
-from signer.settings import Settings
+from signer.policy import MAX_SETTING_FILE
+from signer.settings import Settings, taken_from
 
 #: What is read under its own name in capitals.
 SET = [name for name in Settings.__struct_fields__ if name != "keys"]
@@ -194,3 +198,179 @@ def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
 def test_calls_are_counted_where_the_list_is(url: str, storage: str, counting: str) -> None:
     """If it can count, and unless it is said where."""
     assert Settings(database_url=url, rate_limit_storage=storage).counting_url == counting
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_name_with_the_prefix_is_taken_before_the_plain_one(name: str) -> None:
+    """For every setting; the plain one is not even looked at, since it is another application's."""
+    right = {"host": "127.0.0.2", "auth_cookie": "a", "issuer": "https://a.example", "rate_limit": "1/minute",
+             "app_title": "a", "audit_log": "off", "log_level": "debug", "log_format": "json", "metrics": "false",
+             "audit_validations": "true", "rate_limit_storage": "redis://h", "trusted_proxies": "10.0.0.7",
+             "cors_origins": "https://a.example", "anonymous_scopes": "read"}  # fmt: skip
+    text = right.get(name, "2")
+    plain = Settings.from_env({"SECRET_KEY": KEY, name.upper(): text})
+    environ = {"SECRET_KEY": KEY, f"SIGNER_{name.upper()}": text, name.upper(): "\x00nonsense"}
+    assert getattr(Settings.from_env(environ), name) == getattr(plain, name) != getattr(Settings(), name)
+    assert taken_from(environ)[name.upper()] == f"SIGNER_{name.upper()}"
+
+
+def test_a_wrong_value_is_named_as_it_was_set() -> None:
+    """Or the reader would correct the variable that is ignored."""
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_PORT must be"):
+        Settings.from_env({"SIGNER_PORT": "x", "PORT": "80"})
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_PORT must be"):
+        Settings.from_env({"SIGNER_PORT": "", "PORT": "80"})
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_SECRET_KEY: "):
+        Settings.from_env({"SIGNER_SECRET_KEY": "", "SECRET_KEY": KEY})
+
+
+def test_what_kubernetes_says_of_a_service_called_signer_is_no_setting() -> None:
+    """It sets SIGNER_PORT in the pods beside it, as Docker's links do."""
+    environ = {"SIGNER_PORT": "tcp://10.0.0.1:8000", "SIGNER_SERVICE_HOST": "10.0.0.1", "PORT": "81"}
+    assert Settings.from_env(environ).port == 81
+    assert taken_from(environ) == {"PORT": "PORT"}
+
+
+def ids(environ: dict[str, str]) -> list[str]:
+    """The ids of the keys, the one that signs first."""
+    keys = Settings.from_env(environ).keys
+    assert keys is not None
+    return [keys.current.id, *(kid for kid in keys.by_id if kid != keys.current.id)]
+
+
+KID, OTHER_KID = (ids({"SECRET_KEY": key})[0] for key in (KEY, OTHER))
+
+
+def test_a_key_with_the_prefix_leaves_the_plain_fallbacks_to_others() -> None:
+    """They are another application's, and its keys must not verify our tokens."""
+    assert ids({"SIGNER_SECRET_KEY": KEY, "SECRET_KEY": "x", "SECRET_KEY_FALLBACKS": OTHER}) == [KID]
+    assert ids({"SIGNER_SECRET_KEY": KEY, "SIGNER_SECRET_KEY_FALLBACKS": OTHER, "SECRET_KEY_FALLBACKS": "x"}) == [KID, OTHER_KID]  # fmt: skip
+
+
+def test_a_plain_key_does_not_sign_beside_fallbacks_with_the_prefix(tmp_path: Path) -> None:
+    """It may be another application's: refused, even where the list is empty, and never a development service."""
+    (tmp_path / "old").write_text(OTHER)
+    for name, text in (("", OTHER), ("", ""), ("_FILE", f"{tmp_path}/old")):
+        with pytest.raises(
+            ConfigurationError,
+            match=f"^SIGNER_SECRET_KEY_FALLBACKS{name} is set and SIGNER_SECRET_KEY is not",
+        ):
+            Settings.from_env({f"SIGNER_SECRET_KEY_FALLBACKS{name}": text, "SECRET_KEY": KEY})
+
+
+@pytest.mark.parametrize("prefix", ["", "SIGNER_"])
+def test_secrets_can_stand_in_files(tmp_path: Path, prefix: str) -> None:
+    """As Docker, Kubernetes and systemd hand them over; one line end after them belongs to the file."""
+    for name, text in (
+        ("key", f"{KEY}\n"),
+        ("old", f"{OTHER}\n{OTHER}2, {OTHER}3\n"),
+        ("url", "sqlite:///a b.db"),
+    ):
+        (tmp_path / name).write_text(text)
+    environ = {
+        f"{prefix}SECRET_KEY_FILE": f"{tmp_path}/key",
+        f"{prefix}SECRET_KEY_FALLBACKS_FILE": f"{tmp_path}/old",
+        f"{prefix}DATABASE_URL_FILE": f"{tmp_path}/url",
+    }
+    settings = Settings.from_env(environ)
+    assert ids(environ) == [ids({"SECRET_KEY": key})[0] for key in (KEY, OTHER, f"{OTHER}2", f"{OTHER}3")]
+    assert settings.database_url == "sqlite:///a b.db"
+    assert list(taken_from(environ).values()) == list(environ)
+
+
+def test_a_file_with_the_prefix_is_taken_before_plain_names(tmp_path: Path) -> None:
+    """And those are not read."""
+    (tmp_path / "key").write_text(KEY)
+    assert ids({"SIGNER_SECRET_KEY_FILE": f"{tmp_path}/key", "SECRET_KEY": "x", "SECRET_KEY_FILE": "x", "SECRET_KEY_FALLBACKS": "x"}) == [KID]  # fmt: skip
+    environ = {"SIGNER_DATABASE_URL": "memory://", "DATABASE_URL": "x", "DATABASE_URL_FILE": "/no/such"}
+    assert Settings.from_env(environ).database_url == "memory://"
+
+
+@pytest.mark.parametrize(
+    "name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "SIGNER_DATABASE_URL"]
+)
+def test_a_setting_and_its_file_are_one_too_many(tmp_path: Path, name: str) -> None:
+    """Either could be the old one."""
+    (tmp_path / "file").write_text(OTHER)
+    with pytest.raises(ConfigurationError, match=f"^{name} and {name}_FILE are both set") as caught:
+        Settings.from_env({name: OTHER, f"{name}_FILE": f"{tmp_path}/file"})
+    assert OTHER not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "SIGNER_SECRET_KEY_FALLBACKS_FILE", "DATABASE_URL_FILE"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"", "it is empty"),
+        (b" \n\n", "it is empty"),
+        (KEY.encode() + b"\xff", "it is not text in UTF-8"),
+        (b"a" * (MAX_SETTING_FILE + 1), "it has more than 65536 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    """With its path and the reason, and without its content."""
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({name: str(path)})
+    assert str(caught.value) == f"{name}: the file '{path}' cannot be used: {reason}."
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "DATABASE_URL_FILE"])
+def test_a_file_of_two_lines_is_refused(tmp_path: Path, name: str) -> None:
+    """Which of them is meant is not guessed."""
+    (tmp_path / "secret").write_text(f"{KEY}\n{OTHER}\n")
+    with pytest.raises(ConfigurationError, match="must hold one line"):
+        Settings.from_env({name: f"{tmp_path}/secret"})
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would hang; a device has no end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ConfigurationError, match="it is not a regular file"):
+            Settings.from_env({"SECRET_KEY_FILE": str(path)})
+
+
+@pytest.mark.parametrize("slip", [KEY, "postgresql://u:hidden@h/db", "", "a\nb", "\udcff", "\x00"])
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(slip: str) -> None:
+    """Only what can be a path is shown."""
+    with pytest.raises(
+        ConfigurationError, match=r"^DATABASE_URL_FILE: the file of that relative path cannot be used"
+    ) as caught:
+        Settings.from_env({"DATABASE_URL_FILE": slip})
+    assert not slip or slip not in str(caught.value)
+
+
+def test_a_relative_path_is_a_file_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For development, as `signer keygen > signer.key` makes it."""
+    monkeypatch.chdir(tmp_path)
+    Path("signer.key").write_text(KEY)
+    assert ids({"SECRET_KEY_FILE": "signer.key"}) == [KID]
+    Path("signer.key").write_text("")
+    with pytest.raises(ConfigurationError, match=r"'signer\.key' cannot be used: it is empty"):
+        Settings.from_env({"SECRET_KEY_FILE": "signer.key"})
+
+
+def test_a_setting_without_a_secret_is_in_no_file() -> None:
+    """The name means nothing."""
+    assert Settings.from_env({"PORT_FILE": "/no/such"}).port == 8000
+
+
+def test_the_service_takes_its_key_from_a_file(tmp_path: Path) -> None:
+    """In an environment with another application's key and database; with workers, which read it again."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    settings = {
+        "SIGNER_SECRET_KEY_FILE": "key", "SIGNER_DATABASE_URL": "sqlite:///./own.db", "WEB_CONCURRENCY": "2",
+        "SECRET_KEY": "django-insecure", "DATABASE_URL": "mysql://elsewhere",
+    }  # fmt: skip
+    with Service(tmp_path, settings) as service:
+        assert service.says_valid(Signer(KEY).issue())
+    assert (tmp_path / "own.db").exists()

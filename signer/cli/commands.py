@@ -22,7 +22,7 @@ from ..credentials import issue_credential
 from ..errors import ClockError, ConfigurationError, SystemUnavailable, TokenMalformed
 from ..events import Origin, origin
 from ..policy import PURGE_PAUSE
-from ..settings import AUDIT_OFF, Settings
+from ..settings import AUDIT_OFF, Settings, taken_from
 from ..signer import Signer
 from ..stores import opening
 from ..stores.asking import Asker
@@ -181,7 +181,7 @@ def check(options: argparse.Namespace) -> Result:
     from ..web.access.limits import Limits
 
     settings = _settings()
-    said = _shown(settings)
+    said = _shown(settings) | {"taken_from": ", ".join(taken_from(os.environ).values())}
     Limits(settings.rate_limit, settings.counting_url)
     _check_trail(settings.audit_log)
     try:

@@ -242,6 +242,29 @@ def test_check_shows_every_setting_and_no_secret(listed: Path) -> None:
     assert not (listed / "audit.log").exists()
 
 
+def test_check_shows_where_each_setting_was_taken_from(tmp_path: Path) -> None:
+    """The variables, in the order of the settings; of a secret in a file not even the file's name."""
+    open_store(f"sqlite:///{tmp_path}/own.db").close()
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "url").write_text("sqlite:///own.db\n")
+    settings = {
+        "SIGNER_SECRET_KEY_FILE": "key", "SECRET_KEY": "x" * 40, "SECRET_KEY_FALLBACKS": "y" * 40,
+        "DATABASE_URL_FILE": "url", "SIGNER_PORT": "81", "PORT": "82", "LOG_LEVEL": "error",
+    }  # fmt: skip
+    made = cli(tmp_path, "check", "--json", **settings)
+    assert (made.returncode, made.stderr) == (0, "")
+    said = json.loads(made.stdout)
+    assert said["taken_from"] == "SIGNER_SECRET_KEY_FILE, DATABASE_URL_FILE, SIGNER_PORT, LOG_LEVEL"
+    assert (said["PORT"], said["DATABASE_URL"], said["SECRET_KEY_FALLBACKS"]) == (
+        81,
+        "sqlite:///own.db",
+        "none",
+    )
+    assert "xxxx" not in made.stdout
+    assert "yyyy" not in made.stdout
+    assert KEY not in made.stdout
+
+
 @pytest.mark.slow
 def test_purge_works_while_the_service_runs_and_says_how_it_goes(tmp_path: Path) -> None:
     """On 300,000 rows, with revocations in between."""
