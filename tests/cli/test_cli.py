@@ -551,7 +551,7 @@ def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> 
         )  # fmt: skip
         assert (made.returncode, made.stderr) == (
             2,
-            "signer: RATE_LIMIT needs: pip install 'signer[limits]'\n",
+            "signer: RATE_LIMIT needs: pip install 'signer-tokens[limits]'\n",
         )
 
 
