@@ -331,10 +331,10 @@ class TestFailure:
 
     def test_a_chain_cannot_begin_in_the_future(self, signer: Signer) -> None:
         """Whoever had a key once could make one that ends in the year 9999."""
-        codec = signer._codec
+        codec = signer._core.codec
         claims = replace(signer.validate(signer.issue()), iat=0, kid="", auth_time=253_402_300_000)
         with pytest.raises(TokenMalformed):
-            signer.rotate(codec.encode(claims, int(signer._admission.now())))
+            signer.rotate(codec.encode(claims, int(signer._core.admission.now())))
 
 
 def fits(signer: Signer, length: int) -> bool:

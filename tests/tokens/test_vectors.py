@@ -35,7 +35,7 @@ def test_it_verifies_for_ever(vector: dict[str, Any]) -> None:
     verifier = signer(KEYS, vector["now"], max_ttl=LONGEST_TTL)
     if gen := vector["claims"].get("gen"):
         # Its list gave that generation, to somebody.
-        verifier._required_store().advance("sub:nobody", gen, 1)
+        verifier._core.required_store().advance("sub:nobody", gen, 1)
     claims = verifier.validate(vector["token"], purpose=vector["purpose"], **demands)
     assert json.loads(msgspec.json.encode(claims)) == vector["claims"]
 
@@ -72,7 +72,7 @@ def test_a_successor_stays_what_it_is(vector: dict[str, Any]) -> None:
     now = [next(times)]
     rotating = Signer(DERIVED["key"], open_store("memory://"), clock=lambda: now[0])
     claims = msgspec.convert(vector["claims"], Claims)
-    token = rotating._codec.encode(claims, vector["iat"])
+    token = rotating._core.codec.encode(claims, vector["iat"])
     now[0] = next(times)
     successor = rotating.rotate(token, purpose=claims.purpose).claims
     for name in ("jti", "exp", "sid", "auth_time"):
