@@ -203,3 +203,21 @@ def test_every_public_class_and_function_says_what_it_is() -> None:
                 node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             ) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_old_places_go_on_working() -> None:
+    """Programs and start commands that were written by an earlier README."""
+    import signer.audit
+    import signer.contrib.starlette
+    import signer.events
+    import signer.starlette
+    import signer.web.connections.loop
+    import signer.web.connections.protocol
+    import signer.web.loop
+    import signer.web.protocol
+
+    assert callable(signer.audit.AuditTrail)
+    assert signer.events.origin.name == "signer.origin"
+    assert signer.starlette.TokenBackend is signer.contrib.starlette.TokenBackend
+    assert signer.web.protocol.CappedProtocol is signer.web.connections.protocol.CappedProtocol
+    assert signer.web.loop.Loop is signer.web.connections.loop.Loop
