@@ -135,7 +135,7 @@ def test_each_outside_library_has_its_place() -> None:
 
 
 def test_only_settings_and_the_starters_see_the_environment() -> None:
-    """settings.py reads it; whoever starts a program hands it over."""
+    """settings.py reads it; the two programs pass it in."""
     users = {name for name, path in MODULES.items() if "os.environ" in path.read_text()}
     assert users == {"cli.commands", "web.server.run"}
 
