@@ -1,4 +1,4 @@
-"""The recipes that use the library: each good path, and what an attacker would try."""
+"""The recipes that use the library: each in normal use, and under attack."""
 
 import ast
 import re
@@ -47,14 +47,14 @@ class Outbox:
 
     @property
     def link(self) -> dict[str, str]:
-        """What the link of the last message carries."""
+        """The token in the link of the last message."""
         address = self.sent[-1][-1].split()[-1]
         return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 
 
 @pytest.fixture
 def outbox() -> Outbox:
-    """An empty one."""
+    """An empty outbox."""
     return Outbox()
 
 
@@ -79,7 +79,7 @@ class TestPasswordReset:
     def test_the_link_sets_the_password_and_ends_the_sessions(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Of that user, and nobody else's; a log-in afterwards works."""
+        """Only of that user; a log-in afterwards works."""
         session, other = signer.issue(sub="1"), signer.issue(sub="2")
         token = self.asked(signer, users, ALICE)
         assert password_reset.set_password(signer, users, "1", token, "new")
@@ -92,7 +92,7 @@ class TestPasswordReset:
     def test_it_is_good_once_and_for_its_user(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Even where both have the same hash, and a try with the wrong user does not use it up."""
+        """Even if both users have the same hash. An attempt with the wrong user does not use it up."""
         token = self.asked(signer, users, MALLORY)
         assert not password_reset.set_password(signer, users, "1", token, "stolen")
         assert not password_reset.set_password(signer, users, "3", token, "stolen")
@@ -104,7 +104,7 @@ class TestPasswordReset:
     def test_a_new_password_kills_every_link(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Those asked for before, whether it was set by a link or in another way."""
+        """All that were sent before, whether the password was changed by a link or in another way."""
         first, second = self.asked(signer, users, ALICE), self.asked(signer, users, ALICE)
         assert password_reset.set_password(signer, users, "1", second, "new")
         assert not password_reset.set_password(signer, users, "1", first, "stolen")
@@ -115,7 +115,7 @@ class TestPasswordReset:
     def test_it_dies_of_age_and_is_for_nothing_else(
         self, signer: Signer, clock: Clock, users: dict[str, password_reset.User]
     ) -> None:
-        """A quarter of an hour; a session is no link, and a link no session."""
+        """After a quarter of an hour. A session is no link, and a link is no session."""
         token = self.asked(signer, users, ALICE)
         session = signer.issue(sub="1", bind="1 !")
         assert not password_reset.set_password(signer, users, "1", session, "stolen")
@@ -127,7 +127,7 @@ class TestPasswordReset:
     def test_an_unknown_address_gets_no_mail(
         self, signer: Signer, users: dict[str, password_reset.User], outbox: Outbox
     ) -> None:
-        """And raises nothing that the page could show."""
+        """And nothing is raised that the page could show."""
         password_reset.ask(signer, users, "nobody@example.org", outbox)
         assert outbox.sent == []
 
@@ -147,8 +147,8 @@ class TestPasswordReset:
 
 class TestEmailVerification:
     def test_the_address_is_the_users_when_it_is_confirmed(self, signer: Signer, outbox: Outbox) -> None:
-        """The mail goes there and nowhere else; the second click is refused, for an address that was the
-        user's before, too."""
+        """The mail goes there and nowhere else. A second click is refused, also for an address that the user
+        had before."""
         user = email_verification.User("1")
         email_verification.ask(signer, user, ALICE, outbox)
         assert (outbox.sent[0][0], user.email) == (ALICE, "")
@@ -159,7 +159,7 @@ class TestEmailVerification:
             email_verification.ask(signer, user, ALICE, outbox)
 
     def test_a_link_confirms_the_address_it_was_mailed_to(self, signer: Signer, outbox: Outbox) -> None:
-        """Whatever was asked for afterwards; and then the later link is dead."""
+        """Whatever address was asked for later; the later link is then refused."""
         user = email_verification.User("1")
         email_verification.ask(signer, user, MALLORY, outbox)
         own = outbox.link["token"]
@@ -170,14 +170,14 @@ class TestEmailVerification:
         assert user.email == MALLORY
 
     def test_nobody_confirms_in_a_strangers_account(self, signer: Signer, outbox: Outbox) -> None:
-        """A stranger signed up with this address; whoever reads its mail is logged in as herself."""
+        """A stranger signed up with this address; the reader of its mail is logged in to her own account."""
         stranger, alice = email_verification.User("1"), email_verification.User("2")
         email_verification.ask(signer, stranger, ALICE, outbox)
         assert not email_verification.confirm(signer, alice, outbox.link["token"])
         assert stranger.email == alice.email == ""
 
     def test_it_dies_of_age_and_needs_its_purpose(self, signer: Signer, clock: Clock, outbox: Outbox) -> None:
-        """A day; a token with the same data and another purpose is nothing."""
+        """After a day. A token with the same data and another purpose is refused."""
         user = email_verification.User("1")
         other = signer.issue(sub="1", data={"email": ALICE}, bind="1 ")
         assert not email_verification.confirm(signer, user, other)
@@ -194,19 +194,20 @@ class TestSecondFactor:
         return challenge, outbox.sent[0][0].split()[2].rstrip(".")
 
     def test_the_code_makes_a_session(self, signer: Signer) -> None:
-        """Of the user it was sent to, once, and with the spaces that people type."""
+        """For the user to whom it was sent, once, and with the spaces that people type."""
         challenge, code = self.begun(signer)
         session, said = second_factor.finish(signer, challenge, f" {code}\n")
         assert (sessions.user_of(signer, session), said) == ("1", "")
         assert second_factor.finish(signer, challenge, code) == ("", "Log in again.")
 
     def test_a_challenge_is_no_session(self, signer: Signer) -> None:
-        """Whoever knows the password has nothing yet."""
+        """The password alone gives no session."""
         challenge, _ = self.begun(signer)
         assert sessions.user_of(signer, challenge) is None
 
     def test_guesses_are_few(self, signer: Signer) -> None:
-        """What cannot be a code costs none; after the fifth the right one is too late."""
+        """A text that cannot be a code does not count. After the fifth guess even the right code is
+        refused."""
         challenge, code = self.begun(signer)
         for typed in ("", "12345", "abcdef", "١٢٣٤٥٦", "1" * 5000):
             assert second_factor.finish(signer, challenge, typed) == ("", "A code has six digits.")
@@ -217,7 +218,7 @@ class TestSecondFactor:
         assert (session, said[:8]) == ("", "Too many")
 
     def test_new_challenges_bring_no_new_guesses_for_ever(self, signer: Signer, clock: Clock) -> None:
-        """Twenty an hour for the user; others are not locked out with them, and the hour passes."""
+        """Twenty an hour for the user. Other users are not locked out, and the hour passes."""
         for _ in range(4):
             challenge, code = self.begun(signer)
             for _ in range(5):
@@ -228,7 +229,7 @@ class TestSecondFactor:
         assert second_factor.finish(signer, *self.begun(signer))[0]
 
     def test_a_code_is_for_its_challenge_its_purpose_and_its_time(self, signer: Signer, clock: Clock) -> None:
-        """Five minutes; another user's code, or one for a payment, logs nobody in."""
+        """Five minutes. The code of another user, or of a payment, logs nobody in."""
         mine, my_code = self.begun(signer, "2")
         theirs, code = self.begun(signer)
         if my_code != code:
@@ -239,7 +240,7 @@ class TestSecondFactor:
         assert second_factor.finish(signer, mine, my_code) == ("", "Log in again.")
 
     def test_a_new_password_ends_the_log_in_under_way(self, signer: Signer) -> None:
-        """It began with the old one."""
+        """It began with the old password."""
         challenge, code = self.begun(signer)
         signer.revoke_subject("1")
         assert second_factor.finish(signer, challenge, code) == ("", "Log in again.")
@@ -247,14 +248,14 @@ class TestSecondFactor:
 
 class TestAPIKeys:
     def made(self, signer: Signer, notes: dict[str, api_keys.Note], owner: str = "1") -> tuple[str, str]:
-        """A key to read with, and its id."""
+        """A key for reading, and its id."""
         key = api_keys.create(
             signer, notes, owner, "backup", scopes={"read"}, held={"read", "write", "admin"}
         )
         return key, list(notes)[-1]
 
     def test_a_key_does_what_it_is_for(self, signer: Signer) -> None:
-        """And is in no table."""
+        """And no table holds it."""
         notes: dict[str, api_keys.Note] = {}
         key, jti = self.made(signer, notes)
         assert api_keys.check(signer, key, "read").sub == "1"
@@ -267,14 +268,14 @@ class TestAPIKeys:
     def test_a_key_cannot_do_more_than_its_owner_or_than_keys_do(
         self, signer: Signer, scopes: set[str]
     ) -> None:
-        """Nothing is made then."""
+        """No key is made then."""
         notes: dict[str, api_keys.Note] = {}
         with pytest.raises(PermissionError):
             api_keys.create(signer, notes, "1", "x", scopes=scopes, held={"read", "admin"})
         assert notes == {}
 
     def test_deleting_one_ends_that_one(self, signer: Signer) -> None:
-        """Not its neighbour, and not somebody else's, whose id is no secret."""
+        """Not its neighbour, and not that of another user, whose id is no secret."""
         notes: dict[str, api_keys.Note] = {}
         one, one_id = self.made(signer, notes)
         two, _ = self.made(signer, notes)
