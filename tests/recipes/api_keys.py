@@ -1,5 +1,4 @@
-"""Short-lived API keys: a user creates them for a program, limits them to some scopes, and deletes them one
-by one.
+"""Short-lived API keys: created by a user for a program, limited to some scopes, deleted one by one.
 
 The key is a token and is shown once. The application keeps only its id, for the list of "your keys". The id
 suffices to delete the key, and is worth nothing to a thief. The purpose keeps keys apart from sessions: no

@@ -1,9 +1,8 @@
 """An audit trail: who did what, on whose behalf, with which token.
 
 Each line names the user (`sub`), the client that had the token issued (`client_id`), the token (`jti`), its
-session (`sid`) and the X-Request-ID of the check, which is also in the service's log. The line is written
-before the action, so that no action is missing from the trail. The `jti` suffices to revoke that token. A
-rotated token continues under another id, so revoke its `sid`.
+session (`sid`) and the X-Request-ID of the check. It is written before the action, so that none is missing.
+The `jti` suffices to revoke the token; a rotated one continues under another id, so revoke its `sid`.
 
 It avoids tokens in the trail, which its readers could use; a request id that the caller chose; and lines that
 a caller forges with a line end in a name.

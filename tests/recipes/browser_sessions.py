@@ -1,13 +1,11 @@
 """Sessions that renew themselves in a browser: a middleware for Starlette, or any ASGI application.
 
-A cookie that is past half its life is answered with its successor. All tabs that ask at the same time get the
-same successor, and so does a retry within 30 seconds. If a cookie comes that was rotated before that, two
-browsers have it: the session ends, and its owner must log in again. A gateway can do none of this, because it
-only asks whether a token is valid.
+A cookie past half its life is answered with its successor. Tabs that ask at the same time get the same one,
+and so does a retry within 30 seconds. If a cookie comes that was rotated before, two browsers have it: the
+session ends, and its owner must log in again. No gateway can do this: it only asks for validity.
 
-It avoids a log-out while the user is at work, a stolen cookie that goes on working unnoticed, a renewed
-cookie that undoes a log-out or another log-in, a cookie that a cache gives to strangers, and the loss of
-every session because the revocation list was down.
+It avoids a log-out during work, a stolen cookie that works on unnoticed, a renewal that undoes a log-out or
+another log-in, a cookie that a cache gives to strangers, and sessions lost because the list was down.
 """
 
 import time

@@ -1,10 +1,8 @@
-"""Continuous validation: every request is checked, a long one again and again, and a dangerous one more
-strictly.
+"""Continuous validation: every request is checked, long ones repeatedly, and dangerous ones more strictly.
 
-A check is a look-up of microseconds. It gains nothing to remember that a token was valid, and without that a
-revocation takes effect at the next call. A stream checks before each message, after it has waited for it. A
-dangerous action demands a log-in within the last five minutes: `max_age` counts from the log-in, however
-often the token was rotated since.
+A check is a look-up of microseconds: without a cache of its results a revocation takes effect at the next
+call. A stream checks before each message, after it has waited for it. A dangerous action demands a log-in
+within five minutes: `max_age` counts from the log-in, however often the token was rotated.
 
 It avoids a cache of "valid", a stream that continues after the log-out, and a young token that passes for a
 recent log-in.

@@ -1,9 +1,8 @@
-"""Automatic rotation: the token of a session lives for minutes, and is exchanged for the next one on the way.
+"""Automatic rotation: a session's token lives for minutes, and is replaced while the session is used.
 
-A token that is past half its life is answered with its successor as a new cookie. Tabs that exchange it at
-the same time, and a browser that lost the answer and asks again within 30 seconds, get the same successor. If
-an exchanged token comes later, two parties have it, and one of them is a thief: the session ends, and the
-owner must log in again.
+A token past half its life is answered with its successor as a new cookie. Tabs that ask at the same time, and
+a browser that lost the answer and asks again within 30 seconds, get the same one. If a replaced token comes
+later, two parties have it and one is a thief: the session ends, and the owner must log in again.
 
 It avoids logging users out because two tabs asked at once, a thief who goes on unnoticed with the successor,
 and a session without end.

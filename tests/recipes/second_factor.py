@@ -1,9 +1,8 @@
 """A code of six digits as the second factor of a log-in.
 
-A user who knows the password gets a challenge, which is no session and is good for nothing else, and receives
-the code in another way. Each challenge allows five guesses, and each user twenty an hour. A guess is counted
-before it is checked, so that guessing in parallel gains nothing. No table holds the code: only guesses are
-stored.
+A user who knows the password gets a challenge, which is no session, and receives the code in another way.
+Each challenge allows five guesses, and each user twenty an hour. A guess is counted before it is checked, so
+that guessing in parallel gains nothing. No table holds the code: only guesses are stored.
 
 It avoids a session that exists before the second factor, a user id taken from the form, and a code that works
 twice.

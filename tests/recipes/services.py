@@ -1,13 +1,11 @@
 """Authentication between services: a service gets a token for itself, and shows it to another one.
 
-The caller exchanges its credential for short-lived access tokens (RFC 6749, client_credentials). The called
-service asks the token service about each token (RFC 7662), which knows the revocations. Or it validates them
-itself, with the key of this one purpose, and does not notice a revocation before the token expires. That key
-can also make such tokens, so keep it secret.
+The caller exchanges its credential for access tokens (RFC 6749, client_credentials). The called service asks
+the token service (RFC 7662), which knows revocations; or it validates alone with the key of this purpose, and
+cannot notice a revocation. That key can also make such tokens, so keep it secret.
 
 It avoids sending the credential to other services, taking "active" for "may do this", and taking the token of
-a mailed link or of a user for a service's. Give no user the name of a client, and no user one of these
-scopes.
+a link or a user for a service's. Give no user the name of a client, or one of these scopes.
 """
 
 import json

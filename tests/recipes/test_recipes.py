@@ -320,7 +320,7 @@ class TestQuotas:
         assert answers[0][2] == "done"
 
     def test_of_a_hundred_at_once_exactly_ten_get_through(self, signer: Signer) -> None:
-        """And the work is done as often."""
+        """And the work is done exactly as often."""
         token, done = quotas.grant(signer, "1", 10), []
 
         def work() -> str:
@@ -332,7 +332,7 @@ class TestQuotas:
         assert (statuses.count(200), statuses.count(429), len(done)) == (10, 90, 10)
 
     def test_the_count_cannot_be_begun_anew(self, signer: Signer) -> None:
-        """By rotation, or as another kind of token."""
+        """Neither by rotation nor as another kind of token."""
         token = quotas.grant(signer, "1", 1)
         with pytest.raises(TokenNotRotatable):
             signer.rotate(token, purpose="quota")
@@ -340,7 +340,7 @@ class TestQuotas:
         assert quotas.answer(signer, signer.issue(sub="1", max_uses=1000), str)[0] == 401
 
     def test_it_ends_with_its_day_or_when_it_is_revoked(self, signer: Signer, clock: Clock) -> None:
-        """Whatever is left of it; no work is done then."""
+        """Whatever is left of it; then no work is done."""
         late, revoked = quotas.grant(signer, "1", 9), quotas.grant(signer, "1", 9)
         signer.revoke(revoked)
 
@@ -352,7 +352,7 @@ class TestQuotas:
         assert quotas.answer(signer, late, work)[0] == 401
 
     def test_a_list_that_is_down_lets_no_call_through(self, signer: Signer, store: Store) -> None:
-        """An error, which is a 503, and not a free call."""
+        """The list's error becomes a 503, and the call is not free."""
         token = quotas.grant(signer, "1", 9)
         store.close()
         with pytest.raises(StoreError):
@@ -361,7 +361,7 @@ class TestQuotas:
 
 class TestSessions:
     def token(self, cookie: str) -> str:
-        """What a Set-Cookie sets, as every browser would take it."""
+        """The value that a Set-Cookie sets, as every browser reads it."""
         pair, *attributes = cookie.split("; ")
         assert {"Path=/", "Secure", "HttpOnly", "SameSite=Lax"} < set(attributes)
         name, _, value = pair.partition("=")
@@ -369,7 +369,7 @@ class TestSessions:
         return value
 
     def test_logging_out_ends_the_token_and_not_just_the_cookie(self, signer: Signer) -> None:
-        """A copy of it is dead, too; another browser stays logged in."""
+        """A copy of it is refused, too; another browser stays logged in."""
         here, there = (self.token(sessions.log_in(signer, "1")) for _ in range(2))
         assert sessions.user_of(signer, here) == "1"
         cookie = sessions.log_out(signer, here)
@@ -379,13 +379,13 @@ class TestSessions:
         assert sessions.user_of(signer, there) == "1"
 
     def test_logging_out_twice_or_with_rubbish_is_no_error(self, signer: Signer) -> None:
-        """It is what was wanted."""
+        """The session has ended, as the caller wanted."""
         token = self.token(sessions.log_in(signer, "1"))
         for text in (token, token, "", "rubbish"):
             assert self.token(sessions.log_out(signer, text)) == ""
 
     def test_everywhere_is_everywhere(self, signer: Signer) -> None:
-        """For one user; and the next log-in works in the same instant."""
+        """For one user. The next log-in works at the same instant."""
         mine = [self.token(sessions.log_in(signer, "1")) for _ in range(3)]
         theirs = self.token(sessions.log_in(signer, "2"))
         sessions.log_out_everywhere(signer, "1")
@@ -400,14 +400,14 @@ class TestSessions:
         assert (sessions.user_of(signer, thief), sessions.user_of(signer, mine)) == (None, "1")
 
     def test_a_session_ends_by_itself_and_is_a_session(self, signer: Signer, clock: Clock) -> None:
-        """After twelve hours; no token of another purpose is one."""
+        """After twelve hours. A token of another purpose is no session."""
         token = self.token(sessions.log_in(signer, "1"))
         assert sessions.user_of(signer, signer.issue(purpose="reset", sub="1")) is None
         clock.now += sessions.LIFE
         assert sessions.user_of(signer, token) is None
 
     def test_a_log_out_that_could_not_be_written_says_so(self, signer: Signer, store: Store) -> None:
-        """Nobody is told that a session has ended which has not; nor is anybody let in."""
+        """The answer never claims an end that did not happen, and nobody is let in."""
         token = self.token(sessions.log_in(signer, "1"))
         store.close()
         with pytest.raises(StoreError):
@@ -419,7 +419,7 @@ class TestSessions:
 class TestConfirmation:
     @pytest.fixture
     def payment(self) -> confirmation.Payment:
-        """One that waits."""
+        """A payment that waits for its confirmation."""
         return confirmation.Payment("7", "1", "account 17", 1250)
 
     def test_it_is_paid_as_it_was_shown_once(
@@ -442,7 +442,7 @@ class TestConfirmation:
     def test_any_other_payment_is_refused(
         self, signer: Signer, payment: confirmation.Payment, outbox: Outbox, field: str, value: object
     ) -> None:
-        """Whatever was changed after it was shown; unchanged again, it can still be confirmed."""
+        """Whatever was changed after it was shown. If the change is undone, it can still be confirmed."""
         confirmation.ask(signer, payment, outbox)
         paid: list[confirmation.Payment] = []
         shown = getattr(payment, field)
@@ -453,7 +453,7 @@ class TestConfirmation:
         assert confirmation.confirm(signer, payment, outbox.link["token"], paid.append)
 
     def test_nothing_slides_from_one_field_into_the_next(self, signer: Signer, outbox: Outbox) -> None:
-        """Two payments that read the same when their fields are joined are two."""
+        """Two payments that read the same when their fields are joined are different."""
         shown = confirmation.Payment("7", "1", "A 10", 1)
         confirmation.ask(signer, shown, outbox)
         other = confirmation.Payment("7", "1 A", "10", 1)
@@ -462,7 +462,7 @@ class TestConfirmation:
     def test_five_minutes_and_no_other_token(
         self, signer: Signer, payment: confirmation.Payment, clock: Clock, outbox: Outbox
     ) -> None:
-        """A session is no confirmation, even one bound to the same."""
+        """A session is no confirmation, even if it is bound to the same payment."""
         confirmation.ask(signer, payment, outbox)
         session = signer.issue(sub="1", bind=confirmation._shown(payment))
         paid: list[confirmation.Payment] = []
@@ -474,7 +474,7 @@ class TestConfirmation:
     def test_a_payment_that_failed_is_asked_for_again(
         self, signer: Signer, payment: confirmation.Payment, outbox: Outbox
     ) -> None:
-        """Rather once too few than once too often."""
+        """A payment that is not made can be repeated; one that is made twice cannot be undone."""
 
         def fail(payment: confirmation.Payment) -> None:
             raise OSError("the bank is closed")
@@ -490,17 +490,17 @@ class TestConfirmation:
 
 class TestGuests:
     def token(self, link: str) -> str:
-        """What the link carries."""
+        """The token in the link."""
         return parse_qs(urlsplit(link).query)["token"][0]
 
     def test_a_link_opens_its_document_to_read(self, signer: Signer) -> None:
-        """As often as one likes, and for nothing else."""
+        """As often as the guest likes, and for nothing else."""
         token = self.token(guests.share(signer, "d1"))
         assert [guests.document_of(signer, token) for _ in range(2)] == ["d1", "d1"]
         assert guests.document_of(signer, token, "write") is None
 
     def test_a_guest_is_no_user(self, signer: Signer) -> None:
-        """Nor is a user's token a link, whatever it says."""
+        """Nor is a user's token a link, whatever its claims are."""
         token = self.token(guests.share(signer, "d1"))
         assert sessions.user_of(signer, token) is None
         assert signer.validate(token, purpose="guest").sub is None
@@ -508,7 +508,7 @@ class TestGuests:
         assert guests.document_of(signer, forged) is None
 
     def test_closing_a_document_ends_all_its_links(self, signer: Signer) -> None:
-        """Those of others and later ones are good."""
+        """Links of other documents, and later ones, stay valid."""
         mine = [self.token(guests.share(signer, "d1")) for _ in range(3)]
         other = self.token(guests.share(signer, "d2"))
         guests.close(signer, "d1")
@@ -548,7 +548,7 @@ class TestContinuousValidation:
             next(stream)
 
     def test_what_is_dangerous_wants_a_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
-        """A session of six minutes is good, and not good enough; a new one is."""
+        """A session of six minutes is valid, but not recent enough; a new one is."""
         token = signer.issue(sub="1")
         assert continuous_validation.require_recent_login(signer, token).sub == "1"
         clock.now += 300
@@ -559,7 +559,8 @@ class TestContinuousValidation:
         assert continuous_validation.require_recent_login(signer, fresh).sub == "1"
 
     def test_rotating_a_session_makes_no_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
-        """Its successor is as old as the log-in: good until five minutes after that, and not a second more."""
+        """Its successor is as old as the log-in: accepted until five minutes after that, and not a second
+        longer."""
         token = signer.issue(sub="1")
         for _ in range(2):
             clock.now += 149
@@ -574,13 +575,13 @@ class TestContinuousValidation:
 
 class TestRotation:
     def admitted(self, signer: Signer, clock: Clock, token: str) -> str:
-        """The token that the browser has after this request."""
+        """The token in the browser after this request."""
         claims, successor = rotation.admit(signer, token, clock.now)
         assert claims.sub == "1"
         return successor or token
 
     def test_a_token_is_replaced_past_half_its_life(self, signer: Signer, clock: Clock) -> None:
-        """Not before; and whoever is there now and then stays logged in until the session's end."""
+        """Not earlier. A user who comes now and then stays logged in until the session ends."""
         token = rotation.log_in(signer, "1")
         clock.now += rotation.LIFE / 2 - 1
         assert self.admitted(signer, clock, token) == token
@@ -592,7 +593,7 @@ class TestRotation:
         assert len(set(seen)) == 20
 
     def test_two_tabs_and_a_lost_answer_are_no_theft(self, signer: Signer, clock: Clock) -> None:
-        """All get the same successor, within the grace window."""
+        """All get the same successor, within the grace period."""
         token = rotation.log_in(signer, "1")
         clock.now += 600
         with ThreadPoolExecutor(20) as pool:
@@ -603,7 +604,7 @@ class TestRotation:
         assert self.admitted(signer, clock, given.pop())
 
     def test_a_stolen_token_ends_the_session(self, signer: Signer, clock: Clock) -> None:
-        """Thief or owner, whoever comes second ends it for both; the owner can log in again."""
+        """The second of thief and owner ends it for both; the owner can log in again."""
         stolen = rotation.log_in(signer, "1")
         clock.now += 600
         successor = self.admitted(signer, clock, stolen)
@@ -616,7 +617,7 @@ class TestRotation:
         assert self.admitted(signer, clock, rotation.log_in(signer, "1"))
 
     def test_no_session_is_for_ever(self, signer: Signer, clock: Clock) -> None:
-        """Twelve hours after the log-in it is over, however busy."""
+        """It ends twelve hours after the log-in, whatever the user does."""
         token, end = rotation.log_in(signer, "1"), clock.now + rotation.SESSION_LIFE
         while clock.now + 500 < end:
             clock.now += 500
@@ -626,7 +627,7 @@ class TestRotation:
             rotation.admit(signer, token, clock.now)
 
     def test_it_reads_the_clock_by_itself(self, store: Store) -> None:
-        """In an application nobody passes the time."""
+        """An application does not pass the time."""
         signer = Signer(KEY, store)
         claims, successor = rotation.admit(signer, rotation.log_in(signer, "1"))
         assert (claims.sub, successor) == ("1", None)
@@ -637,7 +638,7 @@ FILES = sorted(path.name for path in HERE.glob("*.py") if not path.name.startswi
 
 
 def test_the_table_has_every_recipe() -> None:
-    """Each once, and no file that is not there."""
+    """Each recipe once, and no file that does not exist."""
     assert (
         sorted(re.findall(r"^\|.*?\]\((\w+\.py)\) \|", (HERE / "README.md").read_text(), re.MULTILINE))
         == FILES
@@ -646,7 +647,7 @@ def test_the_table_has_every_recipe() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_recipe_says_what_it_avoids(name: str) -> None:
-    """In a few lines, at its beginning."""
+    """In a few lines at its beginning."""
     docstring = ast.get_docstring(ast.parse((HERE / name).read_text())) or ""
     assert "\n\nIt avoids " in docstring
     assert 3 <= len(docstring.splitlines()) <= 8
