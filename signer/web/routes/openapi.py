@@ -15,7 +15,7 @@ from ... import __version__
 from ...settings import Settings
 from ..messages.answers import Answer, NewToken, Problem
 from ..messages.bodies import Form, OneOf
-from .table import Operation
+from .entry import RouteEntry
 
 _REF: Final = "#/components/schemas/{name}"
 _SECURITY: Final = {
@@ -84,15 +84,15 @@ class Document:
     """The API's description.
 
     Args:
-        operations: what it describes.
+        entries: what it describes.
         settings: title, description, the longest life of a token, the cookie.
         anonymous: scopes that callers without a credential hold; None for all of them.
     """
 
     def __init__(
-        self, operations: Iterable[Operation], settings: Settings, anonymous: frozenset[str] | None
+        self, entries: Iterable[RouteEntry], settings: Settings, anonymous: frozenset[str] | None
     ) -> None:
-        self._operations = list(operations)
+        self._entries = list(entries)
         self._settings = settings
         self._anonymous = anonymous
         # The same for everybody, so made once.
@@ -104,9 +104,9 @@ class Document:
 
     def _document(self) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
-        for operation in self._operations:
-            for method in operation.methods:
-                paths.setdefault(operation.path, {})[method.lower()] = self._described(operation, method)
+        for entry in self._entries:
+            for method in entry.methods:
+                paths.setdefault(entry.path, {})[method.lower()] = self._described(entry, method)
         info = {"title": self._settings.app_title, "description": self._settings.app_description}
         return {
             "openapi": "3.1.0",
@@ -121,30 +121,30 @@ class Document:
             },
         }
 
-    def _described(self, operation: Operation, method: str) -> dict[str, Any]:
+    def _described(self, entry: RouteEntry, method: str) -> dict[str, Any]:
         described: dict[str, Any] = {
-            "operationId": "_".join([method.lower(), *re.findall("[a-z0-9]+", operation.path.lower())]),
-            "summary": operation.summary,
-            "description": " ".join(_details(operation)).strip(),
-            "tags": [operation.tag],
-            "parameters": [*_parameters(operation)],
-            "responses": dict(_responses(operation)),
+            "operationId": "_".join([method.lower(), *re.findall("[a-z0-9]+", entry.path.lower())]),
+            "summary": entry.summary,
+            "description": " ".join(_details(entry)).strip(),
+            "tags": [entry.tag],
+            "parameters": [*_parameters(entry)],
+            "responses": dict(_responses(entry)),
         }
-        if operation.body and method != "GET":
-            described["requestBody"] = _body(operation, operation.body)
-        if security := self._security(operation):
+        if entry.body and method != "GET":
+            described["requestBody"] = _body(entry, entry.body)
+        if security := self._security(entry):
             described["security"] = security
         return described
 
-    def _security(self, operation: Operation) -> list[dict[str, list[str]]]:
+    def _security(self, entry: RouteEntry) -> list[dict[str, list[str]]]:
         schemes: list[str] = []
-        if operation.takes_token:
+        if entry.takes_token:
             schemes = ["access", *(["cookie"] if self._settings.auth_cookie else [])]
-        elif operation.is_guarded:
+        elif entry.is_guarded:
             schemes = ["credential", "client"]
         security: list[dict[str, list[str]]] = [{scheme: []} for scheme in schemes]
-        is_open = self._anonymous is None or operation.scope in self._anonymous
-        return [*security, {}] if operation.scope and is_open else security
+        is_open = self._anonymous is None or entry.scope in self._anonymous
+        return [*security, {}] if entry.scope and is_open else security
 
     def _schemes(self) -> dict[str, Any]:
         if not self._settings.auth_cookie:
@@ -152,7 +152,7 @@ class Document:
         return _SECURITY | {"cookie": {"type": "apiKey", "in": "cookie", "name": self._settings.auth_cookie}}
 
     def _refusals(self) -> dict[str, Any]:
-        errors = sorted({error for operation in self._operations for error in _errors(operation)}, key=str)
+        errors = sorted({error for entry in self._entries for error in _errors(entry)}, key=str)
         return {
             f"{kind.__name__}{status}": _response(HTTPStatus(status).phrase, kind)
             | {"headers": _headers(_SAYS.get(status, {}))}
@@ -160,7 +160,7 @@ class Document:
         }
 
     def _schemas(self) -> dict[str, Any]:
-        types = {kind for operation in self._operations for kind in _types(operation)}
+        types = {kind for entry in self._entries for kind in _types(entry)}
         _, schemas = msgspec.json.schema_components(sorted(types, key=str), ref_template=_REF)
         for kind in types:
             schemas[kind.__name__] |= {"description": inspect.getdoc(kind)} | _choices(kind) | _extras(kind)
@@ -175,30 +175,30 @@ class Document:
         return portable
 
 
-def _details(operation: Operation) -> Iterator[str]:
-    yield operation.detail
-    if operation.scope:
-        yield f"Needs the scope `{operation.scope}`."
+def _details(entry: RouteEntry) -> Iterator[str]:
+    yield entry.detail
+    if entry.scope:
+        yield f"Needs the scope `{entry.scope}`."
 
 
-def _responses(operation: Operation) -> Iterator[tuple[str, Any]]:
-    done = _response("Done.", operation.answer, operation.answer_example)
-    done["headers"] = _headers(_IDENTITY if operation.takes_token else {})
-    yield "200", done | ({"links": _LINKS} if operation.answer is NewToken else {})
-    for status, kind in _errors(operation):
+def _responses(entry: RouteEntry) -> Iterator[tuple[str, Any]]:
+    done = _response("Done.", entry.answer, entry.answer_example)
+    done["headers"] = _headers(_IDENTITY if entry.takes_token else {})
+    yield "200", done | ({"links": _LINKS} if entry.answer is NewToken else {})
+    for status, kind in _errors(entry):
         yield str(status), {"$ref": f"#/components/responses/{kind.__name__}{status}"}
 
 
-def _errors(operation: Operation) -> Iterator[tuple[int, type[Struct]]]:
-    for status in operation.errors:
-        yield status, operation.unavailable if status == HTTPStatus.SERVICE_UNAVAILABLE else operation.problem
+def _errors(entry: RouteEntry) -> Iterator[tuple[int, type[Struct]]]:
+    for status in entry.errors:
+        yield status, entry.unavailable if status == HTTPStatus.SERVICE_UNAVAILABLE else entry.problem
 
 
-def _types(operation: Operation) -> Iterator[type[Struct]]:
-    yield from () if operation.answer is str else _alternatives(operation.answer)
-    yield from (operation.problem, operation.unavailable)
-    if operation.body:
-        yield operation.body
+def _types(entry: RouteEntry) -> Iterator[type[Struct]]:
+    yield from () if entry.answer is str else _alternatives(entry.answer)
+    yield from (entry.problem, entry.unavailable)
+    if entry.body:
+        yield entry.body
 
 
 def _alternatives(answer: Any) -> tuple[type[Struct], ...]:
@@ -253,18 +253,18 @@ def _headers(described: dict[str, str]) -> dict[str, Any]:
     return {name: {"description": description, **text} for name, description in every.items()}
 
 
-def _body(operation: Operation, kind: type[Struct]) -> dict[str, Any]:
-    content = _content(kind, operation.example)
+def _body(entry: RouteEntry, kind: type[Struct]) -> dict[str, Any]:
+    content = _content(kind, entry.example)
     media_type = "application/x-www-form-urlencoded" if issubclass(kind, Form) else "application/json"
-    return {"required": operation.needs_body, "content": {media_type: content}}
+    return {"required": entry.needs_body, "content": {media_type: content}}
 
 
-def _parameters(operation: Operation) -> Iterator[dict[str, Any]]:
-    if "{" in operation.path:
-        name = operation.path.partition("{")[2].strip("}")
+def _parameters(entry: RouteEntry) -> Iterator[dict[str, Any]]:
+    if "{" in entry.path:
+        name = entry.path.partition("{")[2].strip("}")
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-    for name, description in operation.query.items():
+    for name, description in entry.query.items():
         yield {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
-    for name, description in _DEMANDS.items() if operation.takes_token else ():
+    for name, description in _DEMANDS.items() if entry.takes_token else ():
         schema = {"type": "array", "items": {"type": "string"}}
         yield {"name": name, "in": "query", "description": description, "schema": schema}

@@ -1,10 +1,7 @@
 """Every route: what it takes and answers, and who may call. Routing and the API document are made of this."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
-
-from msgspec import Struct
-from starlette.routing import Route
 
 from ...stores.copies.feed import Part
 from ...tokens.values import CodeRequest, IssueRequest, Request
@@ -21,7 +18,6 @@ from ..messages.answers import (
     NewToken,
     NewTokens,
     OAuthProblem,
-    Problem,
     Purged,
     Rotated,
     Undecided,
@@ -41,12 +37,12 @@ from ..messages.bodies import (
     ValidateRequest,
     VerifyCodeRequest,
 )
+from .entry import METHODS, RouteEntry
 from .gateways import ForwardAuth
 from .oauth import OAuth
+from .probes import Probes
 from .tokens import API, Handler
 
-#: All that OpenAPI knows.
-METHODS: Final = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
 _EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
 _BODY: Final = (400, 408, 413, 415, 422)
 _CALLER: Final = (401, 403)
@@ -63,42 +59,7 @@ _CLAIMS: Final = {
 _NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "exp": _CLAIMS["exp"]}
 
 
-class Operation(Struct, frozen=True, kw_only=True):
-    """One route. `answer` is the body of its 200, or several that it may be, or str for text; `errors` are
-    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold; `query`
-    has its parameters, and what each means."""
-
-    path: str
-    tag: str
-    endpoint: Any
-    summary: str
-    detail: str = ""
-    answer: Any
-    methods: tuple[str, ...] = ("POST",)
-    body: type[Request] | type[Form] | None = None
-    needs_body: bool = True
-    scope: str = ""
-    errors: tuple[int, ...] = ()
-    problem: type[Struct] = Problem
-    unavailable: type[Struct] = Problem
-    takes_token: bool = False
-    query: Mapping[str, str] = {}
-    example: Any = None
-    answer_example: Any = None
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether it looks at a client's credential."""
-        return bool(self.scope) or self.problem is OAuthProblem
-
-    @property
-    def route(self) -> Route:
-        """Starlette's route for this."""
-        methods = None if self.methods == METHODS else list(self.methods)
-        return Route(self.path.replace("}", ":text}"), self.endpoint, methods=methods)
-
-
-def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
+def route_entries(api: API, oauth: OAuth, auth: ForwardAuth, probes: Probes) -> list[RouteEntry]:
     """All of them, in the order of the document."""
     return [
         *_issuing(api),
@@ -106,16 +67,16 @@ def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
         *_ending(api),
         *_oauth(oauth),
         *_auth(auth),
-        *_feed(api),
-        *_probes(api),
+        *_feed(probes),
+        *_probes(probes),
     ]
 
 
 def _call(
     api: API, path: str, handler: Handler, body: type[Request], scope: str, *refuses: int, **more: Any
-) -> Operation:
+) -> RouteEntry:
     taken = None if body is Request else body  # which has no members
-    return Operation(
+    return RouteEntry(
         path=path,
         tag="tokens",
         endpoint=api.endpoint(handler, body, scope),
@@ -126,7 +87,7 @@ def _call(
     )
 
 
-def _issuing(api: API) -> list[Operation]:
+def _issuing(api: API) -> list[RouteEntry]:
     return [
         _call(
             api,
@@ -180,22 +141,9 @@ def _issuing(api: API) -> list[Operation]:
     ]
 
 
-def _checking(api: API) -> list[Operation]:
+def _checking(api: API) -> list[RouteEntry]:
     return [
-        Operation(
-            path="/app/valid/{token}",
-            tag="tokens",
-            methods=("GET", "POST"),
-            endpoint=api.is_valid,
-            summary="Is it valid now?",
-            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name"
-            " the same token again, as the original service had it.",
-            body=SameTokenRequest,
-            needs_body=False,
-            answer=Done,
-            errors=(*_BODY, 503),
-            unavailable=Undecided,
-        ),
+        _valid(api),
         _call(
             api,
             "/app/valid",
@@ -238,7 +186,24 @@ def _checking(api: API) -> list[Operation]:
     ]
 
 
-def _ending(api: API) -> list[Operation]:
+def _valid(api: API) -> RouteEntry:
+    return RouteEntry(
+        path="/app/valid/{token}",
+        tag="tokens",
+        methods=("GET", "POST"),
+        endpoint=api.is_valid,
+        summary="Is it valid now?",
+        detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name"
+        " the same token again, as the original service had it.",
+        body=SameTokenRequest,
+        needs_body=False,
+        answer=Done,
+        errors=(*_BODY, 503),
+        unavailable=Undecided,
+    )
+
+
+def _ending(api: API) -> list[RouteEntry]:
     return [
         _call(
             api,
@@ -269,25 +234,26 @@ def _ending(api: API) -> list[Operation]:
     ]
 
 
-def _oauth(oauth: OAuth) -> list[Operation]:
-    def operation(
-        path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
-    ) -> Operation:
-        errors = (400, *_CLIENT, 408, 413, 503)
-        return Operation(
-            path=path,
-            tag="oauth",
-            endpoint=oauth.endpoint(handler, body, scope),
-            body=body,
-            scope=scope,
-            errors=errors,
-            problem=OAuthProblem,
-            unavailable=OAuthProblem,
-            **more,
-        )
+def _form(
+    oauth: OAuth, path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
+) -> RouteEntry:
+    return RouteEntry(
+        path=path,
+        tag="oauth",
+        endpoint=oauth.endpoint(handler, body, scope),
+        body=body,
+        scope=scope,
+        errors=(400, *_CLIENT, 408, 413, 503),
+        problem=OAuthProblem,
+        unavailable=OAuthProblem,
+        **more,
+    )
 
+
+def _oauth(oauth: OAuth) -> list[RouteEntry]:
     return [
-        operation(
+        _form(
+            oauth,
             "/oauth/token",
             oauth.token,
             TokenRequestForm,
@@ -303,7 +269,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
                 "scope": "read",
             },
         ),
-        operation(
+        _form(
+            oauth,
             "/oauth/introspect",
             oauth.introspect,
             TokenForm,
@@ -314,7 +281,8 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             example={"token": _EXAMPLE},
             answer_example={"active": False},
         ),
-        operation(
+        _form(
+            oauth,
             "/oauth/revoke",
             oauth.revoke,
             TokenForm,
@@ -325,26 +293,30 @@ def _oauth(oauth: OAuth) -> list[Operation]:
             example={"token": _EXAMPLE},
             answer_example={},
         ),
-        *(
-            Operation(
-                path=path,
-                tag="oauth",
-                methods=("GET",),
-                endpoint=oauth.metadata,
-                summary="Find the OAuth endpoints",
-                detail="RFC 8414.",
-                answer=Metadata,
-                errors=(400,),
-            )
-            for path in oauth.metadata_paths
-        ),
+        *_metadata(oauth),
     ]
 
 
-def _auth(auth: ForwardAuth) -> list[Operation]:
+def _metadata(oauth: OAuth) -> list[RouteEntry]:
+    return [
+        RouteEntry(
+            path=path,
+            tag="oauth",
+            methods=("GET",),
+            endpoint=oauth.metadata,
+            summary="Find the OAuth endpoints",
+            detail="RFC 8414.",
+            answer=Metadata,
+            errors=(400,),
+        )
+        for path in oauth.metadata_paths
+    ]
+
+
+def _auth(auth: ForwardAuth) -> list[RouteEntry]:
     detail = "200, 401 or 403 and nothing else, for every method."
     return [
-        Operation(
+        RouteEntry(
             path=path,
             tag="gateways",
             methods=METHODS,
@@ -359,13 +331,13 @@ def _auth(auth: ForwardAuth) -> list[Operation]:
     ]
 
 
-def _feed(api: API) -> list[Operation]:
+def _feed(probes: Probes) -> list[RouteEntry]:
     return [
-        Operation(
+        RouteEntry(
             path="/app/revocations",
             tag="copies",
             methods=("GET",),
-            endpoint=api.revocations,
+            endpoint=probes.revocations,
             summary="What was revoked or used before it expired",
             detail="For those who keep a copy: all rows in parts, then what changes. Go on with `next`.",
             query={
@@ -379,30 +351,30 @@ def _feed(api: API) -> list[Operation]:
     ]
 
 
-def _probes(api: API) -> list[Operation]:
+def _probes(probes: Probes) -> list[RouteEntry]:
     return [
-        Operation(
+        RouteEntry(
             path="/healthz",
             tag="probes",
             methods=("GET",),
-            endpoint=api.healthz,
+            endpoint=probes.healthz,
             summary="Is the process alive?",
             answer=Health,
         ),
-        Operation(
+        RouteEntry(
             path="/readyz",
             tag="probes",
             methods=("GET",),
-            endpoint=api.readyz,
+            endpoint=probes.readyz,
             answer=Health,
             errors=(503,),
             summary="Can clock and list answer?",
         ),
-        Operation(
+        RouteEntry(
             path="/metrics",
             tag="probes",
             methods=("GET",),
-            endpoint=api.metrics,
+            endpoint=probes.metrics,
             summary="What was counted",
             detail="In the format of Prometheus.",
             answer=str,

@@ -14,7 +14,7 @@ from support.service import KEY, Service, environment
 from signer.credentials import SERVICE_SCOPES
 from signer.settings import Settings
 from signer.web import create_app
-from signer.web.routes.table import METHODS
+from signer.web.routes.entry import METHODS
 
 #: They show the document, and stand not in it.
 PAGES = {"/openapi.json", "/docs", "/redoc", "/static/{path:text}"}
