@@ -1,6 +1,6 @@
-"""The document at /openapi.json, made of the operations and of the types that their handlers use."""
+"""The document at /openapi.json. It is made of the table of routes, and of the types that their handlers
+use: a type's docstring describes its members."""
 
-import inspect
 import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
@@ -15,6 +15,7 @@ from ... import __version__
 from ...settings import Settings
 from ..messages.answers import Answer, NewToken, Problem
 from ..messages.bodies import Form, OneOf
+from .descriptions import about, about_members, types_in
 from .entry import RouteEntry
 
 _REF: Final = "#/components/schemas/{name}"
@@ -22,50 +23,55 @@ _SECURITY: Final = {
     "credential": {
         "type": "http",
         "scheme": "bearer",
-        "description": "A client credential: python -m signer client NAME --scope …",
+        "description": "A client credential, which `python -m signer client NAME --scope …` prints.",
     },
     "client": {
         "type": "http",
         "scheme": "basic",
-        "description": "Client id, and the credential as password.",
+        "description": "The client id as user name, and its credential as password.",
     },
     "access": {
         "type": "oauth2",
-        "description": "An access token, which /auth checks.",
+        "description": "The token that /auth checks: an access token, or any other that can be reused.",
         "flows": {"clientCredentials": {"tokenUrl": "oauth/token", "scopes": {}}},
     },
 }
+#: What the query of /auth can demand of the token.
 _DEMANDS: Final = {
-    "scope": "Words that the token's scope must have. Every value given applies.",
+    "scope": "Words, separated by spaces, that the token's scope must contain. Every value given applies.",
     "purpose": "What the token must have been issued for. Every value given applies.",
-    "aud": "The token's audience. Every value given applies.",
+    "aud": "The audience that the token must be meant for. Every value given applies.",
 }
-
-
-#: Headers beside the body, by status.
-_SAYS: Final = {
-    401: {"WWW-Authenticate": "How to prove oneself (RFC 6750, RFC 7617)."},
-    503: {"Retry-After": "Seconds."},
+_IN_PATH: Final = {
+    "token": "The token's text.",
+    "path": "Any path. It is ignored: some gateways append that of the request which they ask about.",
 }
+#: Headers of an error, by its status.
+_ERROR_HEADERS: Final = {
+    401: {"WWW-Authenticate": "How the caller can authenticate (RFC 6750, RFC 7617)."},
+    503: {"Retry-After": "Seconds until the next attempt."},
+}
+_REQUEST_ID: Final = "The request's id, which its line in the log has, too."
 _JSON_REF: Final = {"$ref": _REF.format(name="JSON")}
-#: What requests.check_data accepts, but for its depth.
+#: What tokens.values.check_data accepts, apart from the depth.
 _JSON: Final = {
+    "description": "Any JSON, with numbers from -2^63 to 2^63.",
     "anyOf": [
         {"type": ["null", "boolean", "string"]},
         {"type": "number", "minimum": -(2**63), "maximum": 2**63 - 1},
         {"type": "array", "items": _JSON_REF},
         {"type": "object", "additionalProperties": _JSON_REF},
-    ]
+    ],
 }
-#: Of the one answer that is text.
+#: The media types of the one answer that is text.
 _METRICS: Final = ("text/plain", "application/openmetrics-text")
 _IDENTITY: Final = {
-    "X-Token-Subject": "`sub`, percent-encoded but for visible ASCII.",
-    "X-Token-Scope": "`scope`",
-    "X-Token-Id": "`jti`",
-    "X-Token-Client": "`client_id`",
+    "X-Token-Subject": "The token's `sub`; percent-encoded, except for visible ASCII. Empty if it has none.",
+    "X-Token-Scope": "The token's `scope`: words separated by spaces. Empty if it has none.",
+    "X-Token-Id": "The token's `jti`.",
+    "X-Token-Client": "The token's `client_id`. Empty if it has none.",
 }
-#: What can be done with a token that was just issued.
+#: What a client can do with a new token.
 _LINKS: Final = {
     "check": {"operationId": "get_app_valid_token", "parameters": {"token": "$response.body#/token"}},
     **{
@@ -84,9 +90,9 @@ class Document:
     """The API's description.
 
     Args:
-        entries: what it describes.
-        settings: title, description, the longest life of a token, the cookie.
-        anonymous: scopes that callers without a credential hold; None for all of them.
+        entries: the routes that it describes.
+        settings: have the title, the description, the longest life of a token, and the cookie's name.
+        anonymous: scopes that callers without a credential have; None for all.
     """
 
     def __init__(
@@ -95,7 +101,7 @@ class Document:
         self._entries = list(entries)
         self._settings = settings
         self._anonymous = anonymous
-        # The same for everybody, so made once.
+        # The same for all callers, so it is made once.
         self._answer = Answer(self._document())
 
     async def endpoint(self, request: HTTPRequest) -> Response:
@@ -105,13 +111,13 @@ class Document:
     def _document(self) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
         for entry in self._entries:
-            for method in entry.methods:
+            for method in entry.shown_methods:
                 paths.setdefault(entry.path, {})[method.lower()] = self._described(entry, method)
         info = {"title": self._settings.app_title, "description": self._settings.app_description}
         return {
             "openapi": "3.1.0",
             "info": info | {"version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
-            # Relative to this document: a proxy may put a prefix before it.
+            # Relative to this document, because a proxy may add a prefix to every path.
             "servers": [{"url": "."}],
             "paths": paths,
             "components": {
@@ -149,13 +155,14 @@ class Document:
     def _schemes(self) -> dict[str, Any]:
         if not self._settings.auth_cookie:
             return _SECURITY
-        return _SECURITY | {"cookie": {"type": "apiKey", "in": "cookie", "name": self._settings.auth_cookie}}
+        cookie = {"type": "apiKey", "in": "cookie", "name": self._settings.auth_cookie}
+        return _SECURITY | {"cookie": cookie | {"description": "The token that /auth checks, in a cookie."}}
 
     def _refusals(self) -> dict[str, Any]:
         errors = sorted({error for entry in self._entries for error in _errors(entry)}, key=str)
         return {
             f"{kind.__name__}{status}": _response(HTTPStatus(status).phrase, kind)
-            | {"headers": _headers(_SAYS.get(status, {}))}
+            | {"headers": _headers(_ERROR_HEADERS.get(status, {}))}
             for status, kind in errors
         }
 
@@ -163,13 +170,15 @@ class Document:
         types = {kind for entry in self._entries for kind in _types(entry)}
         _, schemas = msgspec.json.schema_components(sorted(types, key=str), ref_template=_REF)
         for kind in types:
-            schemas[kind.__name__] |= {"description": inspect.getdoc(kind)} | _choices(kind) | _extras(kind)
+            schemas[kind.__name__] |= {"description": about(kind)} | _choices(kind) | _extras(kind)
+            for name, description in about_members(kind).items():
+                schemas[kind.__name__].setdefault("properties", {})[name]["description"] = description
         longest = self._settings.token_max_ttl_minutes * 60
         for name in ("TokenForm", "TokenRequestForm"):
-            del schemas[name]["properties"]["client_secret"]  # a security scheme, not a parameter
+            del schemas[name]["properties"]["client_secret"]  # described as a security scheme
         for name in ("IssueRequest", "CodeRequest"):
             schemas[name]["properties"]["ttl"]["anyOf"][0]["maximum"] = longest
-            schemas[name]["properties"]["data"] = _JSON_REF
+            schemas[name]["properties"]["data"] |= _JSON_REF
         schemas["JSON"] = _JSON
         portable: dict[str, Any] = _portable(schemas)
         return portable
@@ -195,10 +204,8 @@ def _errors(entry: RouteEntry) -> Iterator[tuple[int, type[Struct]]]:
 
 
 def _types(entry: RouteEntry) -> Iterator[type[Struct]]:
-    yield from () if entry.answer is str else _alternatives(entry.answer)
-    yield from (entry.problem, entry.unavailable)
-    if entry.body:
-        yield entry.body
+    for kind in (entry.answer, entry.problem, entry.unavailable, entry.body):
+        yield from types_in(kind)
 
 
 def _alternatives(answer: Any) -> tuple[type[Struct], ...]:
@@ -217,13 +224,13 @@ def _extras(kind: type[Struct]) -> dict[str, Any]:
 
 
 def _portable(schema: Any) -> Any:
-    """The same with patterns that every language's engine takes: no halves of characters, which JSON cannot
-    say anyway, and no guard against Python's own "$"."""
+    """The same schema with patterns that regular expressions in every language can read: without the halves
+    of surrogate pairs, which JSON cannot contain anyway, and without the guard against Python's "$"."""
     match schema:
         case dict():
             portable = {key: _portable(value) for key, value in schema.items()}
             if portable.get("pattern") == "^[^]*$":
-                del portable["pattern"]  # what it refused, JSON cannot say
+                del portable["pattern"]  # it refused only what JSON cannot contain
             return portable
         case list():
             return [_portable(item) for item in schema]
@@ -248,7 +255,7 @@ def _response(description: str, kind: Any, example: Any = None) -> dict[str, Any
 
 
 def _headers(described: dict[str, str]) -> dict[str, Any]:
-    every = described | {"X-Request-ID": "The request's line in the log has it, too."}
+    every = described | {"X-Request-ID": _REQUEST_ID}
     text = {"required": True, "schema": {"type": "string"}}
     return {name: {"description": description, **text} for name, description in every.items()}
 
@@ -262,7 +269,8 @@ def _body(entry: RouteEntry, kind: type[Struct]) -> dict[str, Any]:
 def _parameters(entry: RouteEntry) -> Iterator[dict[str, Any]]:
     if "{" in entry.path:
         name = entry.path.partition("{")[2].strip("}")
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        text = {"required": True, "schema": {"type": "string"}}
+        yield {"name": name, "in": "path", "description": _IN_PATH[name], **text}
     for name, description in entry.query.items():
         yield {"name": name, "in": "query", "description": description, "schema": {"type": "string"}}
     for name, description in _DEMANDS.items() if entry.takes_token else ():
