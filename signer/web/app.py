@@ -40,6 +40,7 @@ from .fastpath.front import Front
 from .fastpath.shortcut import Shortcut
 from .messages.problems import on_bug, on_disconnect, on_http_error, on_signer_error
 from .routes.gateways import ForwardAuth
+from .routes.guide import guide_routes
 from .routes.oauth import OAuth
 from .routes.openapi import Document
 from .routes.pages import docs_routes
@@ -96,7 +97,12 @@ def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None
     document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
     routes = [operation.route for operation in served]
     app = Starlette(
-        routes=[*routes, Route("/openapi.json", document.endpoint), *docs_routes(settings.app_title)],
+        routes=[
+            *routes,
+            Route("/openapi.json", document.endpoint),
+            *docs_routes(settings.app_title),
+            *guide_routes(settings.app_title),
+        ],
         exception_handlers=_HANDLERS,
         lifespan=_lifespan(settings, assembly, writer, limits, lookups),
     )
