@@ -17,7 +17,7 @@
     │   ├── TokenUsed               token_used
     │   ├── CodeWrong               code_wrong
     │   └── AttemptsExceeded        attempts_exceeded
-    ├── RequestInvalid              request_invalid; the caller asked for what cannot be
+    ├── RequestInvalid              request_invalid; an argument or member is not allowed
     ├── CallerError                 the caller may not do this
     │   ├── CredentialMissing       credential_missing
     │   ├── CredentialInvalid       credential_invalid
@@ -27,12 +27,12 @@
     │   ├── StoreError              store_unavailable
     │   ├── ClockError              clock_unreliable
     │   └── AuditError              audit_unavailable
-    └── ConfigurationError          configuration_invalid; the operator's to mend
+    └── ConfigurationError          configuration_invalid; for the operator to correct
         ├── KeyInvalid              key_invalid
         └── StoreRequired           store_required
 
 A message says what is wrong and what to do, and never holds a token, a key or a credential.
-HTTP bodies use the same codes, and a few more for what HTTP itself refuses: web/problems.py.
+HTTP bodies use the same codes, and a few more for what HTTP itself refuses: web/messages/problems.py.
 """
 
 from typing import ClassVar
@@ -76,16 +76,17 @@ class SignerError(Exception):
 
     #: Stable and machine-readable; the same word in Python and JSON.
     code: ClassVar[str] = "signer_error"
-    #: What the message says when the place that raises has nothing to add.
+    #: The message, unless the place that raises gives another.
     hint: ClassVar[str] = ""
 
-    # Not set when it is made: most are caught and forgotten, as fast as strangers send tokens.
+    # Computed on demand: most errors are caught and never printed, at the rate at which strangers send
+    # tokens.
     def __str__(self) -> str:
         return super().__str__() or self.hint
 
 
 class TokenError(SignerError):
-    """The token is refused. Which subclass says why; to an untrusted caller say only "invalid"."""
+    """The token is refused. The subclass says why; tell an untrusted caller only that it is invalid."""
 
     code = "token_invalid"
     hint = "The token is not valid."
@@ -113,7 +114,7 @@ class TokenSignatureInvalid(TokenError):
 
 
 class TokenPurposeWrong(TokenError):
-    """The token says it was issued for another purpose than the one asked for."""
+    """The token was issued for another purpose than the expected one."""
 
     code = "token_purpose_wrong"
     hint = "The token was issued for another purpose: validate it with the purpose it was issued for."
@@ -127,7 +128,7 @@ class TokenNotYetValid(TokenError):
 
 
 class TokenExpired(TokenError):
-    """`exp`, or the age asked for, has passed."""
+    """`exp`, or the age that was asked for, has passed."""
 
     code = "token_expired"
     hint = "The token has expired: ask for a new one."
@@ -170,7 +171,7 @@ class TokenUsed(TokenError):
 
 class TokenRotated(TokenError):
     """The token was traded for its successor, and the time for a retry is over. Trading it once more ends
-    the session: one of the two who hold it is a thief (RFC 9700, section 4.14.2)."""
+    the session, because two parties hold it and one of them stole it (RFC 9700, section 4.14.2)."""
 
     code = "token_rotated"
     hint = "The token was traded for its successor: use that one."
@@ -201,7 +202,7 @@ class AttemptsExceeded(TokenError):
 
 
 class RequestInvalid(SignerError):
-    """The caller asked for what cannot be: a wrong type, a value out of range.
+    """An argument is not allowed: its type is wrong, or its value out of range.
 
     `field` names the argument (Python) or member (JSON) at fault, "" where none is.
     """
@@ -214,7 +215,7 @@ class RequestInvalid(SignerError):
 
 
 class CallerError(SignerError):
-    """The service does not do this for this caller."""
+    """The service refuses this call to this caller."""
 
     code = "caller_refused"
 
@@ -227,7 +228,7 @@ class CredentialMissing(CallerError):
 
 
 class CredentialInvalid(CallerError):
-    """The credential is not one, is not valid now, or not this client's. Which, is not told."""
+    """The credential is malformed, not valid now, or not this client's. The caller is not told which."""
 
     code = "credential_invalid"
     hint = "Not a valid client credential, as Bearer or Basic: make a new one with python -m signer client."
@@ -240,7 +241,7 @@ class ScopeInsufficient(CallerError):
 
 
 class RateLimited(CallerError):
-    """The caller asks too often (RATE_LIMIT). `retry_after` says in how many seconds it may again."""
+    """The caller calls too often (RATE_LIMIT). `retry_after`: seconds until it may call again."""
 
     code = "rate_limited"
 
@@ -250,7 +251,7 @@ class RateLimited(CallerError):
 
 
 class SystemUnavailable(SignerError):
-    """The machine cannot answer now. Nothing was acknowledged, and a retry is safe."""
+    """List, clock or audit trail cannot answer now. Nothing was acknowledged, and a retry is safe."""
 
     code = "system_unavailable"
 

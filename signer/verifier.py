@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable
 
 from .errors import KeyInvalid, StoreRequired, TokenUsed
-from .policy import DEFAULT_LEEWAY, DEFAULT_MAX_TTL
-from .signer import Signer
+from .lifecycle.core import assembled
+from .lifecycle.validation import Validator
+from .policy import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL
 from .stores import Store
 from .tokens.claims import Claims
 from .tokens.keys import KeyRing, PurposeKey
@@ -41,7 +42,8 @@ class Verifier:
             raise KeyInvalid("A Verifier takes keys of one purpose: python -m signer purpose-key PURPOSE")
         self.purpose = parsed[0].purpose
         ring = KeyRing(parsed[0], parsed[1:])
-        self._signer = Signer(ring, store, max_ttl=max_ttl, leeway=leeway, clock=clock)
+        core = assembled(ring, store, max_ttl, max_ttl, leeway, DEFAULT_GRACE, clock, ())
+        self._validator = Validator(core)
 
     def validate(
         self,
@@ -60,7 +62,7 @@ class Verifier:
             SystemUnavailable: the list or the clock cannot answer. Refuse then, too.
         """
         try:
-            return self._signer.validate(
+            return self._validator.validate(
                 token, purpose=self.purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
             )
         except StoreRequired:

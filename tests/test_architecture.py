@@ -12,34 +12,26 @@ import signer
 from signer import errors
 
 PACKAGE = ROOT / "signer"
-#: From the ground up: a folder, or a module of a folder, imports from its own layer and from those before it.
-#: The most specific name counts: `stores.opening` is above the engines, and the rest of `stores` below them.
-LAYERS = [
-    ["errors", "policy", "exits", "files"],
+#: The floors of the house, from the ground up. A folder imports from itself, from the floors below, and from what
+#: stands to its left. The most specific name counts: `stores.opening` is above the engines, the rest of `stores`
+#: below them.
+FLOORS = [
+    ["policy", "errors", "exits", "files"],
     ["tokens"],
     ["events", "audit"],
-    ["stores.contract", "stores.names", "stores.newest", "stores.asking", "stores.grouping", "stores.timed"],
-    ["stores.copies"],
-    ["stores.memory", "stores.sqlite", "stores.postgres", "stores.redis"],
+    ["stores.names", "stores.contract", "stores.newest", "stores.asking", "stores.grouping", "stores.timed"],
+    ["stores.copies", "stores.memory", "stores.sqlite", "stores.postgres", "stores.redis"],
     ["stores.opening", "stores"],
     ["lifecycle"],
-    ["signer"],
-    ["verifier", "contrib", "starlette", "credentials"],
-    ["settings"],
-    ["assembly", ""],
-    ["aio"],
-    ["web.telemetry"],
-    ["web.messages"],
-    ["web.connections"],
-    ["web.fastpath"],
-    ["web.access"],
-    ["web.routes"],
-    ["web.app"],
-    ["web.server"],
-    ["web"],
-    ["cli"],
-    ["__main__"],
+    ["signer", "verifier", "credentials"],
+    ["settings", "assembly", ""],
+    ["contrib", "starlette", "aio"],
+    ["web.telemetry", "web.messages", "web.connections"],
+    ["web.fastpath", "web.access", "web.routes"],
+    ["web.app", "web.server", "web"],
+    ["cli", "__main__"],
 ]
+PLACES = {name: place for place, name in enumerate(name for floor in FLOORS for name in floor)}
 ONLY_IN = {
     "itsdangerous": {"tokens.codec"},
     "sqlite3": {"stores.sqlite"},
@@ -54,14 +46,12 @@ ONLY_IN = {
 }
 
 
-def layer(name: str) -> int:
-    """The place in LAYERS of a module, or of the folder that it is in."""
-    while True:
-        for place, names in enumerate(LAYERS):
-            if name in names:
-                return place
-        assert name, "every module has a layer"
+def place(name: str) -> int:
+    """Where a module stands, or the folder that it is in."""
+    while name not in PLACES:
+        assert name, "every module has its place"
         name = name.rpartition(".")[0]
+    return PLACES[name]
 
 
 def module_name(path: Path) -> str:
@@ -100,7 +90,7 @@ def test_imports_run_one_way() -> None:
                 continue
             if name.startswith(f"{ours}."):  # importing a module imports its package first
                 continue
-            assert layer(ours) <= layer(name), f"{name} imports {ours}"
+            assert place(ours) <= place(name), f"{name} imports {ours}"
 
 
 def test_no_two_modules_import_each_other() -> None:
@@ -146,7 +136,7 @@ def test_each_outside_library_has_its_place() -> None:
 
 
 def test_only_settings_and_the_starters_see_the_environment() -> None:
-    """settings.py reads it; whoever starts a program hands it over."""
+    """settings.py reads it; the two programs pass it in."""
     users = {name for name, path in MODULES.items() if "os.environ" in path.read_text()}
     assert users == {"cli.commands", "web.server.run"}
 
@@ -215,3 +205,21 @@ def test_every_public_class_and_function_says_what_it_is() -> None:
                 node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             ) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_old_places_go_on_working() -> None:
+    """Programs and start commands that were written by an earlier README."""
+    import signer.audit
+    import signer.contrib.starlette
+    import signer.events
+    import signer.starlette
+    import signer.web.connections.loop
+    import signer.web.connections.protocol
+    import signer.web.loop
+    import signer.web.protocol
+
+    assert callable(signer.audit.AuditTrail)
+    assert signer.events.origin.name == "signer.origin"
+    assert signer.starlette.TokenBackend is signer.contrib.starlette.TokenBackend
+    assert signer.web.protocol.CappedProtocol is signer.web.connections.protocol.CappedProtocol
+    assert signer.web.loop.Loop is signer.web.connections.loop.Loop

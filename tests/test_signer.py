@@ -50,7 +50,7 @@ class TestIssue:
 
     @pytest.mark.parametrize("client_id", [7, ["cli"], {"a": 1}, b"cli", "", "a b"])
     def test_a_client_id_that_none_can_be_is_refused(self, signer: Signer, client_id: Any) -> None:
-        """Of whatever type, known already or not."""
+        """Of any type, cached already or not."""
         signer.issue(client_id="cli")
         with pytest.raises(RequestInvalid, match="client_id"):
             signer.issue(client_id=client_id)
@@ -62,7 +62,7 @@ class TestIssue:
         assert {claims.exp - claims.iat for claims in seen} == {3600}
 
     def test_a_life_is_capped(self, store: Store) -> None:
-        """No token lives for ever, whoever asks."""
+        """No caller can issue a token that lives for ever."""
         with pytest.raises(RequestInvalid, match="TOKEN_MAX_TTL_MINUTES"):
             Signer(KEY, store, max_ttl=60).issue(ttl=61)
         claims = Signer(KEY, store, max_ttl=60).validate(Signer(KEY, store, max_ttl=60).issue())
@@ -84,7 +84,7 @@ class TestValidate:
             signer.validate(token)
 
     def test_a_key_of_another_service_is_refused(self, signer: Signer) -> None:
-        """An unknown key id is told apart from a forged signature."""
+        """An unknown key id is another error than a forged signature."""
         with pytest.raises(TokenKeyUnknown):
             signer.validate(Signer(generate_key()).issue())
 
@@ -96,14 +96,14 @@ class TestValidate:
 
     @pytest.mark.parametrize("token", [None, 5, b"sgt_", ["x"], {}, "", "sgt_", "\ud800", "x" * 10**6])
     def test_anything_else_is_malformed(self, signer: Signer, token: Any) -> None:
-        """Only our own errors come out, whatever goes in."""
+        """Any input raises only errors of ours."""
         for method in (signer.validate, signer.introspect, signer.consume, signer.revoke, signer.inspect):
             with pytest.raises(TokenMalformed):
                 method(token)
 
     @pytest.mark.parametrize("purpose", [None, 1, [], "", "kid", "\ud800", "a b"])
     def test_a_purpose_that_no_token_has_is_refused(self, signer: Signer, purpose: Any) -> None:
-        """A mistake of the caller's, and said so."""
+        """It is a mistake of the caller, and the error says so."""
         for method in (signer.validate, signer.consume):
             with pytest.raises(RequestInvalid, match="purpose"):
                 method(signer.issue(), purpose=purpose)
@@ -199,7 +199,7 @@ class TestBinding:
             signer.validate(signer.issue(), bind="x")
 
     def test_equal_states_bind_differently(self, signer: Signer) -> None:
-        """`bnd` tells nobody that two users share a password hash."""
+        """`bnd` does not reveal that two users share a password hash."""
         first, second = (signer.validate(signer.issue(bind="x"), bind="x").bnd for _ in range(2))
         assert first != second
         assert first is not None
@@ -226,7 +226,7 @@ class TestKeys:
 
 class TestRevoke:
     def test_a_revoked_token_is_refused_by_its_id(self, signer: Signer) -> None:
-        """Revoking twice is no error; other tokens live on."""
+        """Revoking twice is no error; other tokens remain valid."""
         token, other = signer.issue(), signer.issue()
         signer.revoke(token)
         signer.revoke(token)
@@ -242,7 +242,7 @@ class TestRevoke:
         assert store.count() == 0
 
     def test_an_expired_token_needs_no_row(self, signer: Signer, store: Store, clock: Clock) -> None:
-        """Once the list was purged of its like, and no successor can live, revoking it is a no-op."""
+        """Revoking an expired token is a no-op, once its row could be purged and no successor can live."""
         counted, token = signer.issue(ttl=60, max_uses=1), signer.issue(ttl=60)
         clock.now += 60 + 10 + PURGE_MARGIN + 1
         signer.purge()
@@ -254,7 +254,7 @@ class TestRevoke:
         assert store.count() == 0
 
     def test_a_clock_that_ran_ahead_does_not_lose_a_revocation(self, signer: Signer, clock: Clock) -> None:
-        """What was acknowledged holds when the clock is set right."""
+        """An acknowledged revocation still holds after the clock was corrected."""
         token = signer.issue(ttl=3600)
         clock.now += 3600 + 400
         signer.revoke(token)
@@ -263,7 +263,7 @@ class TestRevoke:
             signer.validate(token)
 
     def test_a_token_is_revoked_by_its_id_alone(self, signer: Signer, clock: Clock) -> None:
-        """For those who kept no more; an expiry that they remember wrongly changes nothing."""
+        """For callers that kept only the id."""
         token, other = signer.issue(ttl=DAY), signer.issue(ttl=DAY)
         signer.revoke_jti(signer.validate(token).jti)
         for _ in range(2):
@@ -286,7 +286,7 @@ class TestRevoke:
     def test_all_tokens_of_one_name_die_by_one_row(
         self, signer: Signer, store: Store, claim: str, method: str
     ) -> None:
-        """Those of others live on, and one issued in the same instant afterwards is good."""
+        """Tokens of others remain valid, and so is one issued afterwards in the same instant."""
         mine: dict[str, Any] = {claim: "alice"}
         others: dict[str, Any] = {claim: "bob"}
         tokens = [signer.issue(**mine) for _ in range(50)]
@@ -300,7 +300,7 @@ class TestRevoke:
         signer.validate(signer.issue(**mine))
 
     def test_groups_of_different_kinds_do_not_mix(self, signer: Signer) -> None:
-        """A subject who calls himself like a session ends no session."""
+        """A subject with the name of a session does not end that session."""
         token = signer.issue(sid="alice", client_id="alice")
         signer.revoke_subject("alice")
         signer.validate(token)
@@ -315,7 +315,7 @@ class TestRevoke:
             signer.validate(credential, purpose="signer:client")
 
     def test_generations_never_step_back(self, signer: Signer, clock: Clock) -> None:
-        """A clock that steps back an hour between two revocations outruns nothing."""
+        """Also if the clock steps back an hour between two revocations."""
         signer.revoke_subject("alice")
         token = signer.issue(sub="alice")
         clock.now -= 3
@@ -355,7 +355,7 @@ class TestRevoke:
     def test_a_clock_wrong_by_an_hour_does_not_end_a_revocation_early(
         self, store: Store, issued: int, revoked: int
     ) -> None:
-        """Issued by a clock ahead, or revoked by one behind; then purged and asked by one that is right."""
+        """Issued by a clock ahead, or revoked by one behind; then purged and checked by a correct one."""
         now = 1_800_000_000
         token = Signer(KEY, store, clock=lambda: now + issued).issue(sub="alice", ttl=90 * DAY)
         jti = Signer(KEY).inspect(token).unverified_claims.jti
@@ -406,7 +406,7 @@ class TestConsume:
         assert signer.consume(token, purpose="confirm", bind="x").claims.purpose == "confirm"
 
     def test_a_revoked_token_has_no_uses(self, signer: Signer) -> None:
-        """Revoked is said before used."""
+        """A token that is both is reported as revoked."""
         token = signer.issue(max_uses=5)
         signer.consume(token)
         signer.revoke(token)
@@ -429,7 +429,7 @@ class TestPurge:
             signer.validate(long)
 
     def test_a_clock_that_stepped_back_reopens_nothing(self, signer: Signer, clock: Clock) -> None:
-        """Purged by a clock an hour ahead, asked by one that is right: refused, though the row is gone."""
+        """Purged by a clock an hour ahead, checked by a correct one: refused, although the row is gone."""
         used, revoked, subject = signer.issue(), signer.issue(), signer.issue(sub="alice")
         signer.consume(used)
         signer.revoke(revoked)
@@ -448,7 +448,7 @@ class TestPurge:
     def test_a_token_cut_short_by_a_lower_cap_is_not_reopened_either(
         self, store: Store, clock: Clock
     ) -> None:
-        """Its subject's row lives by the cap, so the horizon is held against the cap, too."""
+        """The row of its subject lives as long as the cap, so the horizon is compared with the cap, too."""
         token = Signer(KEY, store, clock=clock).issue(sub="alice", ttl=90 * DAY)
         capped = Signer(KEY, store, max_ttl=DAY, clock=clock)
         capped.revoke_subject("alice")
@@ -480,7 +480,7 @@ class TestWithoutStore:
             signer.validate(token, bind="x")
 
     def test_what_needs_a_list_says_so(self) -> None:
-        """Nothing that could not hold is offered silently."""
+        """A call that could not keep its promise raises."""
         signer = Signer(KEY)
         token = signer.issue()
         for call in (

@@ -53,8 +53,8 @@ def test_it_is_for_one_purpose(signer: Signer, clock: Clock) -> None:
 
 
 def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
-    """Whoever has it makes good tokens of its purpose; any other one is refused by the signer."""
-    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._admission._clock)
+    """Its holder can make good tokens of its purpose; tokens of any other purpose are refused."""
+    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._core.admission._clock)
     assert signer.validate(forger.issue(sub="42")).sub == "42"
     for purpose in ("reset", "signer:client", "signer:code:access"):
         with pytest.raises(TokenSignatureInvalid):
@@ -64,8 +64,8 @@ def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
 
 
 def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> None:
-    """With its very id and expiry; nor the guesses at a code."""
-    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._admission._clock)
+    """Even one with the same id and expiry; nor can it use up the guesses at a code."""
+    forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._core.admission._clock)
     victim = signer.issue(purpose="reset")
     claims = signer.inspect(victim).unverified_claims
     challenge = signer.issue_code(sub="42")
@@ -76,19 +76,19 @@ def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> Non
         f"reset/{claims.jti}",
     ):
         forged = replace(claims, jti=jti, purpose="access", max_uses=50, iat=0, kid="")
-        token = forger._codec.encode(forged, claims.iat)
+        token = forger._core.codec.encode(forged, claims.iat)
         for _ in range(6):
             signer.consume(token)
     session = signer.issue(purpose="session", sid="s1")
     forged = replace(claims, purpose="access", sid="s1", auth_time=claims.iat, iat=0, kid="")
-    signer.revoke(forger._codec.encode(forged, claims.iat))
+    signer.revoke(forger._core.codec.encode(forged, claims.iat))
     assert signer.validate(session, purpose="session")
     assert signer.consume(victim, purpose="reset")
     assert signer.verify_code(challenge.token, challenge.code)
 
 
 class Leaked(PurposeKey):
-    """A key that its thief uses for every purpose."""
+    """A stolen key that is used for every purpose."""
 
     def purpose_key(self, purpose: str) -> bytes:
         return super().purpose_key(self.purpose)
@@ -152,7 +152,7 @@ def test_keys_of_several_purposes_or_none_are_refused(signer: Signer) -> None:
 
 
 def test_an_exported_key_is_no_secret_key(signer: Signer) -> None:
-    """Taken for one, it would sign what nobody can check."""
+    """Used as one, it would sign tokens that no verifier accepts."""
     exported = signer.purpose_key("access")
     with pytest.raises(KeyInvalid) as caught:
         Signer(exported)

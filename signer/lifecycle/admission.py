@@ -1,5 +1,5 @@
-"""Whether a token whose signature fits is good now, by time, scope, binding and list; and what a new one
-needs for that."""
+"""Whether a token whose signature fits is good now, by time, scope, binding and list; and the generation that
+a new token is issued in."""
 
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
@@ -11,27 +11,29 @@ from ..errors import (
     ClockError,
     CredentialInvalid,
     StoreRequired,
+    TokenAudienceWrong,
     TokenBindingWrong,
     TokenError,
     TokenRevoked,
     TokenRotated,
     TokenUsed,
 )
+from ..events import Operation
 from ..policy import LONGEST_TTL
 from ..stores import names
 from ..stores.contract import Entry, Store
-from ..tokens.claims import MAX_TIME, Claims, check_scope, check_time, started
+from ..tokens.claims import CODE_PREFIX, MAX_TIME, Claims, check_proof, check_scope, check_time, started
 from ..tokens.codec import Codec
 from ..tokens.values import Binding, Seconds, converted
 
 _Lookup = Callable[[str, int, Sequence[str]], Entry]
-#: 2020. A clock that reads less was never set.
+#: The year 2020. A clock that shows less was never set.
 _EARLIEST: Final = 1_577_836_800.0
-#: So late that a token might expire after the last second there is.
+#: After this, a token could expire after the last second that can be written.
 _LATEST: Final = float(MAX_TIME - LONGEST_TTL)
 _BEHIND: Final = (
-    "The list was purged by a clock that ran ahead of this one, so that it may lack rows of this token."
-    " Set the clocks right; if this one is right, see the README, Incidents: A clock was wrong."
+    "The list was purged by a clock ahead of this one, so it may lack rows of this token. Set the clocks"
+    " right; if this one is right, see the guide, Incidents: A clock was wrong."
 )
 
 
@@ -62,7 +64,7 @@ class Admission:
         """Seconds since 1970.
 
         Raises:
-            ClockError: it cannot be that time.
+            ClockError: the clock is wrong by years.
         """
         now = self._clock()
         # Written so that NaN fails too.
@@ -79,6 +81,33 @@ class Admission:
         if now < horizon:
             raise ClockError(_BEHIND)
 
+    def check(  # noqa: PLR0917 - by place: names would take a part of the whole that counts
+        self,
+        within: Operation | None,
+        token: str,
+        purpose: str | None,
+        scope: str | None = None,
+        aud: str | None = None,
+        bind: str | None = None,
+        max_age: int | None = None,
+        is_change: bool = False,
+    ) -> Claims:
+        """The claims of a token that is good now; with `purpose` None of whatever purpose. `within` is the
+        operation that this is a part of. A change asks the list itself, however fresh a copy may be.
+
+        Raises:
+            As Signer.validate.
+        """
+        claims = self._codec.decode(token, purpose)
+        if within is not None:
+            within.about(claims)
+        if claims.purpose.startswith(CODE_PREFIX):
+            check_proof(claims)
+        if claims.aud != aud and (purpose is not None or aud is not None):
+            raise TokenAudienceWrong
+        self.admit(claims, scope, bind, max_age, is_change)
+        return claims
+
     def admit(
         self,
         claims: Claims,
@@ -91,16 +120,16 @@ class Admission:
         the list itself is asked, however fresh its copy may be.
 
         Returns:
-            The generation of its groups as the list had it when asked: one that is revoked afterwards has a
-            later one.
+            The highest generation of its groups when the list was asked. A later revocation has a later one.
         """
         now = self._clock()
         if not _EARLIEST < now < _LATEST:
             raise ClockError
-        # Before the time: an expired token tells of a theft, but to those alone who could have used it.
+        # Before the time: an expired token can reveal a theft, but only a caller who knows the state learns
+        # that.
         if claims.bnd is not None or bind is not None:
             self._check_binding(claims, bind)
-        # The cap holds here too, so that no token outlives the row that revoked its subject.
+        # The cap holds here, too, so that no token outlives the row that revoked its subject.
         oldest = self._max_ttl
         if max_age is not None:
             oldest = min(converted(max_age, Seconds, "max_age"), oldest)
@@ -121,7 +150,7 @@ class Admission:
         not been revoked since.
 
         Raises:
-            SystemUnavailable: the list cannot tell it.
+            SystemUnavailable: the list cannot answer.
         """
         if self._store is None:
             return False
@@ -142,7 +171,7 @@ class Admission:
         return entry.generation
 
     def _check_entry(self, claims: Claims, entry: Entry, now: float) -> None:
-        # Its rows may be purged, by a clock that runs ahead of this one.
+        # Its rows may have been purged, by a clock ahead of this one.
         self.check_horizon(min(claims.exp, started(claims) + self._max_ttl), entry.horizon)
         if _is_revoked(claims, entry, now):
             raise TokenRevoked
@@ -153,7 +182,7 @@ class Admission:
 
     def is_past_grace(self, rotated_at: int, now: float) -> bool:
         """Whether a token that was traded at second `rotated_at` (0: was not) is not good any more."""
-        # A second more, for the fraction that `rotated_at` lacks.
+        # One second more, because `rotated_at` lacks the fraction.
         return rotated_at > 0 and now >= rotated_at + self._grace + 1
 
     def binding(self, claims: Claims, state: str) -> str:
@@ -161,12 +190,12 @@ class Admission:
         return self._codec.key(claims).binding(claims.jti, claims.purpose, state)
 
     def confirm(self, credential: Claims, entry: Entry | None = None) -> None:
-        """Return only if a client's credential is good now, by the list itself. `entry` is what the list says
-        of it, where that was asked already.
+        """Return only if a client's credential is good now, by the list itself. `entry` is what the list
+        said of it, if it was asked already.
 
         Raises:
-            CredentialInvalid: it is not, whatever was found when its caller was let in.
-            SystemUnavailable: the list cannot tell it.
+            CredentialInvalid: it is not, even if it was when its caller was admitted.
+            SystemUnavailable: the list cannot answer.
         """
         try:
             if entry is None:
@@ -186,30 +215,32 @@ class Admission:
 
         Raises:
             CredentialInvalid: the credential is not good now.
-            SystemUnavailable: the list cannot tell it.
+            SystemUnavailable: the list cannot answer.
         """
         store = self._store
         if store is None or (store.is_local and store.is_clear(claims, claims.exp)):
             if credential is not None:
                 self.confirm(credential)
             return claims
-        # Without the groups of its own, new id: they are in no list.
+        # Without the groups of its own id, which is new and in no list.
         row, groups = claims, names.shared_groups(claims)
         if credential is not None:  # in the same look-up, which may cross a network
             row, groups = credential, list({*groups, *names.groups(credential)})
         entry = store.lookup(names.row(row), row.exp, groups)
         self.check_horizon(claims.exp, entry.horizon)
         if credential is not None:
-            # A later generation may be the token's subject's alone.
+            # A later generation may be that of the new token's subject only, so the credential is looked up
+            # alone.
             self.confirm(credential, entry if entry.generation <= credential.gen else None)
         return replace(claims, gen=entry.generation)
 
 
 def _is_revoked(claims: Claims, entry: Entry, now: float) -> bool:
-    # The list gave nobody a generation after its last: somebody with a key made that up, or the list
-    # lost what gave it.
+    # A generation after the list's last was never given out: a holder of a key invented it, or the list lost
+    # the revocation that gave it out.
     last = entry.last_generation
     if entry.unheard:
-        # A generation is the millisecond in which it was given out, or one more than the generation before.
+        # A generation is the millisecond in which it was given out, or one more than the generation before
+        # it.
         last = max(last, int(now * 1000)) + entry.unheard
     return entry.revoked or not entry.generation <= claims.gen <= last

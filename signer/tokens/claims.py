@@ -22,24 +22,25 @@ DEFAULT_PURPOSE: Final = "access"
 RESERVED_PREFIX: Final = "signer:"
 #: The purpose of client credentials.
 CLIENT_PURPOSE: Final = "signer:client"
-#: The purpose of the challenge to a code is this and the code's own. It proves nothing by itself.
+#: The purpose of a code's challenge is this prefix and the purpose of the code. It proves nothing by itself.
 CODE_PREFIX: Final = "signer:code:"
-#: The last second of the year 9999; later ones fit no calendar.
+#: The last second of the year 9999, the last that calendars can write.
 MAX_TIME: Final = 253_402_300_799
 
 Time = Annotated[int, Meta(ge=0, le=MAX_TIME)]
-#: Milliseconds since 1970; as many as JSON readers carry exactly.
+#: Milliseconds since 1970; the maximum is the largest integer that every JSON reader keeps exactly.
 Generation = Annotated[int, Meta(ge=0, le=2**53)]
 Uses = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-#: Ours have 22 characters, and names 64. Whoever has a purpose's key may choose others, and any list must be
-#: able to hold them: a key of PostgreSQL's indexes has 2,700 bytes.
+#: Ours have 22 characters, and names 64. A holder of a purpose's key can choose others, and every engine must
+#: be able to store them: PostgreSQL indexes up to 2,700 bytes.
 Id = Annotated[str, Meta(max_length=255)]
 
 
 class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """What a token says. Times are whole seconds since 1970, UTC.
 
-    A member this version does not know is refused: it may be a restriction that a later one made.
+    A member that this version does not know is refused, because it may be a restriction that a later one
+    added.
     """
 
     jti: Id
@@ -63,13 +64,13 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
 
 class Unverified(Struct, frozen=True):
-    """What a text says of itself. Nobody vouches for it: never decide anything by this."""
+    """What a text says of itself. Nothing is verified: never decide anything by this."""
 
     unverified_claims: Claims
 
 
 class Issued(NamedTuple):
-    """A new token, and what it says."""
+    """A new token and its claims."""
 
     token: str
     claims: Claims
@@ -79,7 +80,7 @@ class Issued(NamedTuple):
 
 
 class Challenge(NamedTuple):
-    """A code to send to its subject, and the token that whoever types it in must bring along."""
+    """A code to send to its subject, and the token that must come back with it."""
 
     token: str
     code: str
@@ -97,14 +98,14 @@ class Use(Struct, frozen=True):
 
 
 def started(claims: Claims) -> int:
-    """When the chain of rotated tokens began that this one belongs to, or begins: `auth_time` or `iat`."""
+    """The second at which the token's chain of rotated tokens began: `auth_time`, or else `iat`."""
     return claims.iat if claims.auth_time is None else claims.auth_time
 
 
 def check_time(claims: Claims, now: float, leeway: int, max_age: int) -> int:
     """The time rule: `iat - leeway <= now < min(exp, started + max_age)`; all in seconds. Returns that end.
 
-    Leeway forgives a clock that runs behind the issuer's; it never prolongs a life. A token that was rotated
+    Leeway allows for a clock behind the issuer's; it never prolongs a life. A token that was rotated
     is as old as the first of its chain, or rotating would make an old login a fresh one (OpenID Connect Core,
     section 3.1.2.1, max_age).
 
@@ -142,8 +143,8 @@ def check_scope(claims: Claims, scope: str) -> None:
 
 
 def check_reusable(claims: Claims) -> None:
-    """Return only if the token may be shown again and again, as a session's. Nobody counts there, so one
-    with `max_uses` may not; nor may the service's own: a client's credential, or a challenge.
+    """Return only if the token may be presented repeatedly, as a session is. One with `max_uses` may not,
+    because nothing counts there; nor may the service's own: a client's credential, or a challenge.
 
     Raises:
         TokenPurposeWrong, TokenUsed.

@@ -2,17 +2,17 @@
 
     sgt_KEYID.PAYLOAD.TIMESTAMP.SIGNATURE
 
-After the prefix and key id stands exactly what stock itsdangerous makes:
+After the prefix and the key id follows exactly what stock itsdangerous makes:
 
     URLSafeTimedSerializer(secret, salt="signer.v1." + purpose,
                            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"})
 
-with compact JSON and never zlib. A token has one spelling: itsdangerous decodes base64 loosely, so that
-several texts verify as one token; here the whole shape must match and signatures are compared encoded.
+with compact JSON and never zlib. A token has one spelling. itsdangerous decodes base64 loosely, so that
+several texts verify as one token; here the whole shape must match, and signatures are compared encoded.
 
-Stock itsdangerous derives keys, tries zlib and looks at types anew for every token, which takes four times as
-long as what is needed. So only its extension point for the algorithm is on the way, and what surrounds it is
-spelt out here; tests/tokens/test_codec.py holds both against each other.
+For every token, stock itsdangerous derives keys, tries zlib and inspects types, which takes four times as
+long as necessary. Therefore only its extension point for the algorithm is used, and the rest of the format is
+written out here; tests/tokens/test_codec.py compares the two.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ from .keys import Key, KeyRing, PurposeKey, base64url
 from .values import Purpose, converted
 
 PREFIX: Final = "sgt_"
-#: Derived keys that are kept, one for each key and purpose; a service has a handful.
+#: Derived keys in the cache, one per key and purpose; a service has a handful.
 MAX_SIGNERS: Final = 1024
 
 #: Characters of `sgt_KEYID.`, and of `.` and a signature, from the end.
@@ -52,12 +52,12 @@ _BLOCK: Final = 64
 _SHAPE: Final = re.compile(PREFIX + r"[\w-]{6}\.[\w-]+\.[\w-]{1,7}\.[\w-]{43}", re.ASCII)
 Mac = Callable[[bytes], bytes]
 _ALPHABET: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-#: To standard base64. All that may not stand in a token becomes "!", which no decoder takes.
+#: To standard base64. A character that no token contains becomes "!", which no decoder accepts.
 _STANDARD: Final = bytes(
     {"-": ord("+"), "_": ord("/")}.get(chr(byte), byte if chr(byte) in _ALPHABET + "." else ord("!"))
     for byte in range(256)
 )
-#: The end of a JSON string of base64, by its length modulo 4; no text has one more than a multiple of 4.
+#: The end of a JSON string of base64, by its length modulo 4. A remainder of 1 is impossible.
 _ENDS: Final = (b'"', b'!"', b'=="', b'="')
 _encode_claims = msgspec.json.Encoder().encode
 _decode_claims = msgspec.json.Decoder(Claims).decode
@@ -66,8 +66,8 @@ _decode_text = msgspec.json.Decoder(bytes).decode
 
 
 class PreKeyedHMAC(HMACAlgorithm):
-    """HMAC-SHA256 for itsdangerous, which hashes a key's own blocks once and not for every token (RFC 2104,
-    section 4): copying such a state takes a third of the time that setting one up takes OpenSSL."""
+    """HMAC-SHA256 for itsdangerous that hashes the blocks of a key once and not for every token (RFC 2104,
+    section 4): to copy such a state takes a third of the time that OpenSSL needs to set one up."""
 
     def __init__(self) -> None:
         super().__init__(hashlib.sha256)
@@ -77,7 +77,7 @@ class PreKeyedHMAC(HMACAlgorithm):
         return self.keyed(key)(value)
 
     def keyed(self, key: bytes) -> Mac:
-        """The same function for one key, to be kept."""
+        """The same function for one key, to be cached."""
         block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
         inner_state = hashlib.sha256(bytes(byte ^ 0x36 for byte in block)).copy
         outer_state = hashlib.sha256(bytes(byte ^ 0x5C for byte in block)).copy
@@ -111,7 +111,7 @@ class Codec:
                 caller's own.
         """
         head = self._head
-        mac = self._macs.get((head, claims.purpose)) or self._learnt(head, claims.purpose)
+        mac = self._macs.get((head, claims.purpose)) or self._cached(head, claims.purpose)
         try:
             signed = f"{base64url(_encode_claims(claims))}.{_timestamp(iat)}"
         except TypeError as error:
@@ -121,23 +121,23 @@ class Codec:
             field = "data" if claims.data is not None else ""
             raise RequestInvalid(
                 f"The token would have {len(token)} characters; {MAX_TOKEN_LENGTH} is the limit."
-                f" Say less{f' in {field}' if field else ''}: carry an id, and keep the rest under it.",
+                f" Shorten {field or 'it'}: put an id in it, and store the rest under that id.",
                 field,
             )
-        # The object is ours alone until it is returned.
+        # Nobody else has the object before it is returned.
         force_setattr(claims, "iat", iat)
         force_setattr(claims, "kid", self.keys.current.id)
         return token
 
     def decode(self, token: str, purpose: str | None = None) -> Claims:
-        """The claims of a token signed for `purpose`, or, for a caller that cannot know it (None), for the
-        one it names. Says nothing of time or list.
+        """The claims of a token that was signed for `purpose`, or with None for the purpose that it names.
+        Checks neither time nor list.
 
         Raises:
             TokenMalformed, TokenKeyUnknown, TokenSignatureInvalid, TokenPurposeWrong.
             RequestInvalid: no token has such a purpose.
         """
-        # In one piece: a call more would take a fortieth of the whole.
+        # In one function: one more call would take a fortieth of the whole.
         if not isinstance(token, str) or len(token) > MAX_TOKEN_LENGTH or not token.isascii():
             raise TokenMalformed
         text = token.encode()
@@ -149,11 +149,11 @@ class Codec:
         asked = claims.purpose if purpose is None else purpose
         try:
             mac = self._macs[token[:_HEAD], asked]
-        except (KeyError, TypeError):  # TypeError: a purpose that is no text
+        except (KeyError, TypeError):  # TypeError: the purpose is not text
             if purpose is not None:
                 converted(purpose, Purpose, "purpose")
-            mac = self._learnt(token[:_HEAD], asked)
-        # Encoded against encoded: decoding would let four spellings of the last character pass.
+            mac = self._cached(token[:_HEAD], asked)
+        # Compared encoded: decoding would accept four spellings of the last character.
         if not compare_digest(b2a_base64(mac(text[_HEAD:_SIGNED])), signature + b"=\n"):
             raise _refusal(head, signature, mac, claims.purpose == asked)
         if claims.purpose != asked:
@@ -175,14 +175,14 @@ class Codec:
         return claims
 
     def key(self, claims: Claims) -> Key | PurposeKey:
-        """The key that signed the token, or is about to."""
+        """The key that signed the token, or will sign it."""
         return self.keys.by_id[claims.kid] if claims.kid else self.keys.current
 
-    def _learnt(self, head: str, purpose: str) -> Mac:
+    def _cached(self, head: str, purpose: str) -> Mac:
         key = self.keys.by_id.get(head[len(PREFIX) : -1])
         if key is None or head != _head(key.id):
             return _no_mac
-        # Bounded: strangers choose the purposes that are tried.
+        # Bounded, because strangers choose the purposes that are tried.
         if len(self._macs) >= MAX_SIGNERS:
             self._macs.clear()
         mac = self._macs[head, purpose] = _algorithm.keyed(key.purpose_key(purpose))
@@ -190,7 +190,7 @@ class Codec:
 
 
 def _refusal(head: bytes, signature: bytes, mac: Mac, is_purpose_right: bool) -> TokenError:
-    """Why a token is refused whose signature does not fit; parts in standard base64."""
+    """Why a token whose signature does not fit is refused; its parts are in standard base64."""
     if len(signature) != -_SIGNED - 1 or b"!" in signature:
         return TokenMalformed()
     if mac is _no_mac:
@@ -204,12 +204,12 @@ def _head(kid: str) -> str:
 
 
 def _no_mac(value: bytes) -> bytes:
-    """That of a key that is not there: fits nothing."""
+    """The MAC of a key that is unknown: it fits nothing."""
     return b""
 
 
 def _claims(payload: bytes, timestamp: bytes) -> Claims:
-    """The claims that two parts in standard base64 tell; `kid` is still to come.
+    """The claims in two parts in standard base64, without `kid`.
 
     Raises:
         TokenMalformed.
@@ -217,14 +217,14 @@ def _claims(payload: bytes, timestamp: bytes) -> Claims:
     try:
         iat = _seconds(timestamp)
         claims = _decode_claims(_decode_text(b'"' + payload + _ENDS[len(payload) & 3]))
-    # What decoders throw at hostile input: msgspec's and Unicode's errors are ValueErrors. Ours is raised
-    # further down, outside of this: theirs hold the payload, and would be kept as its context.
+    # Decoders raise these for hostile input: errors of msgspec and Unicode are ValueErrors. Ours is raised
+    # outside of this block, because theirs contain the payload, and would be its context.
     except (ValueError, RecursionError):
         claims = None
-    # Or whoever had a key once could begin a chain that ends in the year 9999.
+    # auth_time: otherwise an attacker who had a key once could start a chain that ends in the year 9999.
     if claims is None or claims.iat or claims.kid or (claims.auth_time or 0) > iat:
         raise TokenMalformed
-    # The object is ours alone until it is returned; replacing it would take as long as decoding it.
+    # Nobody else has the object before it is returned; replacing it would take as long as decoding it.
     force_setattr(claims, "iat", iat)
     return claims
 
@@ -236,7 +236,7 @@ def _timestamp(iat: int) -> str:
 
 @lru_cache(4096)
 def _seconds(timestamp: bytes) -> int:
-    """A timestamp in standard base64 as seconds. Kept, since a life of an hour has 3,600 of them.
+    """A timestamp in standard base64 as seconds. Cached: tokens that live an hour have 3,600 of them.
 
     Raises:
         ValueError: it has another spelling, or there is no such time.

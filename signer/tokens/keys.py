@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ..errors import KeyInvalid, TokenPurposeWrong
+from ..errors import KeyInvalid, RequestInvalid, TokenPurposeWrong
 from ..policy import MIN_KEY_BYTES
 
 #: How the exported key of one purpose begins.
@@ -25,16 +25,16 @@ PRODUCTION_LINE: Final = (
 
 
 def generate_key() -> str:
-    """A new secret of 256 random bits, as 64 hexadecimal digits, which no shell or file minds."""
+    """A new secret of 256 random bits, as 64 hexadecimal digits, which are safe in any shell or file."""
     return secrets.token_hex(32)
 
 
 class _Derived(ABC):
-    """What is made from the key of one purpose. ":" occurs in no text that such a key signs, so that the
-    labels here and the tokens never meet."""
+    """What is derived from the key of one purpose. No text that such a key signs contains ":", so that the
+    labels here cannot collide with tokens."""
 
     __slots__ = ("id",)
-    #: Six characters; they pick the key, so that verifying costs one HMAC however many there are.
+    #: Six characters. They select the key, so that verifying costs one HMAC, whatever the number of keys.
     id: str
 
     @abstractmethod
@@ -43,8 +43,8 @@ class _Derived(ABC):
         `key_derivation="hmac"` from the secret and the salt "signer.v1." + purpose."""
 
     def binding(self, jti: str, purpose: str, state: str) -> str:
-        """The `bnd` claim: 132 bits of an HMAC over the token's id, its purpose and a state that the
-        server knows, so that the token dies when the state changes, with nothing stored."""
+        """The `bnd` claim: 132 bits of an HMAC over the token's id, its purpose and a state that the server
+        knows, so that the token is refused when the state changes, with nothing stored."""
         return base64url(self._tag("signer.v1:bnd", purpose, f"{jti}.{purpose}.{state}"))[:22]
 
     def code(self, jti: str, purpose: str) -> str:
@@ -69,7 +69,7 @@ class Key(_Derived):
     def __init__(self, secret: str | bytes) -> None:
         if not isinstance(secret, str | bytes):
             raise KeyInvalid("A key is text or bytes; pass several as KeyRing(current, fallbacks).")
-        # Checked first: the exception that encoding raises would hold the key.
+        # Checked first: the exception that encoding raises would contain the key.
         if isinstance(secret, str) and re.search(r"[\ud800-\udfff]", secret):
             raise KeyInvalid(f"A key is not text in UTF-8. {HOW_TO_MAKE_A_KEY}")
         self._secret = secret.encode() if isinstance(secret, str) else secret
@@ -91,7 +91,7 @@ class Key(_Derived):
 
 
 class PurposeKey(_Derived):
-    """The key of one purpose and no more, from what Key.export made.
+    """The key of one purpose only, from the text that Key.export makes.
 
     Raises:
         KeyInvalid: the text is not an exported key.
@@ -111,7 +111,7 @@ class PurposeKey(_Derived):
         self._key = urlsafe_b64decode(key + "=")
 
     def purpose_key(self, purpose: str) -> bytes:
-        """Its own; every other purpose is refused.
+        """The key, for its own purpose only.
 
         Raises:
             TokenPurposeWrong.
@@ -126,8 +126,8 @@ Secret = str | bytes | PurposeKey
 
 
 class KeyRing:
-    """One key that signs and any number that only verify. Two roles, two arguments: there is no
-    order to get wrong.
+    """One key that signs, and any number that only verify. Two roles, two arguments: there is no order to get
+    wrong.
 
     Args:
         current: the secret that signs and verifies; at least 32 bytes.
@@ -151,6 +151,16 @@ class KeyRing:
                     f"Two keys have the id {key.id!r}: remove or replace one. {HOW_TO_MAKE_A_KEY}"
                 )
         self.by_id: Final[Mapping[str, Key | PurposeKey]] = MappingProxyType(by_id)
+
+    def export(self, purpose: str) -> str:
+        """The key of one purpose as text; see Key.export.
+
+        Raises:
+            RequestInvalid: the ring is of keys that are for one purpose only.
+        """
+        if not isinstance(self.current, Key):
+            raise RequestInvalid("purpose: this Signer has only the key of one purpose", "purpose")
+        return self.current.export(purpose)
 
     def __repr__(self) -> str:
         return f"KeyRing(current={self.current.id!r}, ids={list(self.by_id)!r})"

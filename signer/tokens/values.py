@@ -1,6 +1,6 @@
-"""What may be asked: the types and limits of every value that a caller chooses.
+"""The types and limits of every value that a caller chooses.
 
-One description serves the library's arguments, the HTTP bodies and the API documentation.
+One description serves the arguments of the library, the HTTP bodies and the API documentation.
 """
 
 import re
@@ -24,13 +24,13 @@ def _whole(pattern: str) -> str:
     return rf"^{pattern}$(?!\n)"
 
 
-#: Halves of surrogate pairs are no characters, and no JSON reader gets them back.
+#: Halves of surrogate pairs are not characters, and JSON readers do not return them.
 _HALVES = r"\ud800-\udfff"
 _UNPRINTABLE = r"\x00-\x1f\x7f-\x9f\u2028\u2029" + _HALVES
 _SCOPE_WORD = r"[\x21\x23-\x5b\x5d-\x7e]+"
 
 Jti = Annotated[str, Meta(pattern=_whole("[A-Za-z0-9_-]{22}"))]
-# "kid" would make the purpose's key begin with the public key id (keys.py derives both alike).
+# "kid" would make the key of the purpose begin with the public key id, because keys.py derives both alike.
 _PURPOSE = _whole("(?!kid$)[A-Za-z0-9][A-Za-z0-9._:-]*")
 Purpose = Annotated[str, Meta(pattern=_PURPOSE, max_length=64)]
 #: Leaves room for claims.CODE_PREFIX.
@@ -49,7 +49,8 @@ Binding = Annotated[str, Meta(pattern=_whole(f"[^{_HALVES}]*"), min_length=1, ma
 
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a caller asks. Its repr names only the class: members may hold tokens or password hashes."""
+    """What a caller asks for. Its repr shows only the class, because members may hold tokens or password
+    hashes."""
 
     #: Bytes of the HTTP body that says it. A token holds 4096 characters at most, and JSON may write a
     #: character in six.
@@ -60,11 +61,11 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class IssueRequest(Request, frozen=True, kw_only=True):
-    """What may be asked of a new token; the body of POST /app/token is exactly this.
+    """What can be asked of a new token; the body of POST /app/token is exactly this.
 
     ttl: life in seconds; None takes the service's default. max_uses: how often it may be
-    consumed. bind: the state it dies with (a password hash, say). data: any JSON of the caller's,
-    at most 32 levels deep.
+    consumed. bind: a state that the token depends on, such as a password hash: when that changes, the token
+    is refused. data: any JSON, at most 32 levels deep.
     """
 
     purpose: Purpose = DEFAULT_PURPOSE
@@ -79,9 +80,10 @@ class IssueRequest(Request, frozen=True, kw_only=True):
 
 
 class CodeRequest(Request, frozen=True, kw_only=True):
-    """What may be asked of a code; the body of POST /app/code is exactly this.
+    """What can be asked of a code; the body of POST /app/code is exactly this.
 
-    sub: whom the code is sent to; guesses are counted for them. ttl: life in seconds; None takes ten minutes.
+    sub: the recipient of the code, for whom guesses are counted. ttl: life in seconds; None takes ten
+        minutes.
     data: any JSON, as in IssueRequest.
     """
 
@@ -91,32 +93,51 @@ class CodeRequest(Request, frozen=True, kw_only=True):
     data: Any = None
 
 
-def plain_request(
-    purpose: str, sub: str | None, ttl: int | None, scope: str | None, data: Any
-) -> IssueRequest | None:
-    """The request that these arguments make where they are seen to be right at a glance; None where they must
-    be held against their patterns, which takes a third of an issue."""
-    is_plain = (
-        type(purpose) is str
+def issue_request(  # noqa: PLR0917 - by place: names would take a part of an issue that counts
+    purpose: str,
+    sub: str | None,
+    ttl: int | None,
+    scope: str | None,
+    data: Any,
+    aud: str | None,
+    sid: str | None,
+    max_uses: int | None,
+    bind: str | None,
+) -> IssueRequest:
+    """The request that the arguments of Signer.issue make. Where a glance shows that they are right, they are
+    not matched against their patterns, which takes a third of an issue.
+
+    Raises:
+        RequestInvalid: naming the argument that is not allowed.
+    """
+    if (
+        aud is None
+        and sid is None
+        and max_uses is None
+        and bind is None
+        and type(purpose) is str
         and (scope is None or type(scope) is str)
         and (sub is None or (type(sub) is str and 0 < len(sub) <= _SHORT and sub.isprintable()))
         and (ttl is None or (type(ttl) is int and 0 < ttl <= LONGEST_TTL))
+    ):
+        return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
+    asked = {"purpose": purpose, "sub": sub, "ttl": ttl, "scope": scope, "aud": aud, "sid": sid}
+    request: IssueRequest = converted(
+        asked | {"data": data, "max_uses": max_uses, "bind": bind}, IssueRequest
     )
-    if not is_plain:
-        return None
-    return replace(_repeated(purpose, scope), sub=sub, ttl=ttl, data=data)
+    return request
 
 
 @lru_cache(1024)
 def _repeated(purpose: str, scope: str | None) -> IssueRequest:
-    # Of these programs have a handful.
+    # A program has a handful of these.
     request: IssueRequest = converted({"purpose": purpose, "scope": scope}, IssueRequest)
     return request
 
 
 def check_public(purpose: str) -> None:
-    """The service's own purposes are neither issued, consumed nor exported for callers: a client that may
-    issue tokens could otherwise issue itself a credential for everything.
+    """Callers can neither issue, consume nor export the purposes of the service itself: otherwise a client
+    that may issue tokens could issue itself a credential for everything.
 
     Raises:
         RequestInvalid: naming `purpose`.
@@ -128,8 +149,7 @@ def check_public(purpose: str) -> None:
 def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
     """Accept only what JSON carries unchanged to every reader and back.
 
-    NaN would turn into null, an integer key into a string, an integer past 64 bits into a float,
-    each silently.
+    NaN would silently become null, an integer key a string, an integer of more than 64 bits a float.
 
     Raises:
         RequestInvalid: naming `data`.
@@ -155,17 +175,17 @@ def check_data(value: Any, depth: int = MAX_DATA_DEPTH) -> None:
                 check_data(item, depth - 1)
         case _:
             raise RequestInvalid(
-                "data: only JSON is carried: objects, lists, strings of whole characters, true, false, null,"
+                "data: must be JSON: objects, lists, strings of whole characters, true, false, null,"
                 " numbers from -2^63 to 2^63",
                 "data",
             )
 
 
 def converted(value: Any, wanted: Any, field: str = "") -> Any:
-    """`value` as the type `wanted`, strictly: no member too many, no `true` for a number.
+    """`value` as the type `wanted`, strictly: no unknown member, no `true` for a number.
 
     Raises:
-        RequestInvalid: naming the member at fault, or `field` where the value itself is.
+        RequestInvalid: naming the member at fault, or `field` if it is the value itself.
     """
     try:
         return msgspec.convert(value, wanted)
@@ -173,7 +193,7 @@ def converted(value: Any, wanted: Any, field: str = "") -> Any:
         raise explained(error, field) from None
 
 
-#: What the patterns above take, in words.
+#: What the patterns above accept, in words.
 _TAKES: Final = {
     "jti": "22 characters of base64url",
     "purpose": "A-Z a-z 0-9 . _ : -, a letter or digit first, and is not `kid`",
@@ -188,11 +208,11 @@ _TAKES: Final = {
 
 
 def explained(error: msgspec.ValidationError, field: str = "") -> RequestInvalid:
-    """msgspec's complaint as ours: "ttl: expected `int`, got `bool`". Quotes no value."""
+    """msgspec's error as ours: "ttl: expected `int`, got `bool`". Contains no value."""
     reason, _, path = str(error).partition(" - at `$")
     field = path.strip("`.") or field
     if named := re.fullmatch(r"Object (contains unknown|missing required) field `(.*)`", reason, re.DOTALL):
-        # Whatever is longer may be a token in the wrong place.
+        # A longer name may be a token in the wrong place.
         field = named[2] if re.fullmatch(r"[A-Za-z_]{1,32}", named[2]) else "…"
         reason = "there is no such member" if named[1] == "contains unknown" else "is missing"
     elif "matching regex" in reason:

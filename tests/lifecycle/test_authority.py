@@ -1,4 +1,4 @@
-"""What authorises a change is asked for when the change is made; a generation that nobody was given is refused."""
+"""The credential behind a change is checked when the change is made; a generation that was never given out is refused."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -64,12 +64,12 @@ def listed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def later(clock: Clock, seconds: int) -> None:
-    """Move it on."""
+    """Advance it."""
     clock.now += seconds
 
 
 def admitted(signer: Signer) -> tuple[str, Claims]:
-    """A client's credential, and what it says when the client is let in."""
+    """A client's credential, and its claims when the client is admitted."""
     credential = issue_credential(signer, "billing", "token:issue read", 3600)
     return credential, signer.validate(credential, purpose="signer:client")
 
@@ -79,7 +79,7 @@ def admitted(signer: Signer) -> tuple[str, Claims]:
 def test_a_client_that_was_revoked_since_it_was_let_in_changes_nothing(
     change: str, end: str, listed: Store, clock: Clock
 ) -> None:
-    """However it ended: by its name, its token, its id or its time; and with a credential it still can."""
+    """Revoked by client, by token or by id, or expired; a client whose credential is good can still do it."""
     signer = Signer(KEY, listed, clock=clock)
     credential, claims = admitted(signer)
     CHANGES[change](signer.on_behalf_of(claims), signer)
@@ -95,11 +95,11 @@ def test_a_client_that_was_revoked_since_it_was_let_in_changes_nothing(
 def test_what_is_granted_while_its_client_is_revoked_is_revoked(
     subject: str, listed: Store, clock: Clock
 ) -> None:
-    """At whatever moment the revocation comes, the token is refused or was never given."""
+    """At any moment of the revocation, the token is refused or was never issued."""
     signer = Signer(KEY, listed, clock=clock)
 
     class Revoking:
-        """Revokes the client when its token is all but told."""
+        """Revokes the client just before its token is handed out."""
 
         def before(self, event: Event) -> None:
             if event.name == "issue":
@@ -132,7 +132,7 @@ class Interrupted(MemoryStore):
 
 
 def test_a_revocation_between_two_look_ups_is_not_overlooked(clock: Clock) -> None:
-    """The new token's generation is read first, and its client's credential is looked at after that."""
+    """The generation of the new token is read first, and the client's credential is checked after that."""
     store = Interrupted()
     signer = Signer(KEY, store, clock=clock)
     _, claims = admitted(signer)
@@ -174,7 +174,7 @@ def test_a_trade_that_slept_past_the_grace_window_is_theft(clock: Clock) -> None
 
 
 def forged(generation: int, clock: Clock) -> str:
-    """A token that somebody made with a key that leaked."""
+    """A token made with a leaked key."""
     claims = Claims(jti="f" * 22, exp=int(clock()) + 3600, purpose="access", sub="42", gen=generation)
     return Codec(KeyRing(OLD)).encode(claims, int(clock()))
 
@@ -212,7 +212,7 @@ def test_a_group_ends_what_was_traded_for_a_forged_token(listed: Store, clock: C
 def test_a_copy_refuses_it_where_the_list_would(
     staleness: int, engine_url: str, clock: Clock, open_list: Callable[[str], Store]
 ) -> None:
-    """But within a bound somebody may have been given the next ones, which have not reached the copy."""
+    """Within a bound, later generations may have been given out that have not reached the copy."""
     there = Signer(KEY, open_list(engine_url), clock=clock)
     here = open_store(engine_url, staleness=staleness)
     try:

@@ -1,4 +1,4 @@
-"""Rotation: a chain of tokens that a retry does not break and a thief does."""
+"""Rotation: a chain of tokens that survives a retry, and ends after a theft."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ GRACE = 31
 
 class TestSuccessor:
     def test_it_says_what_its_predecessor_said(self, signer: Signer, clock: Clock) -> None:
-        """And lives as long; only id, times and session are its own."""
+        """It lives as long, too; only id, times and session differ."""
         request = {
             "sub": "42",
             "scope": "read",
@@ -72,7 +72,7 @@ class TestSuccessor:
     def test_it_is_the_same_on_another_machine_with_a_newer_key(
         self, tmp_path: Path, open_list: Callable[[str], Store], clock: Clock
     ) -> None:
-        """The id comes of the token's, the signature of the current key."""
+        """The id is derived from the token's id, the signature from the current key."""
         url = f"sqlite:///{tmp_path}/list.db"
         old = Signer(KEY, open_list(url), clock=clock)
         new = Signer(KeyRing("n" * 40, [KEY]), open_list(url), clock=clock)
@@ -139,7 +139,7 @@ class TestTheft:
             signer.validate(stolen)
 
     def test_an_expired_token_that_was_not_traded_is_expired(self, signer: Signer, clock: Clock) -> None:
-        """And so is one whose retry comes too late for its life, but in time for the grace window."""
+        """The same for a retry after its expiry, but within the grace window."""
         idle, late = signer.issue(ttl=900), signer.issue(ttl=900)
         clock.now += 890
         successor = signer.rotate(late).token
@@ -198,7 +198,7 @@ class TestTheft:
                 signer.validate(token)
 
     def test_revoking_the_first_of_a_chain_long_after_it_expired(self, signer: Signer, clock: Clock) -> None:
-        """Its row was purged, and with it that it was rotated."""
+        """Its row was purged, so the list does not know that it was rotated."""
         first = token = signer.issue(ttl=900)
         for _ in range(3):
             clock.now += 600
@@ -234,7 +234,7 @@ class TestTheft:
 
     @pytest.mark.parametrize("which", [0, 1, 2])
     def test_revoking_one_of_a_chain_ends_the_chain(self, signer: Signer, which: int) -> None:
-        """A logout with any of them: the one before is still in its grace window, the one after is new."""
+        """A logout with any of them: the predecessor is still in its grace window, the successor is new."""
         chain = [signer.issue(sub="42")]
         chain += [signer.rotate(chain[0]).token]
         chain += [signer.rotate(chain[1]).token]
@@ -256,7 +256,7 @@ class TestFailure:
         assert signer.validate(token)
 
     def test_machines_in_the_middle_of_a_key_change_agree(self, store: Store, clock: Clock) -> None:
-        """Or a chain would go on as two, and theft unseen: each signs with its own key."""
+        """Otherwise a chain would become two, and a theft would go unnoticed, because each signs with its own key."""
         a, b = (
             Signer(KeyRing(KEY, ["n" * 40]), store, clock=clock),
             Signer(KeyRing("n" * 40, [KEY]), store, clock=clock),
@@ -280,7 +280,7 @@ class TestFailure:
             clock.now += 1
 
     def test_a_stale_token_does_not_end_later_logins(self, signer: Signer, clock: Clock) -> None:
-        """Under the same `sid`, once the chain it belonged to was ended, by whatever way."""
+        """Under the same `sid`, after the chain was ended in any way."""
         ways = (
             signer.revoke,
             lambda token: signer.revoke_session("s1"),
@@ -312,7 +312,7 @@ class TestFailure:
             signer.validate(second)
 
     def test_an_expired_replay_needs_the_state_too(self, signer: Signer, clock: Clock) -> None:
-        """Whoever has a bound token alone could not have used it."""
+        """A thief of the bound token alone could not have used it."""
         token = signer.issue(bind="hash", ttl=900)
         successor = signer.rotate(token, bind="hash").token
         clock.now += 901
@@ -330,11 +330,11 @@ class TestFailure:
             Signer(KEY, store, max_ttl=800, clock=clock).validate(successor)
 
     def test_a_chain_cannot_begin_in_the_future(self, signer: Signer) -> None:
-        """Whoever had a key once could make one that ends in the year 9999."""
-        codec = signer._codec
+        """Otherwise an attacker who had a key once could make one that ends in the year 9999."""
+        codec = signer._core.codec
         claims = replace(signer.validate(signer.issue()), iat=0, kid="", auth_time=253_402_300_000)
         with pytest.raises(TokenMalformed):
-            signer.rotate(codec.encode(claims, int(signer._admission.now())))
+            signer.rotate(codec.encode(claims, int(signer._core.admission.now())))
 
 
 def fits(signer: Signer, length: int) -> bool:

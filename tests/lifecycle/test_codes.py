@@ -96,7 +96,7 @@ class TestIssue:
             assert 1000 < count < 1400
 
     def test_a_challenge_is_no_token(self, signer: Signer) -> None:
-        """Whoever holds one has proved nothing: it is not valid, for no purpose."""
+        """A challenge proves nothing: it is not valid for any purpose."""
         token = signer.issue_code(sub="42").token
         with pytest.raises(TokenPurposeWrong):
             signer.introspect(token)
@@ -142,7 +142,7 @@ class TestVerify:
             signer.verify_code(token, code)
 
     def test_a_subject_has_twenty_guesses_an_hour(self, signer: Signer, clock: Clock) -> None:
-        """Whatever the number of challenges and purposes; others are not held up, nor is it at another client."""
+        """For any number of challenges and purposes; other subjects, and the same one at another client, are not affected."""
         for number in range(4):
             token, code, _ = signer.issue_code(sub="42", purpose=f"p{number}")
             for _ in range(5):
@@ -189,7 +189,7 @@ class TestVerify:
     @settings(max_examples=60)
     @given(st.lists(st.tuples(st.floats(-4000, 4000), st.integers(1, 25)), max_size=12))
     def test_nor_where_clocks_disagree(self, steps: list[tuple[float, int]]) -> None:
-        """By hours, even: each guess at the time that its own machine's clock tells."""
+        """Even by hours: each guess counts at the time of its own machine's clock."""
         clock = Clock()
         signer = Signer(KEY, MemoryStore(), clock=clock)
         counted: list[float] = []
@@ -232,7 +232,7 @@ class TestVerify:
     def test_a_guess_whose_second_was_lost_counts_for_the_next_hour(
         self, store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The list failed between the two; when the guess was made, nobody can tell."""
+        """The list failed between the two, so the second of the guess is unknown."""
         signer = Signer(KEY, store, clock=clock)
         clock.now = HOUR_BEGINS - 3600
         with monkeypatch.context() as patched:
@@ -266,7 +266,7 @@ class TestVerify:
         assert signer.verify_code(token, code)
 
     def test_guesses_at_a_dead_challenge_are_not_its_subjects(self, signer: Signer) -> None:
-        """Or whoever holds one could lock its subject out."""
+        """Otherwise the holder of a challenge could lock its subject out."""
         token, code, _ = signer.issue_code(sub="42")
         for _ in range(30):
             with pytest.raises((CodeWrong, AttemptsExceeded)):
@@ -319,6 +319,6 @@ class TestVerify:
             signer.verify_code(signer.issue(sub="42"), "000000")
 
     def test_it_survives_a_change_of_keys(self, store: Store) -> None:
-        """The code comes of the key that signed the challenge."""
+        """The code is derived from the key that signed the challenge."""
         token, code, _ = Signer(KEY, store).issue_code(sub="42")
         assert Signer(KeyRing("n" * 40, [KEY]), store).verify_code(token, code)

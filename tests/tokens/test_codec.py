@@ -126,7 +126,7 @@ def test_whatever_stock_refuses_we_refuse(data: st.DataObject) -> None:
 
 @given(st.text() | st.text(ALPHABET + ".", max_size=80).map(lambda text: f"sgt_{KID}.{text}"))
 def test_nothing_but_our_errors_comes_out(text: str) -> None:
-    """Whatever text goes in, to every way of reading one."""
+    """Any text, to every function that reads one."""
     reads: list[Callable[[], Claims]] = [
         lambda: codec().decode(text, "access"),
         lambda: codec().decode(text),
@@ -281,7 +281,7 @@ def test_signed_claims_that_we_do_not_understand_are_refused(payload: dict[str, 
 
 
 def test_a_strange_id_does_not_escape_revocation(signer: Signer) -> None:
-    """Whoever has a purpose's key can sign an id with a slash in it, which names of rows are made with."""
+    """A holder of a purpose's key can sign an id with a slash, which separates the parts of a row's name."""
     for strange in ("x/", "access/", "/"):
         payload = json.dumps({"jti": strange + JTI, "exp": NOW + 3600, "purpose": "access"})
         stamp = base64_encode(int_to_bytes(NOW))
@@ -304,7 +304,7 @@ def test_a_payload_signed_for_one_purpose_cannot_claim_another() -> None:
 
 
 def test_strangers_do_not_fill_memory_with_purposes() -> None:
-    """However many purposes they try, a bounded number of derived keys is kept."""
+    """A bounded number of derived keys is cached, for any number of purposes that they try."""
     tried = codec()
     for number in range(MAX_SIGNERS + 100):
         with pytest.raises(TokenSignatureInvalid):
@@ -410,7 +410,7 @@ def test_a_token_begins_as_ours_do(prefix: str) -> None:
 
 
 def test_a_refusal_leaves_no_garbage_for_the_collector() -> None:
-    """Strangers' tokens would have it run all the time; stock itsdangerous leaves 20 objects for each."""
+    """Otherwise strangers' tokens would trigger it all the time; stock itsdangerous leaves 20 objects per token."""
     signer = Signer(KEY)
     token = signer.issue(sub="42")
     forged = [
