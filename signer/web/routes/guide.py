@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from posixpath import basename, join, normpath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
@@ -83,6 +83,13 @@ def guide_routes(title: str) -> list[BaseRoute]:
     ]
 
 
+class _Heading(NamedTuple):
+    """A heading of a page. The page's own has level 1."""
+
+    level: int
+    text: str
+
+
 class _Guide:
     """The pages of one service, each made once."""
 
@@ -113,20 +120,15 @@ def rendered(name: str, title: str) -> str:
     markdown = _renderer()
     tokens = markdown.parse(_text(name))
     headings = [*_headings(tokens)]
-    for heading, _, slug in headings:
-        heading.attrSet("id", slug)
     for token in tokens:
         if token.children:
             token.children = [*_linked(token.children, name)]
-    parts = [(text, slug) for heading, text, slug in headings if heading.tag == "h2"]
     return _PAGE.format(
-        heading=html.escape(headings[0][1]),
+        heading=html.escape(headings[0].text),
         title=html.escape(title),
         up="" if name == INDEX else "../",
         content=markdown.renderer.render(tokens, markdown.options, {}),
-        links="".join(
-            _links(name, [(text, slug) for heading, text, slug in headings if heading.tag == "h2"])
-        ),
+        links="".join(_links(name, [heading for heading in headings if heading.level == 2])),  # noqa: PLR2004
     )
 
 
@@ -156,12 +158,13 @@ def _code(renderer: Any, tokens: "Sequence[Token]", index: int, options: Any, en
     return f'<pre tabindex="0"><code>{html.escape(tokens[index].content)}</code></pre>\n'
 
 
-def _headings(tokens: "Sequence[Token]") -> "Iterator[tuple[Token, str, str]]":
-    """Each heading, its text and its anchor."""
+def _headings(tokens: "Sequence[Token]") -> Iterator[_Heading]:
+    """Each heading, which gets its anchor."""
     for index, token in enumerate(tokens):
         if token.type == "heading_open":
             text = "".join(child.content for child in tokens[index + 1].children or ())
-            yield token, text, slug(text)
+            token.attrSet("id", slug(text))
+            yield _Heading(int(token.tag.removeprefix("h")), text)
 
 
 def _linked(children: "list[Token]", name: str) -> "Iterator[Token]":
@@ -211,13 +214,15 @@ def _named(inside: "list[Token]", file: str) -> "Iterator[Token]":
     yield from (Token("text", "", 0, content=" ("), code, Token("text", "", 0, content=")"))
 
 
-def _links(name: str, parts: list[tuple[str, str]]) -> Iterator[str]:
-    """The list of all pages; under the page `name` its own headings, `parts`, each with its anchor."""
+def _links(name: str, parts: list[_Heading]) -> Iterator[str]:
+    """The list of all pages; under the page `name` its own headings, `parts`."""
     for page in PAGES:
         heading = html.escape(_text(page).partition("\n")[0].removeprefix("# "))
         current = ' aria-current="page"' if page == name else ""
         inner = ""
         if current and parts:
-            items = "".join(f'<li><a href="#{slug}">{html.escape(text)}</a></li>' for text, slug in parts)
+            items = "".join(
+                f'<li><a href="#{slug(part.text)}">{html.escape(part.text)}</a></li>' for part in parts
+            )
             inner = f"<ul>{items}</ul>"
         yield f'<li><a href="{_href(page, name)}"{current}>{heading}</a>{inner}</li>\n'
