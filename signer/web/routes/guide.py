@@ -61,7 +61,7 @@ _PAGE: Final = """<!doctype html>
 <link rel="stylesheet" href="{up}static/guide.css">
 </head>
 <body>
-<header><a href="{up}guide">{title}</a><a class="jump" href="#pages">All pages</a></header>
+<header><a href="{up}guide">{title} · Guide</a><a class="jump" href="#pages">All pages</a></header>
 <main>
 {content}</main>
 <nav id="pages" aria-label="Pages of the guide">
