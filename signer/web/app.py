@@ -41,6 +41,7 @@ from .fastpath.shortcut import Shortcut
 from .messages.problems import on_bug, on_disconnect, on_http_error, on_signer_error
 from .routes.entry import RouteEntry
 from .routes.gateways import ForwardAuth
+from .routes.guide import guide_routes
 from .routes.oauth import OAuth
 from .routes.openapi import Document
 from .routes.pages import docs_routes
@@ -143,7 +144,8 @@ def _route_entries(settings: Settings, means: _Means, exposition: Exposition | N
 
 def _document_routes(settings: Settings, served: list[RouteEntry]) -> list[BaseRoute]:
     document = Document(served, settings, None if settings.is_development else settings.anonymous_scopes)
-    return [Route("/openapi.json", document.endpoint), *docs_routes(settings.app_title)]
+    title = settings.app_title
+    return [Route("/openapi.json", document.endpoint), *docs_routes(title), *guide_routes(title)]
 
 
 _HANDLERS: Final = {
