@@ -1,8 +1,10 @@
 """/auth: a gateway asks whether to let a request through, and as whom."""
 
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,7 +17,8 @@ from ...errors import (
     TokenScopeInsufficient,
 )
 from ...signer import Signer
-from ...tokens.claims import Claims, check_audience, check_reusable, check_scope
+from ...tokens.claims import Claims, check_audience, check_scope
+from ..access.sessions import checked_session
 from ..messages.answers import Answer, Done
 from ..messages.problems import challenge, problem
 
@@ -37,14 +40,12 @@ class ForwardAuth:
     is no session: never good here.
 
     Args:
-        signer: what validates.
         lookups: runs what may wait for a network.
         cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
     """
 
-    def __init__(self, signer: Signer, lookups: Lookups[Signer], cookie: str = "") -> None:
+    def __init__(self, lookups: Lookups[Signer], cookie: str = "") -> None:
         self._lookups = lookups
-        self._signer = signer
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +58,8 @@ class ForwardAuth:
         if token is None:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
-            claims = await self._lookups.run(self._admitted, token, request)
+            demands = partial(_check_demands, request.query_params)
+            claims = await self._lookups.run(checked_session, token, demands)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # Which reason is not told: this answer may reach anybody.
@@ -65,18 +67,14 @@ class ForwardAuth:
             return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
-    def _admitted(self, signer: Signer, token: str, request: HTTPRequest) -> Claims:
-        with signer.hooks.operation("validate") as told:
-            claims = signer.check(told, token, purpose=None)
-            check_reusable(claims)
-            demands = request.query_params
-            if {*demands.getlist("purpose")} - {claims.purpose}:
-                raise TokenPurposeWrong
-            for aud in demands.getlist("aud"):
-                check_audience(claims, aud)
-            for scope in demands.getlist("scope"):
-                check_scope(claims, scope)
-            return claims
+
+def _check_demands(demands: QueryParams, claims: Claims) -> None:
+    if {*demands.getlist("purpose")} - {claims.purpose}:
+        raise TokenPurposeWrong
+    for aud in demands.getlist("aud"):
+        check_audience(claims, aud)
+    for scope in demands.getlist("scope"):
+        check_scope(claims, scope)
 
 
 def _identity(claims: Claims) -> dict[str, str]:
