@@ -1,15 +1,14 @@
 """Make a Signer and its revocation list from the settings; service and command line begin here."""
 
-import os
-import secrets
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from .audit import AuditTrail
 from .errors import ConfigurationError, KeyInvalid
 from .events import CountingHook, Hook
+from .files import make_whole
 from .settings import AUDIT_OFF, Settings
 from .signer import Signer
 from .stores import Store, open_store
@@ -112,18 +111,10 @@ def _development_keys(database_url: str) -> KeyRing:
 
 
 def _kept_key(path: Path) -> str:
-    # Written under another name, then linked: when two services start first at the same time, they get one
-    # key, and neither reads half of it.
+    # Whole at once: when two services start first at the same time, they get one key, and neither reads half
+    # of it.
     if not path.exists():
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-        descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(generate_key())
-            with suppress(FileExistsError):
-                os.link(draft, path)
-        finally:
-            draft.unlink()
+        make_whole(path, lambda draft: draft.write_text(generate_key(), encoding="ascii"))
     if path.stat().st_mode & 0o077:
         raise KeyInvalid(f"Others may read the development key: chmod 600 {path}")
     return path.read_text(encoding="ascii").strip()

@@ -1,9 +1,11 @@
 """What the list, the audit trail and the log need of a file system."""
 
 import os
+import secrets
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,35 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_whole(path: Path, write: Callable[[Path], object], *, suffixes: Sequence[str] = ()) -> bool:
+    """Make a new file that is complete from the first moment at which another process can see it: it is
+    written under another name beside `path`, synced to the disk, then linked. The file has mode 0600.
+
+    Args:
+        path: the file. If there is one already, it stays as it is.
+        write: writes the content into the draft, which exists and is empty.
+        suffixes: of files that `write` may leave beside the draft. They are removed.
+
+    Returns:
+        Whether it was made. Of several processes that make it at the same time, one makes it.
+
+    Raises:
+        OSError: it cannot be made. And what `write` raises.
+    """
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        write(draft)
+        sync_file(draft)
+        with suppress(FileExistsError):
+            os.link(draft, path)
+            return True
+        return False
+    finally:
+        for suffix in ("", *suffixes):
+            Path(f"{draft}{suffix}").unlink(missing_ok=True)
 
 
 def is_file(descriptor: int) -> bool:

@@ -1,14 +1,13 @@
-"""A bell that all processes of a machine hear: a small file beside the list, whose content is another one
-after each ring.
+"""The bell of a list in SQLite: a small file beside it, whose content is different after each ring.
 
-Whoever has changed the list rings it before saying so, and whoever keeps a copy reads it before each use.
-That is a system call, 0.4 microseconds, where asking SQLite (`PRAGMA data_version`) takes two. A mapping of
-the file would take a tenth of it, but a file can be cut short at any time (a full disk, a crash, a hand), and
-SIGBUS ends a process that looks at what is gone.
+A process that has changed the list rings the bell before it reports the change as made. A process that keeps
+an index reads the bell before each use of it. That is one system call of 0.4 microseconds; to ask SQLite
+(`PRAGMA data_version`) takes two. Mapping the file into memory would take a tenth of it, but a file can be
+cut short at any time (by a full disk, a crash, a person), and SIGBUS ends a process that reads what is gone.
 
-The content: eight random bytes, and the count of changes that the list had when it was rung, little-endian.
-What is compared is all of it: the count alone could come back, where a ring is late. An older version of this
-package writes and compares the eight random bytes alone.
+The content: eight random bytes, then the number of changes in the list at the ring, little-endian. All of it
+is compared, because a number alone could come back if a ring is late. Older versions of this package write
+and compare the eight random bytes alone.
 """
 
 import os
@@ -17,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ...files import sync_file
+from ...files import make_whole
 
-#: Bytes of the content. What is shorter tells nothing, and is mended by the next ring.
+#: Bytes of the content. A shorter content says nothing, and the next ring repairs it.
 SIZE: Final = 16
 _RANDOM: Final = 8
 
@@ -45,18 +44,19 @@ class Bell:
         return os.pread(self._file.fileno(), SIZE, 0)
 
     def rung_for(self) -> int:
-        """The count of changes that it was last rung for; -1 where that is not known.
+        """The number of changes that it was last rung for; -1 if that is not known.
 
         Raises:
             As read.
         """
-        # Read in the middle of a ring, it may be of neither count. Then that ring is under way, and another
-        # one is not needed.
+        # If it is read in the middle of a ring, it may be neither number. Then that ring is under way, and no
+        # other one is needed.
         return count_in(self.read())
 
     def ring(self, changes: int) -> None:
-        """Let everybody know of the list's first so many changes. However many ring at once, and in whatever
-        order: whoever looks at the list after the last of them sees what all of them did.
+        """Notify every process of the list's first `changes` changes. Any number of processes may ring at the
+        same
+        time and in any order: one that reads the list after the last ring sees all their changes.
 
         Raises:
             OSError, ValueError: the file cannot be written, or was closed.
@@ -66,40 +66,30 @@ class Bell:
             raise OSError("the bell cannot be written")
 
     def close(self) -> None:
-        """Let go of the file. Again is a no-op."""
+        """Close the file. Repeating it changes nothing."""
         self._file.close()
 
 
 def count_in(content: bytes) -> int:
-    """The count of changes that a bell of this content was rung for; -1 where it is too short to tell."""
+    """The number of changes that a bell with this content was rung for; -1 if the content is too short."""
     return int.from_bytes(content[_RANDOM:], "little") if len(content) == SIZE else -1
 
 
 def make(path: Path) -> bool:
-    """Make the file of a bell where there is none; return whether it was made.
+    """Make the file of a bell if there is none; return whether it was made.
 
     Raises:
         OSError: it cannot be made.
     """
-    if path.exists():
-        return False
-    # Made whole under another name, and on the disk before it is linked: nobody finds it too short.
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(_RANDOM) + bytes(SIZE - _RANDOM))
-        sync_file(draft)
-        with suppress(FileExistsError):
-            os.link(draft, path)
-            return True
-        return False
-    finally:
-        draft.unlink(missing_ok=True)
+    # Whole at once, so that no process finds it too short.
+    content = secrets.token_bytes(_RANDOM) + bytes(SIZE - _RANDOM)
+    return not path.exists() and make_whole(path, lambda draft: draft.write_bytes(content))
 
 
 def _opened(path: Path) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC
-    # Without a note of when it was read, which takes a fifth of the time. Linux alone has that, for owners.
+    # Without noting the time of each read, which takes a fifth of the time. Only Linux has this, for the
+    # owner.
     with suppress(PermissionError):
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))
     return os.open(path, flags)

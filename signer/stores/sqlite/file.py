@@ -1,8 +1,7 @@
-"""The SQLite file of a list: what is in it, and how it is made, opened and backed up."""
+"""The SQLite file of a list: its tables, and how it is made, opened, upgraded and backed up."""
 
 import logging
 import os
-import secrets
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import Final
 from urllib.parse import quote
 
 from ...errors import StoreError
-from ...files import sync_directory, sync_file
+from ...files import make_whole, sync_directory, sync_file
 
 logger = logging.getLogger(__name__)
 
-#: "sgtl": marks a file as ours, so that no other database is taken for an empty list.
+#: "sgtl". It marks the file as a list, so that no other database is taken for an empty one.
 _APPLICATION_ID: Final = 0x7367746C
 _VERSION: Final = 5
-#: The file, and SQLite's own beside it: where one is lost, old and new processes write past each other.
+#: The file, and SQLite's own beside it. If one is lost, old and new processes do not see each other's
+#: changes.
 SUFFIXES: Final = ("", "-wal", "-shm")
-#: What the newest changes were of: a row, a group (which has a generation), or nothing (which has no name).
+#: What the newest changes affected: a row, a group (which has a generation), or nothing (an empty name).
 _LOG: Final = """
 CREATE TABLE log (
     number INTEGER PRIMARY KEY,
@@ -56,7 +56,8 @@ INSERT INTO state VALUES (0, 0, 0, 0);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 """  # noqa: S608 - two integers of ours
-#: From older versions. What is renamed, or has more columns, stops whoever still runs with one of those.
+#: From older versions. A renamed table, or one with more columns, stops processes that still run an older
+#: version.
 _UPGRADES: Final = {
     3: "ALTER TABLE marks RENAME TO state;",
     4: "DROP TABLE log;",
@@ -72,12 +73,13 @@ COMMIT;
 
 
 def connect(path: Path, timeout: float) -> sqlite3.Connection:
-    """A connection to the list at `path`, whose changes wait `timeout` seconds for those of others.
+    """A connection to the list at `path`. Its changes wait up to `timeout` seconds for those of other
+    processes.
 
     Raises:
-        StoreError: it is not a list, or of a later version. sqlite3.Error: it cannot be opened.
+        StoreError: it is not a list, or one of a later version. sqlite3.Error: it cannot be opened.
     """
-    # mode=rw, never rwc: a missing file must not become an empty list, on which nothing is revoked.
+    # mode=rw, never rwc: a missing file must not become an empty list, in which nothing is revoked.
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=rw",
         uri=True,
@@ -104,15 +106,15 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
 
 
 def create(path: Path) -> bool:
-    """Make an empty list at `path` where there is none; return whether it was made.
+    """Make an empty list at `path` if there is none; return whether there was none.
 
     Raises:
-        StoreError: there was one, of which parts are left; or no folder for it. sqlite3.Error, OSError.
+        StoreError: parts are left of a list that was there; or there is no folder for it. sqlite3.Error,
+            OSError.
     """
-    # Made whole under another name, then linked: of several starters one wins, and none sees half a list.
     if path.exists():
         return False
-    # In this order: another starter's side files come after its list, and then there is nothing to make.
+    # In this order: another process's side files come after its list, and then there is nothing to make.
     if any(Path(f"{path}{suffix}").exists() for suffix in SUFFIXES) and not path.exists():
         raise StoreError(
             f"The list {path} is gone and its -wal or -shm is still there: put it back. To begin an empty"
@@ -120,27 +122,24 @@ def create(path: Path) -> bool:
         )
     if not path.parent.is_dir():
         raise StoreError(f"There is no folder {path.parent} for the list: make it first.")
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    try:
-        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        with suppress(FileExistsError):
-            os.link(draft, path)
-            logger.warning("Made a new, empty list: %s", path)
-        sync_directory(path.parent)
-        return True
-    finally:
-        for suffix in SUFFIXES:
-            Path(f"{draft}{suffix}").unlink(missing_ok=True)
+    # Whole at once: of several processes that start, one makes it, and none sees half a list.
+    if make_whole(path, _fill, suffixes=SUFFIXES):
+        logger.warning("Made a new, empty list: %s", path)
+    sync_directory(path.parent)
+    return True
+
+
+def _fill(draft: Path) -> None:
+    with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
 
 
 def back_up(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write the list at `path`, as it stands at this moment, to a new file `target`. It may be in use.
+    """Write the list at `path`, as it is at this moment, to a new file `target`. The list may be in use.
 
     Raises:
-        StoreError: there is no list, it cannot be read, or the file is there already or cannot be made.
+        StoreError: there is no list, it cannot be read, or the target exists already or cannot be made.
     """
     made = False
     try:
@@ -168,5 +167,5 @@ def _upgrade(connection: sqlite3.Connection, version: int) -> None:
     except sqlite3.Error:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
-        if _marks(connection)[1] != _VERSION:  # or another starter was first
+        if _marks(connection)[1] != _VERSION:  # if it is, another process was first
             raise
