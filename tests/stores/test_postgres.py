@@ -22,7 +22,7 @@ from signer.stores import Entry, newest
 from signer.stores.contract import Point
 from signer.stores.postgres import pool as postgres_pool
 from signer.stores.postgres import statements as postgres_schema
-from signer.stores.postgres import store as module
+from signer.stores.postgres import writer as module
 from signer.stores.postgres.store import PostgresStore
 
 JTI, OTHER = "a" * 22, "b" * 22
@@ -619,7 +619,7 @@ def test_what_is_acknowledged_is_durable_whatever_the_role_wants(
     for wanted, is_so in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
         postgres.sql(f"ALTER ROLE signer SET synchronous_commit = {wanted}")
         try:
-            with closing(PostgresStore(postgres.url)) as opened, opened._writing() as writer:
+            with closing(PostgresStore(postgres.url)) as opened, opened._writer.writing() as writer:
                 assert ask(writer, "SHOW synchronous_commit") == is_so
                 assert ask(writer, "SHOW statement_timeout") == "1600ms"
         finally:
@@ -628,7 +628,7 @@ def test_what_is_acknowledged_is_durable_whatever_the_role_wants(
 
 def test_nothing_is_left_set_on_a_connection(store: PostgresStore) -> None:
     """Others may have it next, behind a pooler."""
-    with store._pool.connection(time.monotonic() + 2) as connection:
+    with store._link.pool.connection(time.monotonic() + 2) as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "search_path")
         shown = [ask(connection, f"SHOW {name}") for name in names]
     assert shown == ["0", "0", "0", '"$user", public']
@@ -726,7 +726,7 @@ def test_the_password_is_never_told(postgres: Postgres, postgres_url: str) -> No
             word for word in ("wrong-pass", PASSWORD, "://") if word in f"{caught.value} {caught.value!r}"
         ]
     with closing(PostgresStore(postgres_url)) as store:
-        assert PASSWORD not in repr(store) + repr(store._pool)
+        assert PASSWORD not in repr(store) + repr(store._link.pool)
 
 
 def test_tls_checks_who_answers() -> None:
