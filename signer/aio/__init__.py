@@ -1,1 +1,1 @@
-"""Calls on a Signer out of an event loop, which must not wait."""
+"""Calls on a Signer from an event loop, which must not wait."""

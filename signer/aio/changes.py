@@ -1,5 +1,5 @@
-"""Changes to the list, in a thread of their own: they wait for a disk. Those that come in the meantime are
-made together next, so that many take hardly longer than one."""
+"""Changes to the list, made in a thread of their own, because they wait for a disk. Those that arrive
+meanwhile are made together next, so that many take hardly longer than one."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ class _Change:
         self.make = make
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
-        # Of the call, so that hooks see where it comes from.
+        # The caller's, so that hooks see where the call comes from.
         self.context: Context = copy_context()
         self.latest = time.monotonic() + _TO_BEGIN
         self.result: Any = None
@@ -39,11 +39,11 @@ class _Change:
             if time.monotonic() > self.latest:
                 raise StoreError(_QUEUED)
             self.result = self.context.run(self.make)
-        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it that it concerns
+        except BaseException as error:  # noqa: BLE001 - it is raised where the change is awaited
             self.error = error
 
-    def tell(self) -> None:
-        if self.future.done():  # nobody waits any more
+    def report(self) -> None:
+        if self.future.done():  # no caller waits any more
             return
         if self.error is None:
             self.future.set_result(self.result)
@@ -52,13 +52,13 @@ class _Change:
 
 
 class Writer:
-    """Runs changes while the event loop goes on.
+    """Makes changes while the event loop goes on.
 
     Args:
-        signer: whose changes they are.
-        waits: is told of more changes that wait (1), and of fewer (-1 or less).
+        signer: its list is changed.
+        waits: is called with 1 when one more change waits, and with -1 or less when fewer do.
         issues_wait: issuing waits, too: for the list, or for the disk or the reader of the audit trail.
-        together: the list can make changes together; otherwise each is told when it is made.
+        together: the list can make changes together; otherwise each one is reported as soon as it is made.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Writer:
         """What `change` returns or raises.
 
         Raises:
-            StoreError: it waited too long, or the service ends, and it has not happened then; or the list,
-                the audit trail or the disk under them hangs in it, and it may happen yet.
+            StoreError: it waited too long, or the service ends, and then the change was not made. Or the
+                list, the audit trail or their disk hangs in it, and then it may still be made.
         """
         made = _Change(partial(change, *args, **kwargs))
         self._put(made)
@@ -87,8 +87,9 @@ class Writer:
         try:
             result: R = await made.future
         except asyncio.CancelledError:
-            # The server ends. What has begun is finished and told; what waits is taken back, and told.
-            if self._is_taken_back(made):
+            # The server ends. A change that has begun is finished and reported; one that waits is withdrawn,
+            # and its caller learns that.
+            if self._is_withdrawn(made):
                 raise StoreError("The service ends.") from None
             made.future = made.loop.create_future()
             result = await made.future
@@ -97,7 +98,7 @@ class Writer:
         return result
 
     async def issue(self, issue: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What `issue` returns or raises; at once where it waits for nothing.
+        """What `issue` returns or raises; called at once if it waits for nothing.
 
         Raises:
             As run.
@@ -107,7 +108,7 @@ class Writer:
         return issue(*args, **kwargs)
 
     async def close(self) -> None:
-        """Finish the changes under way; those that wait behind them have not happened."""
+        """Finish the changes under way. Those that wait behind them are not made."""
         with self._arrived:
             self._is_closed = True
             waiting = list(self._changes)
@@ -115,7 +116,7 @@ class Writer:
             self._arrived.notify()
         for change in waiting:
             change.error = StoreError("The service ends.")
-        self._tell(waiting)
+        self._report(waiting)
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join, WRITE_TIMEOUT)
 
@@ -129,13 +130,13 @@ class Writer:
             self._arrived.notify()
 
     def _give_up(self, change: _Change) -> None:
-        if self._is_taken_back(change):
+        if self._is_withdrawn(change):
             change.error = StoreError(_QUEUED)
         else:
             change.error = StoreError("A change hangs: the list, the audit trail or the disk under them.")
-        change.tell()
+        change.report()
 
-    def _is_taken_back(self, change: _Change) -> bool:
+    def _is_withdrawn(self, change: _Change) -> bool:
         with self._arrived:
             if change not in self._changes:
                 return False
@@ -149,10 +150,10 @@ class Writer:
                 with self._signer.together():
                     for change in changes:
                         change.run()
-            except Exception as error:  # noqa: BLE001 - nobody else would tell them, or go on
+            except Exception as error:  # noqa: BLE001 - or their callers would wait for ever
                 for change in changes:
                     change.error = error
-            changes[0].loop.call_soon_threadsafe(self._tell, changes)
+            changes[0].loop.call_soon_threadsafe(self._report, changes)
 
     def _taken(self) -> list[_Change]:
         with self._arrived:
@@ -160,7 +161,7 @@ class Writer:
                 self._arrived.wait()
             return [self._changes.popleft() for _ in range(min(len(self._changes), self._most))]
 
-    def _tell(self, changes: list[_Change]) -> None:
+    def _report(self, changes: list[_Change]) -> None:
         self._waits(-len(changes))
         for change in changes:
-            change.tell()
+            change.report()

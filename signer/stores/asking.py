@@ -1,5 +1,5 @@
-"""A thread that asks a list, for those who must not wait for as long as a disk, or a lock, may take: an event
-loop that stands still answers nobody, and looks dead to whoever probes it."""
+"""A thread that asks a list, for callers that must not wait as long as a disk or a lock may take: an event
+loop that stands still answers no request, and looks dead to health checks."""
 
 import threading
 from collections.abc import Callable
@@ -19,23 +19,23 @@ class _Question(Generic[T]):
         self.ask = ask
         self.answer: T | None = None
         self.error: BaseException | None = None
-        # A bare lock, since an Event takes four times as long.
+        # A bare lock, because an Event takes four times as long.
         self.is_answered = threading.Lock()
         self.is_answered.acquire()
 
 
 class Asker:
-    """Asks one question after the other, in a thread that begins with the first.
+    """Asks one question after the other, in a thread that starts with the first one.
 
     Args:
-        patience: seconds that each caller waits. Where a question takes longer, callers are refused at once
+        patience: seconds that each caller waits. If a question takes longer, callers are refused at once
             until it has ended.
     """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._questions: SimpleQueue[_Question[Any] | None] = SimpleQueue()
-        #: When the question under way was begun (time.monotonic); 0.0 where there is none.
+        #: When the question under way began (time.monotonic); 0.0 if there is none.
         self._since = 0.0
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -60,10 +60,10 @@ class Asker:
                 raise question.error
             return cast(T, question.answer)
         finally:
-            del question  # its error holds this frame
+            del question  # its error keeps this frame alive, and the frame keeps the question
 
     def close(self) -> bool:
-        """End the thread; return whether it has ended. Nobody may ask any more."""
+        """End the thread; return whether it has ended. Ask nothing afterwards."""
         if self._thread is None:
             return True
         self._questions.put(None)
@@ -81,8 +81,8 @@ class Asker:
             self._since = monotonic()
             try:
                 question.answer = question.ask()
-            except BaseException as error:  # noqa: BLE001 - it is whoever asked that it concerns
+            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
                 question.error = error
             self._since = 0.0
             question.is_answered.release()
-            del question  # and with it what it holds, until the next one comes
+            del question  # or it would keep its answer alive until the next question comes

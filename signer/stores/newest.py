@@ -1,8 +1,8 @@
-"""The newest moment of a list that was seen here, by which an older list is told from the newer one.
+"""The newest moment of a list that was seen here. It shows when a list went back to an older state.
 
-A list that went back to an older state lacks revocations. The list itself cannot tell that, and a process
-that has just started has seen nothing to compare it with. So the processes of one node keep what any of them
-saw in a file that outlives each of them, and all look at it.
+Such a list lacks revocations. The list itself cannot know that, and a process that has just started has seen
+nothing to compare it with. So the processes of one node keep what any of them saw in a file that outlives
+each of them, and all of them read it.
 """
 
 import fcntl
@@ -22,33 +22,34 @@ from .contract import Point
 
 #: Its name in the node's folder.
 FILE: Final = "newest"
-#: Seconds that one process waits for another to note what it saw, which takes microseconds unless that one
-#: is stopped meanwhile.
+#: Seconds that one process waits until another has noted what it saw. That takes microseconds, unless the
+#: other is stopped meanwhile.
 _PATIENCE: Final = 1.0
-#: How often a record is read that another process writes at this moment.
+#: How often a process reads a record that another one is writing.
 _ATTEMPTS: Final = 20
 
 
 class Moment(NamedTuple):
-    """A moment of a list's history, as base.Point."""
+    """A moment of a list's history, as contract.Point."""
 
     number: int
     mark: int
-    #: What the list calls itself, where its engine has such a name.
+    #: The list's own name, if its engine has one.
     name: str = ""
-    #: Whether a list was found that this is no moment of.
+    #: Whether a list was found since that never was at this moment.
     is_missed: bool = False
 
 
-#: No list was seen yet: any will do.
+#: No list was seen yet, and any list is accepted.
 NOTHING: Final = Moment(-1, 0)
 
 
 def follows(point: Point, seen: Moment, mark: int | None) -> bool:
-    """Whether a list at `point` is the one that was at `seen`; `mark` is what its log has of that number.
+    """Whether a list at `point` is the one that was at `seen`; `mark` is the mark of that number in its log.
 
-    A log that has forgotten that number cannot tell. Then the list is believed, unless it was refused before:
-    an older list may have been changed so often since then that its log has forgotten it, too.
+    If the log has forgotten that number, nothing can be compared. Then the list is accepted, unless it was
+    refused
+    before: an older list may have been changed so often since that its log has forgotten the number, too.
     """
     if seen == NOTHING:
         return True
@@ -60,14 +61,15 @@ def follows(point: Point, seen: Moment, mark: int | None) -> bool:
 
 
 class Newest:
-    """Of this process."""
+    """What this process has seen."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._moment = NOTHING
 
     def get(self) -> Moment:
-        """The newest moment that was seen. Take it before the list is asked, since others go on meanwhile.
+        """The newest moment that was seen. Get it before asking the list, because other processes go on
+        meanwhile.
 
         Raises:
             StoreError: it cannot be read.
@@ -75,8 +77,8 @@ class Newest:
         return self._moment
 
     def see(self, moment: Moment) -> None:
-        """Note a moment of a list that was found to follow the one before. When it returns, no process of the
-        node believes an older list.
+        """Note a moment of a list that was found to follow the one before. When this returns, no process of
+        the node accepts an older list.
 
         Raises:
             StoreError: it cannot be noted.
@@ -94,7 +96,7 @@ class Newest:
                     self._put(seen._replace(is_missed=True))
 
     def close(self) -> None:
-        """Let go of the file. Again is a no-op."""
+        """Close the file. Repeating it changes nothing."""
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -106,17 +108,17 @@ class Newest:
 
 
 class NewestOfNode(Newest):
-    """Of all processes that name the same folder.
+    """What all processes have seen that name the same folder.
 
     Raises:
-        StoreError: there can be no such file in it.
+        StoreError: the file cannot be made in it.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._path = folder / FILE
-        #: The record that was read last, and what it says; first of all an empty one, which is none later.
-        #: One tuple, since threads exchange it.
+        #: The record that was read last, and the moment in it. It begins with an empty record, which is never
+        #: read. One tuple, because threads replace it while others read it.
         self._read = b"", NOTHING
         with self._translated():
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,7 +147,7 @@ class NewestOfNode(Newest):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        # Two locks: flock tells processes apart, and not the threads of one.
+        # Two locks, because flock works between processes, and not between the threads of one.
         with super()._alone(), self._translated():
             latest = monotonic() + _PATIENCE
             while not _is_locked(self._file.fileno()):
@@ -153,7 +155,7 @@ class NewestOfNode(Newest):
                     raise StoreError("A process of this node hangs while it notes what it saw of the list.")
                 sleep(0.0005)
             if not os.fstat(self._file.fileno()).st_nlink:
-                raise ValueError("it was removed, and who starts now does not see it")
+                raise ValueError("it was removed, and processes that start now do not see it")
             try:
                 yield
             finally:
@@ -176,12 +178,13 @@ class NewestOfNode(Newest):
 
 
 def _is_news(moment: Moment, known: Moment) -> bool:
-    # Another list's moment stays out: it was opened before the node saw this one, and is refused next.
+    # The moment of another list is not kept: that list was opened before the node saw this one, and is
+    # refused next.
     is_same_list = known == NOTHING or moment.name == known.name
     return is_same_list and (moment.number, not moment.is_missed) > (known.number, not known.is_missed)
 
 
-#: Number, mark, list, whether it is missed; and a checksum, since a reader may meet half of what is written.
+#: Number, mark, name, is_missed; and a checksum, because a reader may see a record that is half written.
 _RECORD: Final = Struct("<qq32s?I")
 
 

@@ -1,4 +1,4 @@
-"""From a URL to a list."""
+"""Opens the list that a URL names."""
 
 import os
 from pathlib import Path
@@ -30,24 +30,25 @@ def open_store(
 ) -> Store:
     """Open the list that `url` names.
 
-    `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or where `create` is False, the
-    file must exist already. `postgresql://user:password@host/database`, with libpq's options; where `create`
-    is False, the list must be in it already. `redis://` and its relatives (see redis_link.py) lead to a
-    server; no list is made there but by create_list. `https://client:credential@host` is the list of a
-    service elsewhere, to look up only. `memory://` is one process's own and forgets.
+    `sqlite:///relative/path` or `sqlite:////absolute/path`; with `?mode=rw`, or if `create` is False, the
+    file must exist already. `postgresql://user:password@host/database`, with libpq's options; if `create` is
+    False, the list must be in it already. `redis://` and its variants (see redis/link.py) name a server, on
+    which only create_list makes a list. `https://client:credential@host` is the list of another service, to
+    look up only. `memory://` belongs to one process, and ends with it.
 
     Validations ask a copy in memory of a list on another machine, which is fresher than `staleness` seconds
     (see copies/view.py for 0). With None there is no copy, and the list is asked every time. With a number,
     an event
     loop may wait for the answers: those of a file come from a thread, within PATIENCE seconds or never.
 
-    With `only_reads` a file is opened that cannot be written at the moment, too.
+    With `only_reads`, a file is opened even if it cannot be written at the moment.
 
     Processes that name the same folder `node`, which is empty when the first of them starts, refuse a list
-    that is older than any of them has seen it; where it is None, than this process has.
+    that is older than any of them has seen it. With None, a process refuses a list older than it has seen
+    itself.
 
     Raises:
-        ConfigurationError: no such kind of list, an option it does not have, or its driver is not installed.
+        ConfigurationError: the kind of list or an option is unknown, or its driver is not installed.
         StoreError: it cannot be opened.
     """
     if url == MEMORY_URL:
@@ -83,18 +84,19 @@ def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None, 
 
 
 def create_list(url: str) -> None:
-    """Make an empty list, on which nothing is revoked, where `url` names none; whatever its options say.
+    """Make an empty list, in which nothing is revoked, if `url` names none. Options of the URL have no
+    effect.
 
     Raises:
         ConfigurationError: there is one already, or as open_store.
         StoreError: it cannot be made.
     """
     if url == MEMORY_URL or url.startswith(_REMOTE):
-        raise ConfigurationError("DATABASE_URL names no list that could be made here.")
+        raise ConfigurationError("DATABASE_URL names no list that can be made here.")
     url = url.partition("?")[0] if sqlite_path(url) else url
     try:
         open_store(url, create=False).close()
-    except StoreError:  # as a rule since there is none; where it is something else, so is this
+    except StoreError:  # usually because there is none; any other reason makes the next attempt fail, too
         store = _open_redis(url, Newest(), create=True) if url.startswith(_REDIS) else open_store(url)
         store.close()
         if getattr(store, "is_new", True):
@@ -129,14 +131,14 @@ def _open_remote(url: str, newest: Newest, staleness: float | None) -> Store:
 
     if not staleness:
         raise ConfigurationError(
-            "The list of another service can only be copied: say how old the copy may be, such as"
+            "The list of another service can only be copied: set how old the copy may be, such as"
             " REVOCATION_STALENESS_SECONDS=5."
         )
     return RemoteStore(url, staleness, newest=newest)
 
 
 def is_remote(url: str) -> bool:
-    """Whether `url` names the list of another service, of which there is only a copy."""
+    """Whether `url` names the list of another service, which can only be copied."""
     return url.startswith(_REMOTE)
 
 

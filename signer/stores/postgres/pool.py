@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL, on which nobody waits for long.
+"""Connections to PostgreSQL on which no caller waits for long.
 
-Whatever becomes of the server, also where it takes connections and never answers (a machine that froze, a
-network that drops packets), every wait ends in time. A pool of our own rather than psycopg's: its callers are
-told at once that a server is down, and why, where that one lets each of them wait.
+Every wait ends in time, whatever happens to the server, even if it accepts connections and never answers
+(because a machine froze, or a network drops packets). It is not psycopg's pool: this one reports at once that
+a server is down, and why, while that one lets each caller wait.
 """
 
 import math
@@ -22,9 +22,9 @@ from psycopg.pq import TransactionStatus
 
 from ...errors import ConfigurationError, StoreError
 
-#: Calls that may wait for a connection at once, as many times the pool's size; the next is refused at once.
+#: How many times the pool's size of calls may wait for a connection. Further calls are refused at once.
 _MAX_WAITING: Final = 8
-#: Seconds in which nobody tries to connect again after it has failed: doubled each time, up to the second.
+#: Seconds without a new attempt after connecting failed: doubled each time, up to the longest.
 _FIRST_REST: Final = 0.05
 _LONGEST_REST: Final = 1.0
 _HOST: Final = re.compile(r"[\w.:%/-]*(,[\w.:%/-]*)*", re.ASCII)
@@ -37,16 +37,16 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose every wait ends with TimeoutError at `deadline`, by time.monotonic."""
 
     deadline: float = math.inf
-    #: What the server warned of last.
+    #: The server's latest warning.
     warning = ""
 
     def heed(self, notice: psycopg.errors.Diagnostic) -> None:
-        """Take note of a warning."""
+        """Remember a warning."""
         if notice.severity_nonlocalized == "WARNING":
             self.warning = notice.message_primary or "a warning"
 
     def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
-        """See psycopg, which asks the generator at least every tenth of a second."""
+        """See psycopg, which resumes the generator at least every tenth of a second."""
         return super().wait(self._in_time(gen), *args, **kwargs)
 
     def _in_time(self, gen: PQGen[RV]) -> PQGen[RV]:
@@ -62,9 +62,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             return result
 
     def abandon(self, timeout: float) -> None:
-        """Close it; what the server still does for it is cancelled, if the server listens."""
+        """Close it, and cancel what the server still does for it, if the server answers."""
         if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            # A server that hangs does not take the cancellation either: nobody waits for that.
+            # A server that hangs does not accept the cancellation either, so no caller waits for it.
             threading.Thread(target=self._cancel, args=(timeout,), daemon=True).start()
         else:
             self.close()
@@ -79,11 +79,11 @@ class Pool:
     """Up to `size` connections, made when they are needed.
 
     Args:
-        url: `postgresql://…`, of which the password is never told to anybody.
+        url: `postgresql://…`. Its password is in no message, log or repr.
         timeout: seconds until a call gives up waiting for a connection.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: it has another form.
     """
 
     def __init__(self, url: str, *, size: int, timeout: float) -> None:
@@ -98,8 +98,8 @@ class Pool:
 
     @contextmanager
     def connection(self, deadline: float, *, fresh: bool = False) -> Iterator[Connection]:
-        """A connection for the time of the context, whose waits end at `deadline`. What it began and did not
-        commit is rolled back at the end. `fresh` asks for a new one.
+        """A connection for the time of the context. Its waits end at `deadline`. A transaction that was begun
+        and not committed is rolled back at the end. With `fresh`, the connection is new.
 
         Raises:
             StoreError: there is none in time, or the pool is closed. psycopg.Error: there is no server.
@@ -108,7 +108,8 @@ class Pool:
             connection = self._take(fresh=fresh)
             if connection is None:
                 connection = self.connect(deadline)
-                # Behind a pooler, others' LISTEN may be heard here; psycopg would keep all of it.
+                # Behind a pooler, notifications for other clients may arrive here, and psycopg would keep
+                # them all.
                 connection.add_notify_handler(lambda _: None)
             connection.deadline = deadline
             try:
@@ -117,14 +118,14 @@ class Pool:
                 self._put_back(connection)
 
     def connect(self, deadline: float) -> Connection:
-        """A new connection of the caller's own. Raises as `connection`."""
+        """A new connection, which belongs to the caller. Raises as `connection`."""
         if monotonic() < self._rests_until:
             raise StoreError(f"The list {self.name} cannot be reached: {self._reason}.")
         try:
             connection = self._connected(deadline)
         except (psycopg.Error, TimeoutError) as error:
             self._reason = reason_of(error)
-            # Not all at once on a server that just comes up.
+            # A random pause, so that not all processes connect at once to a server that just came up.
             self._rests_until = monotonic() + self._rest * random.uniform(0.5, 1.0)  # noqa: S311
             self._rest = min(self._rest * 2, _LONGEST_REST)
             raise
@@ -132,7 +133,7 @@ class Pool:
         return connection
 
     def close(self) -> None:
-        """Close all that is idle now, and the rest as it comes back."""
+        """Close all idle connections now, and the others when they are put back."""
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
@@ -171,7 +172,7 @@ class Pool:
         connection.abandon(self._timeout)
 
     def _connected(self, deadline: float) -> Connection:
-        # In a thread, since a name server that hangs cannot be interrupted.
+        # In a thread, because waiting for a name server that hangs cannot be interrupted.
         future: Future[Connection] = Future()
         threading.Thread(target=_connect, args=(future, self._parameters), daemon=True).start()
         try:
@@ -183,17 +184,17 @@ class Pool:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in one line, without the values of what was asked: a name may be a person's."""
+    """The text of an error in one line, without the values of the statement, which may name a person."""
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return " ".join((primary or str(error)).split()).rstrip(".?") or type(error).__name__
 
 
 def _connect(future: "Future[Connection]", parameters: Mapping[str, Any]) -> None:
     try:
-        # No prepared statements, which a pooler before the server would not find again.
+        # No prepared statements: a pooler may use another connection to the server, which does not have them.
         connection = Connection.connect(autocommit=True, prepare_threshold=None, **parameters)
         connection.add_notice_handler(connection.heed)
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+    except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits for it
         if future.set_running_or_notify_cancel():
             future.set_exception(error)
         return
@@ -204,14 +205,14 @@ def _connect(future: "Future[Connection]", parameters: Mapping[str, Any]) -> Non
 
 
 def _parse(url: str, timeout: float) -> tuple[dict[str, Any], str]:
-    """What psycopg is to connect with, and a name for messages."""
+    """The parameters for psycopg, and a name for messages."""
     try:
         parameters: dict[str, Any] = conninfo_to_dict(url)
     except (psycopg.Error, ValueError):
-        parameters = {"port": "?"}  # what libpq says may hold a part of the password
+        parameters = {"port": "?"}  # libpq's message may contain a part of the password
     host, port = (str(parameters.get(key) or "") for key in ("host", "port"))
     database = str(parameters.get("dbname") or "")
-    # Of a password with a "/" or "@" in it, a part would be taken for one of these, and told.
+    # If a password contains "/" or "@", a part of it would be taken for one of these, and shown in messages.
     if not (_HOST.fullmatch(host) and _PORT.fullmatch(port) and _DATABASE.fullmatch(database)):
         raise ConfigurationError(
             "DATABASE_URL is not a URL of PostgreSQL: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where"
@@ -222,7 +223,7 @@ def _parse(url: str, timeout: float) -> tuple[dict[str, Any], str]:
         "fallback_application_name": "signer",
         "keepalives_idle": 60,
     }
-    # What a standby tells is late: it does not know of the newest revocations.
+    # A standby lags: it lacks the newest revocations.
     forced = {"target_session_attrs": "read-write", "client_encoding": "UTF8"}
     name = f"{database or 'of the default name'} at {host or 'the default host'}:{port or 5432}"
     return defaults | parameters | forced, name

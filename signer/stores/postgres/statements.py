@@ -1,6 +1,6 @@
-"""The tables of a list in PostgreSQL: what is in them, how they are made, and all that is said to them.
+"""The tables of a list in PostgreSQL, how they are made and upgraded, and all SQL.
 
-Names are kept as their bytes, so that any text is one, in a database of whatever encoding and collation.
+Names are stored as bytes, so that every text can be a name in a database of any encoding and collation.
 """
 
 import logging
@@ -13,11 +13,12 @@ from .pool import Connection
 logger = logging.getLogger(__name__)
 
 VERSION: Final = 2
-#: The one before, which is brought up to this when it is opened. Programs of that one refuse it from then on.
+#: The previous version. Opening such a list upgrades it, and programs of that version refuse it from then on.
 _UPGRADED: Final = 1
-#: "sgtl": of several starters one makes the tables.
+#: "sgtl". Of several processes that start, the one that holds this lock makes the tables.
 _LOCK: Final = 0x7367746C
-#: The log has a line of each of the newest changes, and of the beginning; no name where it was of no row.
+#: The log has one line for the beginning, and for each of the newest changes; the name is empty if no row
+#: changed.
 _TABLES: Final = """
 CREATE TABLE signer.tokens (
     expires_at bigint NOT NULL,
@@ -53,10 +54,10 @@ _FIRST_STATE: Final = """
 WITH line AS (INSERT INTO signer.log VALUES (0, %(mark)s, '', 0, 0))
 INSERT INTO signer.state (version, generation, horizon, changes, mark) VALUES (%(version)s, 0, 0, 0, %(mark)s)
 """
-#: No token expires so late.
+#: Later than any token expires.
 _NEVER: Final = (1 << 63) - 1
-#: A row in each of two tables, which expires never and is told to nobody. Who finds it gone knows that others
-#: may be gone with it, as after a TRUNCATE, where a look-up would find nothing against any token.
+#: A row in each of two tables, which never expires and which no reader gets. If it is gone, others may be
+#: gone, too, as after a TRUNCATE, and then a look-up would find nothing against any token.
 _SENTINELS: Final = f"""
 INSERT INTO signer.tokens VALUES ({_NEVER}, '', true, 0, 0);
 INSERT INTO signer.groups VALUES ('', 0, {_NEVER});
@@ -66,7 +67,8 @@ EXISTS (SELECT 1 FROM signer.tokens WHERE expires_at = {_NEVER} AND jti = '')
 AND EXISTS (SELECT 1 FROM signer.groups WHERE name = '')
 """  # noqa: S608
 IS_WHOLE: Final = f"SELECT {_HAS_SENTINELS}"
-#: Version 1 had no such rows. Whether it is whole its log tells: what has not expired must be there.
+#: Version 1 had no such rows. Its log shows whether it is whole: every change that has not expired must be
+#: there.
 _WAS_WHOLE: Final = """
 SELECT NOT EXISTS (
     SELECT 1 FROM signer.state CROSS JOIN signer.log AS line
@@ -76,20 +78,21 @@ SELECT NOT EXISTS (
     WHERE line.expires_at >= horizon AND line.name <> '' AND token.jti IS NULL AND one.name IS NULL
 )
 """
-#: What every reader checks; the mark is that of the newest change it has seen, if there are newer ones.
+#: What every reader checks. The last value is the log's mark of the newest change it has seen, if there are
+#: newer.
 _STATE: Final = """
 state.version, current_setting('transaction_read_only'), state.changes, state.mark,
 CASE WHEN state.changes <> %(seen)s THEN (SELECT mark FROM signer.log WHERE number = %(seen)s) END
 """
-#: One statement sees one snapshot: token, groups and state as they stood together.
+#: One statement reads one snapshot: token, groups and state as they were together.
 LOOKUP: Final = f"""
 SELECT revoked, uses, rotated_at,
 (SELECT max(generation) FROM signer.groups WHERE name = ANY (%(groups)s::bytea[])), horizon,
 state.generation, {_HAS_SENTINELS}, {_STATE}
 FROM signer.state LEFT JOIN signer.tokens ON expires_at = %(exp)s::bigint AND jti = %(jti)s
 """  # noqa: S608
-#: For this transaction only: nothing that somebody put into `public` is taken for the server's own, and its
-#: durability is no matter of what the database's other users want.
+#: For this transaction only. No function or table in `public` replaces one of the server's own, and
+#: durability does not depend on what other users of the database have set.
 _LIMITS: Final = """
 SELECT pg_catalog.set_config('search_path', 'pg_catalog', true);
 SELECT set_config('statement_timeout', {timeout}, true), set_config('lock_timeout', {timeout}, true),
@@ -99,22 +102,23 @@ _SETTINGS: Final = f"""{_LIMITS}
 SELECT set_config('synchronous_commit', 'on', true)
 WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
 """
-#: Several statements in one journey, with the lock that all writers wait for.
+#: Several statements in one round trip, with the lock that all writers wait for.
 BEGIN: Final = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED; {_SETTINGS}
 SELECT {_HAS_SENTINELS}, {_STATE} FROM signer.state FOR UPDATE
 """  # noqa: S608
-#: It does not look for sentinels: most of the time nothing has changed, and then no table is read.
+#: It does not check the sentinels: usually nothing has changed, and then no table is read.
 BEGIN_SNAPSHOT: Final = f"""
 BEGIN ISOLATION LEVEL REPEATABLE READ; {_SETTINGS}
 SELECT horizon, generation, true, {_STATE} FROM signer.state
 """  # noqa: S608
-#: Without the writers' lock: nobody writes what expired before the horizon. Nor does anybody wait for a disk:
-#: rows that come back after a crash go with the next purge.
+#: Without the writers' lock, because no process writes rows that expired before the horizon. Nor does it wait
+#: for a disk: rows that come back after a crash are deleted by the next purge.
 BEGIN_PURGE: Final = f"""
 BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS} SELECT set_config('synchronous_commit', 'off', true)
 """
-#: Without the time limit, which would end the wait for a synchronous standby as if that had the change.
+#: Without the time limit, which would end the wait for a synchronous standby as if the standby had the
+#: change.
 COMMIT: Final = "SELECT set_config('statement_timeout', '0', true); COMMIT"
 REVOKE: Final = """
 WITH known AS (
@@ -154,12 +158,12 @@ ON CONFLICT (name) DO UPDATE SET
 RETURNING generation, expires_at
 """
 RAISE_HORIZON: Final = "UPDATE signer.state SET horizon = greatest(horizon, %s)"
-#: The first key past the step; a range from the expiring end up to it is one cheap delete.
+#: The first key after the step. All keys before it, from the expiring end on, are one cheap range delete.
 PURGE_BOUND: Final = """
 SELECT expires_at, jti FROM signer.tokens WHERE expires_at < %s ORDER BY expires_at, jti LIMIT 1 OFFSET %s
 """
 PURGE_TOKENS: Final = "DELETE FROM signer.tokens WHERE (expires_at, jti) < (%s, %s)"
-#: Twice the same condition: a group that is advanced meanwhile is looked at anew, and only by the outer one.
+#: The condition stands twice: if a group is advanced meanwhile, only the outer condition is evaluated again.
 PURGE_GROUPS: Final = """
 DELETE FROM signer.groups WHERE expires_at < %(before)s AND name = ANY (ARRAY(
     SELECT name FROM signer.groups WHERE expires_at < %(before)s ORDER BY expires_at LIMIT %(limit)s
@@ -180,7 +184,7 @@ TOKENS_AFTER: Final = f"""
 SELECT jti, expires_at, 0, revoked, uses, rotated_at FROM signer.tokens
 WHERE (expires_at, jti) > (%s, %s) AND expires_at < {_NEVER} ORDER BY expires_at, jti LIMIT %s
 """  # noqa: S608
-#: The sentinel's name comes before all others.
+#: The sentinel's name comes before all others, so it is never returned.
 GROUPS_AFTER: Final = """
 SELECT name, expires_at, generation, false, 0, 0 FROM signer.groups WHERE name > %s ORDER BY name LIMIT %s
 """
@@ -198,7 +202,7 @@ ORDER BY line.number
 
 
 def prepare(connection: Connection, name: str, *, create: bool) -> None:
-    """Make the tables where there are none, and bring those of the version before up to this one.
+    """Make the tables if there are none, and upgrade those of the previous version.
 
     Raises:
         StoreError: there are none, and `create` is False; or they are of another version, or not whole.
@@ -216,7 +220,7 @@ def prepare(connection: Connection, name: str, *, create: bool) -> None:
 
 
 def check_version(version: int, name: str) -> None:
-    """Raise StoreError where the tables are not of the version that this program knows."""
+    """Raise StoreError if the tables are of a version that this program does not know."""
     if version != VERSION:
         raise StoreError(
             f"The list {name} is of version {version}, and this program knows version {VERSION}: run the"
@@ -225,7 +229,7 @@ def check_version(version: int, name: str) -> None:
 
 
 def check_whole(name: str, *, is_whole: bool) -> None:
-    """Raise StoreError where the tables lost their sentinels."""
+    """Raise StoreError if the tables lost their sentinels."""
     if not is_whole:
         raise StoreError(
             f"The list {name} lost rows, as by TRUNCATE: tokens that were revoked would be valid. Restore it"
@@ -240,7 +244,8 @@ def is_cockroach(connection: Connection) -> bool:
 
 
 def _exists(connection: Connection) -> bool:
-    # Not to_regclass(), which does not learn what others made while this transaction waited for the lock.
+    # Not to_regclass(), which does not see tables that others made while this transaction waited for the
+    # lock.
     found = "SELECT 1 FROM pg_tables WHERE schemaname = 'signer' AND tablename = 'state'"
     return connection.execute(found).fetchone() is not None
 
@@ -249,9 +254,9 @@ def _make(connection: Connection, name: str) -> None:
     with connection.transaction():
         if not is_cockroach(connection):
             connection.execute("SELECT pg_catalog.pg_advisory_xact_lock(%s)", (_LOCK,))
-        if _exists(connection):  # another starter was first
+        if _exists(connection):  # another process was first
             return
-        # Without IF NOT EXISTS, which asks for the right to make one also where there is one.
+        # Without IF NOT EXISTS, which demands the right to make a schema even if it exists.
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'signer'").fetchone() is None:
             connection.execute("CREATE SCHEMA signer")
         connection.execute(_TABLES)
@@ -262,7 +267,7 @@ def _make(connection: Connection, name: str) -> None:
 
 def _upgrade(connection: Connection, name: str) -> None:
     with connection.transaction():
-        if _version(connection, " FOR UPDATE") != _UPGRADED:  # another starter was first
+        if _version(connection, " FOR UPDATE") != _UPGRADED:  # another process was first
             return
         (is_whole,) = connection.execute(_WAS_WHOLE).fetchone() or (False,)
         check_whole(name, is_whole=is_whole)

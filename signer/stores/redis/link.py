@@ -1,4 +1,4 @@
-"""The way to a Redis server, or to whichever is master now: addresses, connections, and what goes wrong."""
+"""The way to a Redis server, or to the current master: addresses, connections and errors."""
 
 import logging
 import random
@@ -23,7 +23,7 @@ _Sentinel: Any = Sentinel
 _ClusterNode: Any = ClusterNode
 logger = logging.getLogger(__name__)
 
-#: Calls under way at once; more wait.
+#: Calls under way at the same time; further calls wait.
 MAX_CONNECTIONS: Final = 8
 _SHAPES: Final = (
     "DATABASE_URL: write redis://[user:password@]host[:port][/db], rediss:// for TLS, unix:///path,"
@@ -35,30 +35,31 @@ _SCHEMES: Final = {f"{base}{kind}" for base in ("redis", "rediss") for kind in (
 
 
 class Address(NamedTuple):
-    """What a URL says."""
+    """The parts of a URL."""
 
     #: "", "sentinel", "cluster" or "unix".
     kind: str
     hosts: Sequence[tuple[str, int]]
-    #: The name that sentinels know the master by, or the socket's path.
+    #: The master's name at the sentinels, or the path of the socket.
     name: str
-    #: How many replicas must have a change before it is acknowledged.
+    #: How many replicas must confirm a change before it is acknowledged.
     replicas: int
-    #: Of every connection to a server that holds data.
+    #: For every connection to a server that holds data.
     options: dict[str, Any]
 
     @property
     def where(self) -> str:
-        """For people; holds no secret."""
+        """For messages; contains no secret."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
         return "/".join(str(part) for part in (hosts, self.name, self.options["db"]) if part != "")
 
 
 def parse(url: str) -> Address:
-    """What a URL says.
+    """The parts of a URL.
 
     Raises:
-        ConfigurationError: nothing that can be used; the message does not repeat it.
+        ConfigurationError: it has another form. The message does not repeat it, because it may contain a
+            password.
     """
     try:
         return _parsed(url)
@@ -109,10 +110,10 @@ def _host(text: str, default: int) -> tuple[str, int]:
 
 
 class Link:
-    """Runs scripts at the server that a URL leads to.
+    """Runs scripts on the server that a URL leads to.
 
-    Raises, here and everywhere:
-        StoreError: there was no good answer in about `timeout` seconds.
+    Raises (every method):
+        StoreError: there was no usable answer within about `timeout` seconds.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -121,7 +122,7 @@ class Link:
         self._timeout = timeout
         self._turns = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._is_lost = False
-        # Any: half of their methods have no types.
+        # Any, because half of their methods have no types.
         self._sentinel: Any = None
         self._cluster: Any = None
         self._redis: Any = None
@@ -137,7 +138,7 @@ class Link:
             "socket_keepalive": True,
             "decode_responses": True,
             "protocol": 2,
-            # Who tries a change again does not know whether it was made.
+            # The driver cannot know whether a change was made, and so must not repeat it.
             "retry": Retry(NoBackoff(), 0),
         }
         if address.kind == "sentinel":
@@ -167,7 +168,8 @@ class Link:
         return self._cluster.get_redis_connection(node)
 
     def run(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
-        """What a script answers; one that changes the list is sent once, and its change waited for."""
+        """The answer of a script. A script that changes the list is sent once, and then the replicas are
+        waited for."""
         if not self._turns.acquire(timeout=self._timeout):
             raise redis.TimeoutError
         started = monotonic()
@@ -187,7 +189,7 @@ class Link:
 
     def _sent(self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]) -> list[Any]:
         replicas = self._address.replicas if script.changes else 0
-        # On the change's own connection, or it would wait for nothing.
+        # On the change's own connection: WAIT waits only for the changes of its connection.
         wait = [("WAIT", replicas, max(1, int(self._timeout * 500)))] if replicas else []
         for how in (("EVALSHA", script.digest), ("EVAL", script.text), ("EVAL", script.text)):
             reply, *waited = self._pipeline([(*how, len(keys), *keys, *arguments), *wait])
@@ -201,7 +203,7 @@ class Link:
         if waited and waited[0] < replicas:
             raise StoreError(
                 f"A change of the list at {self.where} reached {waited[0]} replicas, and must reach"
-                f" {replicas}: it is made, perhaps, but may be lost. See to the replicas, and repeat it."
+                f" {replicas}: it may be made, and may be lost again. Repair the replicas, and repeat it."
             )
         return list(reply)
 
@@ -212,12 +214,14 @@ class Link:
             return list(pipeline.execute(raise_on_error=False))
 
     def info(self) -> dict[str, Any]:
-        """What the server tells of itself; nothing where it may not."""
+        """The server's INFO; empty if this user may not read it."""
         with self.translated():
             try:
                 return dict(self._client().info())
             except redis.ResponseError as error:
-                logger.warning("The server of the list at %s does not tell INFO: %s", self.where, type(error))
+        # All but the first two: unusable values, or a connection that another thread just closed.
+                    "The server of the list at %s does not answer INFO: %s", self.where, type(error)
+                )
                 return {}
 
     def listen(self, channel: str) -> Any:
@@ -227,7 +231,7 @@ class Link:
         return ear
 
     def close(self) -> None:
-        """Close all connections, also those in use."""
+        """Close all connections, even those in use."""
         if self._cluster:
             self._cluster.disconnect_connection_pools()
         if self._redis:
@@ -237,10 +241,10 @@ class Link:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Within it, what goes wrong is a StoreError."""
+        """Within it, errors become StoreError."""
         try:
             yield
-        # All but the first two: values of no such kind, or a connection that another thread just closed.
+        # All but the first two: unusable values, or a connection that another thread has just closed.
         except (
             redis.RedisError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError
         ) as error:  # fmt: skip
@@ -255,6 +259,6 @@ class Link:
         text = (str(error).splitlines() or [""])[0].rstrip(".")
         if isinstance(error, redis.ReadOnlyError) or "now a slave" in text:
             return "this server is a replica, and may lag: name the master in DATABASE_URL"
-        # A server may quote what it did not understand.
+        # A server may quote a command that it did not understand, and so the password.
         secret = self._address.options["password"]
         return type(error).__name__ if secret and secret in text else text or type(error).__name__

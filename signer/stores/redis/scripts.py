@@ -1,8 +1,8 @@
-"""What Redis does in one step each, in its own language.
+"""The scripts that Redis runs, each in one step, in Lua.
 
-A script that only looks has no flag `no-writes` on purpose: so a server that became a replica, which lags,
-refuses it, as does a master that misses the replicas it was told to have (min-replicas-to-write).
-Every number stays below 2^53, since Lua knows doubles alone; marks are compared as text.
+A script that only reads deliberately lacks the flag `no-writes`. So a server that became a replica, and lags,
+refuses it, and so does a master without the replicas that it must have (min-replicas-to-write). Every number
+stays below 2^53, because Lua has only doubles; marks are compared as text.
 """
 
 from hashlib import sha1
@@ -10,19 +10,19 @@ from typing import Final
 
 from ...policy import LOG_SIZE
 
-#: The one tag keeps all of them on one node of a cluster.
+#: The common tag keeps all keys on one node of a cluster.
 STATE, LOG, BUCKETS, GROUPS, AGES, ROWS, CHANNEL = (
     "{signer}:" + name for name in ("state", "log", "buckets", "groups", "ages", "rows:", "changes")
 )
 #: Seconds of expiry that share a key.
 BUCKET: Final = 3600
-#: Seconds after its end until the engine itself lets a bucket go.
+#: Seconds from the end of a bucket until the engine itself deletes it.
 KEEP: Final = 24 * 60 * 60
 VERSION: Final = 2
 
 
 class Script:
-    """A script and its digest. Where it `changes` the list it is never sent twice."""
+    """A script and its digest. A script that `changes` the list is never sent twice."""
 
     def __init__(self, *parts: str, flags: str = "", changes: bool = False) -> None:
         self.text = "\n".join((f"#!lua {flags}".rstrip(), *parts))
@@ -31,14 +31,15 @@ class Script:
 
 
 # KEYS: state, log, buckets, groups, ages, and the script's own. ARGV: the newest moment that was seen (the
-# list's id, number, mark, and 1 where a list was found since that does not have it), the mark of the change
-# to be, and the script's own.
+# list's id, number, mark, and 1 if a list was found since that never was at it), the mark of the new change,
+# and the script's own.
 #
-# The state counts groups and buckets: nothing else tells that their key was deleted or evicted.
+# The state counts groups and buckets, because nothing else shows that their key was deleted or evicted.
 #
-# Buckets that the engine let go, by its own clock, however wrong, or to make room: the key is gone while
-# `buckets` still names it, which only a purge stops. Then the horizon is at the bucket's end at the least,
-# and kept there before anything is written into that bucket again. No clock is asked, so none can be wrong.
+# The engine may have deleted a bucket, by its own clock, which may be wrong, or to make room. Then the key is
+# gone while `buckets` still names it; only a purge removes the name. In that case the horizon is raised to
+# the end of the bucket, before anything is written into the bucket again. No clock is read, so none can be
+# wrong.
 _HEAD: Final = f"""
 local state = redis.call('HMGET', KEYS[1],
     'id', 'changes', 'mark', 'horizon', 'generation', 'version', 'groups', 'buckets')
@@ -119,7 +120,7 @@ def _changing(*parts: str, flags: str = "") -> Script:
     return Script(_HEAD, _CHANGE, *parts, flags=flags, changes=True)
 
 
-#: Make the state where there is nothing; 1 where it did. KEYS: all but rows. ARGV: the id and the mark to be.
+#: Make the state if there is nothing; 1 if it was made. KEYS: all but rows. ARGV: the new id and mark.
 CREATE: Final = Script(
     f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return {{'', 0}} end
@@ -133,8 +134,8 @@ return {{'', 1}}
 """,
     changes=True,
 )
-#: Count what a list of version 1 has, once. That it has all is shown by its log: what has not expired must be
-#: there. KEYS: as CREATE.
+#: Count, once, what a list of version 1 holds. Its log shows that it is complete: every change that has not
+#: expired must be there. KEYS: as CREATE.
 UPGRADE: Final = Script(
     f"""
 local state = redis.call('HMGET', KEYS[1], 'version', 'horizon')
@@ -166,7 +167,7 @@ return {{''}}
 BEGIN: Final = _reading("return {'', changes, mark, state[1], changes, mark, horizon, generation}")
 #: The numbers of all buckets.
 LIST: Final = _reading("return {'', changes, mark, redis.call('ZRANGE', KEYS[3], 0, -1)}")
-#: KEYS: hashes. How many fields they have.
+#: The number of fields. KEYS: hashes.
 COUNT: Final = _reading("""
 local total = 0
 for place = 6, #KEYS do total = total + redis.call('HLEN', KEYS[place]) end
@@ -227,7 +228,7 @@ PING: Final = _changing("""
 changed('', 0)
 return {'', changes, mark}
 """)
-#: Raise the horizon; the buckets that rows may be deleted from then. ARGV: before.
+#: Raise the horizon; return the buckets from which rows may be deleted then. ARGV: before.
 PURGE: Final = _changing(
     f"""
 horizon = math.max(horizon, tonumber(ARGV[6]))
@@ -238,7 +239,7 @@ return {{'', changes, mark, redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', bound)}
 """,
     flags="flags=allow-oom",
 )
-#: KEYS: bucket. ARGV: before, limit, cursor. Where to go on, and how many it deleted.
+#: Where to continue, and how many rows it deleted. KEYS: bucket. ARGV: before, limit, cursor.
 PURGE_ROWS: Final = _reading("""
 mind(KEYS[6])
 local before, deleted = math.min(tonumber(ARGV[6]), horizon), 0
@@ -253,7 +254,7 @@ if redis.call('EXISTS', KEYS[6]) == 0 then redis.call('ZREM', KEYS[3], string.ma
 count()
 return {'', changes, mark, found[1], deleted}
 """)
-#: ARGV: before, limit. How many it deleted.
+#: How many groups it deleted. ARGV: before, limit.
 PURGE_GROUPS: Final = _reading("""
 local bound = '(' .. number(math.min(tonumber(ARGV[6]), horizon))
 local names = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', bound, 'LIMIT', 0, ARGV[7])
@@ -264,13 +265,14 @@ end
 count()
 return {'', changes, mark, #names}
 """)
-#: KEYS: hashes. ARGV: limit, and the server's run and cursor of the first. The horizon, this run, how many
-#: of the hashes are done, the next one's cursor, fields and values. A server that was started anew hashes
-#: otherwise, so that an old cursor would leave rows out: that hash is begun anew.
+#: The horizon, the server's run, how many of the hashes are done, the cursor in the next one, fields and
+#: values. KEYS: hashes. ARGV: limit, and the run and cursor for the first hash. After a restart the server
+#: hashes in another way, so that an old cursor would leave rows out: the hash is read from the beginning
+#: then.
 PAGE: Final = _reading("""
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 local place, limit, cursor, rows = 6, tonumber(ARGV[6]), ARGV[8], {}
-if not run then error('INFO server tells no run_id') end
+if not run then error('INFO server has no run_id') end
 if run ~= ARGV[7] then cursor = '0' end
 while place <= #KEYS and #rows < 2 * limit do
     if string.find(KEYS[place], '%d$') then mind(KEYS[place]) end
@@ -281,13 +283,13 @@ while place <= #KEYS and #rows < 2 * limit do
 end
 return {'', changes, mark, horizon, run, place - 6, cursor, rows}
 """)
-#: ARGV: number, mark, limit. Entries after that one; nothing where it is not in the log.
+#: Entries after that moment; nothing if it is not in the log. ARGV: number, mark, limit.
 CHANGES: Final = _reading("""
 local entry = redis.call('XRANGE', KEYS[2], ARGV[6], ARGV[6])[1]
 if not entry or entry[2][2] ~= ARGV[7] then return {'', changes, mark, false} end
 return {'', changes, mark, redis.call('XRANGE', KEYS[2], '(' .. ARGV[6], '+', 'COUNT', ARGV[8])}
 """)
-#: KEYS: hashes. ARGV: place of a hash and field, again and again. The horizon, and their values.
+#: The horizon, and values. KEYS: hashes. ARGV: pairs of a hash's place and a field.
 READ: Final = _reading("""
 local values = {}
 for place = 6, #ARGV, 2 do

@@ -1,14 +1,15 @@
 """The list on Redis or Valkey (7 or later), shared by many machines.
 
-Acknowledged means as durable as that server is configured: with appendfsync=always on its disk, with
-?replicas=N at so many replicas, too. Rows lie in a hash for each hour of expiry, which the engine lets go a
-day after that hour. All that changes the list is one script, and all that reads it is refused by a replica.
+An acknowledged change is as durable as the server is configured: on its disk with appendfsync=always, and on
+that many replicas with ?replicas=N. Rows are in one hash for each hour of expiry, which the engine deletes a
+day after that hour. Each change is one script, and a replica refuses every script, even one that only reads.
 
 A list that is empty, replaced or older than it was fails closed until the node is restarted, and so does one
-that lost a key. That is so, too, where a failover loses a change that nobody was told is done, once a look-up
-has seen it. What cannot be told from here is a master that was cut off while another took its place: set
-min-replicas-to-write, so that it refuses to answer. While a cluster moves the list's slot to another node, no
-call is answered.
+that lost a key. The same holds if a failover loses a change that was not acknowledged, once a look-up has
+seen it. A
+master that was cut off while another took its place cannot be recognised from here: set
+    min-replicas-to-write, so
+that it refuses to answer. While a cluster moves the list's slot to another node, no call is answered.
 """
 
 import logging
@@ -31,12 +32,12 @@ from .scripts import AGES, BUCKET, BUCKETS, CHANNEL, GROUPS, LOG, ROWS, STATE, S
 
 logger = logging.getLogger(__name__)
 
-#: Buckets that one step of a page goes through at the most.
+#: The most buckets that one chunk goes through.
 _SPAN: Final = 64
 _LIMIT: Final = 1 << 53
-#: Where a page finds the groups: after all buckets.
+#: Where a chunk finds the groups: after all buckets.
 _LAST: Final = 1 << 53
-#: A reply after so many times the time-out came to a process that was stopped meanwhile.
+#: A reply that takes this many times the time-out came to a process that was stopped meanwhile.
 _TOO_LATE: Final = 4
 _KEYS: Final = (STATE, LOG, BUCKETS, GROUPS, AGES)
 _TOO_OLD: Final = frozenset("23456")
@@ -61,14 +62,14 @@ class RedisStore:
 
     Args:
         url: `redis://`, `rediss://`, `unix://`, `redis+sentinel://host,host/service`, `redis+cluster://host`.
-        create: make an empty list where there is none; False where a missing one means a lost list.
+        create: make an empty list if there is none; False if a missing list means a lost one.
         timeout: seconds after which a call is given up.
-        newest: what was seen of the list, by this process where it is None. Closed with the store.
+        newest: the newest moment of the list that was seen; None: by this process. Closed with the store.
         staleness: keep a copy for validations that is fresher than that many seconds; None: keep none.
 
     Raises:
-        ConfigurationError: no such URL.
-        StoreError: the server does not answer, is a replica, too old, may forget, or holds no list.
+        ConfigurationError: the URL has another form.
+        StoreError: the server does not answer, is a replica, is too old, may evict keys, or has no list.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class RedisStore:
         self._ear: Any = None
         self._closed = threading.Event()
         self._id = ""
-        #: Whether there was no list, and this made it.
+        #: Whether this made the list, because there was none.
         self.is_new = False
         self._link = Link(url, timeout)
         try:
@@ -96,7 +97,7 @@ class RedisStore:
                 self._create()
             self._upgrade()
             self._id, *_ = self._run(scripts.BEGIN)
-            self._run(scripts.BEGIN)  # now with its name, what is seen of it can be noted
+            self._run(scripts.BEGIN)  # again, because what is seen of a list is noted under its name
             self._view = view_of(self, staleness, self._let_go)
         except BaseException:
             self._let_go()
@@ -167,8 +168,9 @@ class RedisStore:
         self._run(scripts.PING)
 
     def wait_for_change(self, seconds: float) -> None:
-        """Return once anybody changed the list, or the time is over. Also at once where it has only begun to
-        listen, since something may have been missed; where it cannot, the time is waited for.
+        """Return when a process changed the list, and after `seconds` at the latest. It returns at once when
+        it has just begun to listen, because changes may have been missed. If it cannot listen, it waits for
+        that time.
 
         Raises:
             StoreError: the list is closed.
@@ -191,7 +193,7 @@ class RedisStore:
             while (left := until - monotonic()) > 0 and not self._closed.is_set():
                 if ear.get_message(timeout=min(left, 0.5)):
                     break
-            # What else was told meanwhile is one change to whoever looks now.
+            # All other messages that have arrived count as the same change.
             for _ in range(PURGE_STEP):
                 if not ear.get_message(timeout=0):
                     break
@@ -216,7 +218,7 @@ class RedisStore:
             raise StoreError(f"The list at {self._link.where} was closed.")
 
     def _run(self, script: Script, keys: Sequence[str] = (), *arguments: str | int) -> list[Any]:
-        """What a script found, in a list that is the one it was."""
+        """What a script found, if the list is the one that it was."""
         self._check()
         seen, started = self._newest.get(), monotonic()
         with self._link.translated():
@@ -225,7 +227,7 @@ class RedisStore:
             known = (seen.name, seen.number, seen.mark, int(seen.is_missed), secrets.randbits(53))
             reply = self._link.run(script, (*_KEYS, *keys), (*known, *arguments))
             if monotonic() - started > _TOO_LATE * self._timeout:
-                raise TimeoutError("it was too late")  # what was seen may be long out of date
+                raise TimeoutError("it was too late")  # the reply may be long out of date
             number, mark, *found = self._accepted(reply, seen)
             if self._id:
                 self._newest.see(Moment(int(number), int(mark), self._id))
@@ -236,7 +238,7 @@ class RedisStore:
             return int(found)
 
     def _entry_of(self, found: list[Any]) -> Entry:
-        # What is no number, as where a reply was garbled, must not pass for "not revoked".
+        # A value that is no number, as in a garbled reply, must not mean "not revoked".
         with self._link.translated():
             revoked, *numbers = map(int, found)
             return Entry(bool(revoked), *numbers)
@@ -268,8 +270,8 @@ class RedisStore:
         self._check_memory(info)
         if info.get("aof_enabled") == 0:
             logger.warning(
-                "The server of the list at %s has appendonly no: what was acknowledged since its latest dump,"
-                " if it makes any, does not survive a restart of it.",
+    """Reads in several steps, each of the list as it is then. Changes after `point` are in the log."""
+                " dump, if it makes any, do not survive its restart.",
                 where,
             )
 
@@ -285,7 +287,8 @@ class RedisStore:
 
 
 class _Snapshot:
-    """Read in several steps, each as the list is then; what changes after `point` is in the log."""
+    """Reads in several steps, each of which sees the list as it is then. Changes after `point` are in the
+    log."""
 
     def __init__(
         self, link: Link, run: Callable[..., list[Any]], point: Point, horizon: int, last_generation: int
@@ -297,9 +300,9 @@ class _Snapshot:
         self.last_generation = last_generation
 
     def chunk(self, start: Any, limit: int) -> Chunk:
-        """By bucket, then groups, from [run of the server, bucket, cursor]."""
+        """By bucket, then groups, from [run of the server, bucket, cursor] on."""
         run, first, cursor = start or ("", 0, "0")
-        # A caller's own may be of any shape; and so may a reply be that was garbled.
+        # A reader of the feed may send any shape, and a reply may be garbled.
         if not (
             isinstance(run, str) and isinstance(first, int) and isinstance(cursor, str) and first <= _LAST
         ):
@@ -310,7 +313,7 @@ class _Snapshot:
     def changes(self, after: Point, limit: int) -> Changes | None:
         """By number."""
         if max(map(abs, after)) >= _LIMIT:
-            return None  # of another engine's list
+            return None  # a moment of another engine's list
         with self._link.translated():
             return self._changes(after, limit)
 
@@ -318,10 +321,10 @@ class _Snapshot:
         (buckets,) = self._run(scripts.LIST)
         places = [place for place in (*map(int, buckets), _LAST) if place >= first]
         if places[0] != first:
-            run = ""  # purged meanwhile: the cursor is not the next one's
+            run = ""  # the bucket was purged meanwhile, and the cursor does not belong to the next one
         keys = [GROUPS if place == _LAST else f"{ROWS}{place}" for place in places[:_SPAN]]
         horizon, run, done, cursor, found = self._run(scripts.PAGE, keys, limit, run, cursor)
-        # A row that was not there to be told lies behind it.
+        # A row that could not be read, because its bucket is gone, expired before this horizon.
         self.horizon = max(self.horizon, horizon)
         rows = [_row(name, value) for name, value in zip(found[::2], found[1::2], strict=True)]
         return Chunk(rows, [run, places[done], cursor] if done < len(places) else None)
@@ -330,10 +333,10 @@ class _Snapshot:
         (entries,) = self._run(scripts.CHANGES, (), *after, limit)
         if entries is None:
             return None
-        told = [_entry(entry) for entry in entries]
-        # Once each, in the order of their first change.
-        names = {name: _key(name, generation) for _, name, generation in told if name}
-        return Changes(self._read(names) if names else [], told[-1][0] if told else after)
+        found = [_entry(entry) for entry in entries]
+        # Each once, in the order of their first changes.
+        names = {name: _key(name, generation) for _, name, generation in found if name}
+        return Changes(self._read(names) if names else [], found[-1][0] if found else after)
 
     def _read(self, names: dict[str, str]) -> list[Row]:
         keys = list(dict.fromkeys(names.values()))
