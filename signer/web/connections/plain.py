@@ -1,12 +1,13 @@
 """Requests of the plainest kind, read and answered as a whole, without a parser for all that HTTP allows."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hmac import compare_digest
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
 
 from ...policy import MAX_HEADERS
 
@@ -82,6 +83,47 @@ class Reader:
         self._fields, self._headers = fields, headers
         self._length = framing[0][1] if framing else None
         return True
+
+
+class PlainWay:
+    """Has the application answer the plain requests of one connection, without task or messages.
+
+    Args:
+        at_once: the application's method: it takes a scope and a whole body, and returns the answer, or None
+            where it has to wait for something.
+        root_path: the prefix that a proxy took away.
+        client: address and port of the client.
+        state: the server's, which has the headers of every answer.
+    """
+
+    def __init__(
+        self,
+        at_once: Callable[[dict[str, Any], bytes], Whole | None],
+        root_path: str,
+        client: tuple[str, int] | None,
+        state: ServerState,
+    ) -> None:
+        self._at_once = at_once
+        self._root_path = root_path
+        self._client = client
+        self._state = state
+        self._reader = Reader()
+
+    def answer(self, data: bytes) -> bytes | None:
+        """The bytes of the whole answer, if `data` is one whole plain request that can be answered now."""
+        request = self._reader.read(data)
+        if request is None:
+            return None
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.path,
+            "root_path": self._root_path,
+            "headers": request.headers,
+            "client": self._client,
+        }
+        answer = self._at_once(scope, request.body)
+        return None if answer is None else rendered(answer, self._state.default_headers)
 
 
 def rendered(answer: Whole, more: Iterable[tuple[bytes, bytes]]) -> bytes:

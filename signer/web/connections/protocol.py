@@ -9,14 +9,14 @@ from weakref import WeakKeyDictionary, WeakSet
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from ...policy import DRAIN_TIME, HEAD_TIME, LEAST_TAKEN, LINGER_TIME, MOST_IGNORED, TAKE_TIME
 from .cork import CorkedTransport
 from .deadline import Deadline
 from .parser import Head, Messages, Refused
-from .plain import QUICK, Reader, Whole, rendered
+from .plain import QUICK, PlainWay, Whole, rendered
+from .scopes import ends_of, scope_of
 
 #: Bytes that are read at a time. A connection keeps no more of requests that wait for the one before them;
 #: the rest waits in the kernel, and then at the client.
@@ -77,15 +77,15 @@ class CappedProtocol(asyncio.BufferedProtocol):
         if not config.loaded:
             config.load()
         self._app: Any = config.loaded_app
-        self._at_once = getattr(self._app, "at_once", None)
         self._config = config
         self._state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_event_loop()
         self._buffer = _buffers.get(self._loop) or _new_buffer(self._loop)
         self._deadline = Deadline(self._loop, self._on_time)
-        self._reader = Reader()
         self._messages = Messages(self)
+        #: The way around the parser, where the application has one.
+        self._plain: PlainWay | None = None
         #: What answers the request that was parsed, and what came after that.
         self._cycle: RequestResponseCycle | None = None
         self._rest = b""
@@ -103,10 +103,11 @@ class CappedProtocol(asyncio.BufferedProtocol):
         """The connection begins."""
         self.transport = CorkedTransport(cast(asyncio.Transport, transport), self._loop)
         self._flow = _Flow(self.transport)
-        self._server = get_local_addr(self.transport)
-        self._client = get_remote_addr(self.transport)
-        self._scheme = "https" if is_ssl(self.transport) else "http"
+        self._ends = ends_of(self.transport)
         self._state.connections.add(cast(Any, self))
+        at_once = getattr(self._app, "at_once", None)
+        if at_once:
+            self._plain = PlainWay(at_once, self._config.root_path, self._ends.client, self._state)
         self._await_request()
         if self._state in _ending:
             self.shutdown()
@@ -132,10 +133,13 @@ class CappedProtocol(asyncio.BufferedProtocol):
             return
         data = self._buffer[:nbytes].tobytes()
         is_first = self._cycle is None and self._messages.is_between
-        answer = self._answer(data) if is_first and data.startswith(QUICK) else None
-        if answer is not None:
-            self.transport.write(answer)
-            return
+        if is_first and data.startswith(QUICK) and self._plain and not self._flow.write_paused:
+            answer = self._plain.answer(data)
+            if answer is not None:
+                self._state.total_requests += 1
+                self._deadline.set(self._config.timeout_keep_alive)
+                self.transport.write(answer)
+                return
         self._rest += data
         self._parse()
         if is_first:
@@ -161,7 +165,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
         """The server ends: the next answer is the last one."""
         _ending.add(self._state)
         self._is_draining = True
-        self._at_once = None
+        self._plain = None
         if self._cycle:
             self._cycle.keep_alive = False
         else:
@@ -209,7 +213,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
         """Run the application."""
         self._keeps_alive = head.keeps_alive
         self._cycle = RequestResponseCycle(
-            scope=cast(Any, self._scope(head)),
+            scope=cast(Any, scope_of(head, self._ends, self._config, self._app_state)),
             transport=cast(asyncio.Transport, self),
             flow=self._flow,
             logger=logger,
@@ -266,46 +270,6 @@ class CappedProtocol(asyncio.BufferedProtocol):
             self._cycle.disconnected = True
             self._cycle.message_event.set()
             self._cycle = None
-
-    def _scope(self, head: Head) -> dict[str, Any]:
-        root = self._config.root_path
-        return {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": self._scheme,
-            "root_path": root,
-            "headers": head.headers,
-            "state": self._app_state.copy(),
-            "method": head.method,
-            "path": root + head.path,
-            "raw_path": root.encode("ascii") + head.raw_path,
-            "query_string": head.query,
-        }
-
-    def _answer(self, data: bytes) -> bytes | None:
-        """The whole answer, if `data` is one whole request of the plainest kind."""
-        if self._at_once is None or self._flow.write_paused:
-            return None
-        request = self._reader.read(data)
-        if request is None:
-            return None
-        scope = {
-            "type": "http",
-            "method": request.method,
-            "path": request.path,
-            "root_path": self._config.root_path,
-            "headers": request.headers,
-            "client": self._client,
-        }
-        answer: Whole | None = self._at_once(scope, request.body)
-        if answer is None:
-            return None
-        self._state.total_requests += 1
-        self._deadline.set(self._config.timeout_keep_alive)
-        return rendered(answer, self._state.default_headers)
 
     # How long it stays.
 

@@ -1,8 +1,10 @@
 """/auth: a gateway asks whether to let a request through, and as whom."""
 
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -15,7 +17,8 @@ from ...errors import (
     TokenScopeInsufficient,
 )
 from ...signer import Signer
-from ...tokens.claims import Claims, check_audience, check_reusable, check_scope
+from ...tokens.claims import Claims, check_audience, check_scope
+from ..access.sessions import checked_session
 from ..messages.answers import Answer, Done
 from ..messages.problems import challenge, problem
 
@@ -57,7 +60,8 @@ class ForwardAuth:
         if token is None:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
-            claims = await self._lookups.run(self._admitted, token, request)
+            demands = partial(_check_demands, request.query_params)
+            claims = await self._lookups.run(checked_session, self._signer, token, demands)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # Which reason is not told: this answer may reach anybody.
@@ -65,18 +69,14 @@ class ForwardAuth:
             return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
 
-    def _admitted(self, token: str, request: HTTPRequest) -> Claims:
-        with self._signer.hooks.operation("validate") as told:
-            claims = self._signer.check(told, token, purpose=None)
-            check_reusable(claims)
-            demands = request.query_params
-            if {*demands.getlist("purpose")} - {claims.purpose}:
-                raise TokenPurposeWrong
-            for aud in demands.getlist("aud"):
-                check_audience(claims, aud)
-            for scope in demands.getlist("scope"):
-                check_scope(claims, scope)
-            return claims
+
+def _check_demands(demands: QueryParams, claims: Claims) -> None:
+    if {*demands.getlist("purpose")} - {claims.purpose}:
+        raise TokenPurposeWrong
+    for aud in demands.getlist("aud"):
+        check_audience(claims, aud)
+    for scope in demands.getlist("scope"):
+        check_scope(claims, scope)
 
 
 def _identity(claims: Claims) -> dict[str, str]:

@@ -14,11 +14,12 @@ from ...aio.lookups import Lookups
 from ...credentials import SERVICE_SCOPES
 from ...errors import CredentialMissing, TokenError
 from ...signer import Signer
-from ...tokens.claims import Claims, check_reusable, scope_words
+from ...tokens.claims import scope_words
 from ...tokens.values import IssueRequest
 from ..access.callers import Caller, Guard
 from ..access.hosts import AUTHORITY
 from ..access.limits import ISSUE, Limits
+from ..access.sessions import checked_session
 from ..messages.answers import AccessToken, Answer, Ended, Inactive, Introspection, Metadata
 from ..messages.bodies import Form, TokenForm, TokenRequestForm, read_form
 from ..messages.problems import oauth_problem
@@ -91,16 +92,10 @@ class OAuth:
         """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
         neither a client's credential, nor what is to be used up."""
         try:
-            claims = await self._lookups.run(self._active, form.token)
+            claims = await self._lookups.run(checked_session, self._signer, form.token)
         except TokenError:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))
-
-    def _active(self, token: str) -> Claims:
-        with self._signer.hooks.operation("validate") as told:
-            claims = self._signer.check(told, token, purpose=None)
-            check_reusable(claims)
-            return claims
 
     async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
         """POST /oauth/revoke (RFC 7009): its own tokens for any client, all with `token:revoke`."""

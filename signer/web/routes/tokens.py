@@ -1,7 +1,6 @@
 """The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any, Final, TypeVar
@@ -11,17 +10,15 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ...aio.changes import Writer
-from ...aio.lookups import Lookups, in_time
+from ...aio.lookups import Lookups
 from ...errors import (
     CredentialMissing,
     RequestInvalid,
     ScopeInsufficient,
-    SystemUnavailable,
     TokenError,
 )
-from ...policy import PURGE_PAUSE, READINESS
+from ...policy import PURGE_PAUSE
 from ...signer import Signer
-from ...stores.copies.feed import Part
 from ...tokens.claims import Issued, scope_words
 from ...tokens.values import CodeRequest, IssueRequest, Request, check_public
 from ..access.callers import Caller, Guard
@@ -30,7 +27,6 @@ from ..messages.answers import (
     Admitted,
     Answer,
     Done,
-    Health,
     NewCode,
     NewToken,
     NewTokens,
@@ -52,7 +48,7 @@ from ..messages.bodies import (
     decoded,
     read,
 )
-from ..messages.problems import problem, refusal
+from ..messages.problems import refusal
 
 B = TypeVar("B", bound=Request)
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
@@ -63,10 +59,6 @@ _VALID: Final = Answer(Done())
 _INVALID: Final = Answer(Done(status=False))
 #: Tokens that are validated in a row; a millisecond's work at most.
 _AT_ONCE: Final = 250
-_NO_METRICS: Final = (
-    "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
-    " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
-)
 
 
 class API:
@@ -78,8 +70,6 @@ class API:
         writer: runs what waits for a disk.
         limits: count what costs others something.
         lookups: runs what may wait for a network.
-        feed: the part of the list that comes after a cursor, and whether it follows a moment.
-        page: the metrics' text and media type; None where there is none.
     """
 
     def __init__(
@@ -90,18 +80,12 @@ class API:
         writer: Writer,
         limits: Limits,
         lookups: Lookups,
-        feed: Callable[[str, str], Part],
-        page: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer
         self._lookups = lookups
-        self._feed = feed
         self._guard = guard
         self._writer = writer
         self._limits = limits
-        self._page = page
-        self._check: asyncio.Future[SystemUnavailable | None] | None = None
-        self._checked_at = 0.0
         self._slice = asyncio.Lock()
 
     def endpoint(
@@ -222,44 +206,6 @@ class API:
             purged += step
             await asyncio.sleep(PURGE_PAUSE)
         return Answer(Purged(purged=purged))
-
-    async def revocations(self, request: HTTPRequest) -> Response:
-        """GET /app/revocations: the list, for those who keep a copy."""
-        await self._guard.admit(request.scope, frozenset({"revocations:read"}))
-        since, seen = (request.query_params.get(name, "") for name in ("since", "seen"))
-        return Answer(await self._lookups.elsewhere(self._feed, since, seen))
-
-    async def healthz(self, request: HTTPRequest) -> Response:
-        """GET /healthz: the process answers."""
-        return Answer(Health())
-
-    async def readyz(self, request: HTTPRequest) -> Response:
-        """GET /readyz: clock and list can answer, or could less than a second ago."""
-        # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
-        if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + READINESS):
-            self._check = asyncio.ensure_future(self._unreadiness())
-        check = self._check
-        if error := check.result() if check.done() else await in_time(check):
-            raise error.with_traceback(None)  # each answer would lengthen it
-        return Answer(Health())
-
-    async def _unreadiness(self) -> SystemUnavailable | None:
-        try:
-            await asyncio.to_thread(self._signer.ping)
-        except SystemUnavailable as error:
-            return error
-        finally:
-            self._checked_at = time.monotonic()
-        return None
-
-    async def metrics(self, request: HTTPRequest) -> Response:
-        """GET /metrics"""
-        await self._guard.admit(request.scope, frozenset({"metrics:read"}))
-        if self._page is None:
-            return problem(503, "metrics_unavailable", _NO_METRICS)
-        asked = asyncio.to_thread(self._page, request.headers.get("accept", ""))
-        text, media_type = await in_time(asyncio.ensure_future(asked))
-        return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 
     def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
         check_public(request.purpose)

@@ -199,7 +199,7 @@ class _Counted(Collector):
         yield GaugeMetricFamily(_WAITING[1], waiting, numbers.get(_WAITING, 0.0))
 
 
-class Page:
+class Exposition:
     """What Prometheus reads: what was counted, and what is so at this moment."""
 
     def __init__(self, metrics: Metrics, store: Store, keys: KeyRing) -> None:
