@@ -40,7 +40,7 @@ class TestExamples:
         shown = list(steps(PAGES[page]))
         starts = any(command.endswith("&") for command, _ in shown)
         port = free_port() if starts else development.port
-        with closing(Shell(tmp_path, port)) as shell:
+        with closing(Shell(tmp_path, port, starts=starts)) as shell:
             for command, output in shown:
                 printed = shell.run(command)
                 if command.endswith("&"):
