@@ -8,7 +8,7 @@ from .tokens.claims import Challenge, Claims, Issued, Unverified, Use
 from .tokens.keys import KeyRing, generate_key
 from .verifier import Verifier
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Challenge",

@@ -2,6 +2,6 @@ import sys
 
 from .cli.parser import main
 
-# Workers that are spawned import this module, too.
+# Each worker imports this module when it is spawned, and must not run the command again.
 if __name__ == "__main__":
     sys.exit(main())

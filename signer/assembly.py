@@ -1,4 +1,4 @@
-"""From settings to a Signer with its list; where service and command line begin."""
+"""Make a Signer and its revocation list from the settings; service and command line begin here."""
 
 import os
 import secrets
@@ -18,15 +18,14 @@ from .tokens.keys import PRODUCTION_LINE, KeyRing, generate_key
 
 
 class Assembly(NamedTuple):
-    """A Signer, its list and its audit trail (None where there is none), which whoever assembled them
-    closes."""
+    """A Signer, its revocation list and its audit trail, or None. The caller of `assemble` closes them."""
 
     signer: Signer
     store: Store
     trail: AuditTrail | None
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         self.store.close()
         if self.trail:
             self.trail.close()
@@ -42,20 +41,24 @@ def assemble(
     hooks: Sequence[Hook | CountingHook] = (),
     watched: Callable[[Store], Store] = lambda store: store,
 ) -> Assembly:
-    """Open list and audit trail and make the Signer. With `create` False a list that is missing is an error;
-    with `copies` there is a copy of one on another machine; `only_reads` and `node` are as in open_store.
+    """Open the revocation list and the audit trail, and make the Signer.
 
-    `hooks` are told of every call, after the audit trail; `watched` makes of the list the one that is used.
+    Args:
+        create: whether a missing list is created; False makes it an error.
+        copies: whether a list on another machine is copied to memory, as REVOCATION_STALENESS_SECONDS allows.
+        only_reads, node: as for open_store.
+        hooks: are notified of every call, after the audit trail.
+        watched: wraps the list, for example to measure it.
 
     Raises:
-        ConfigurationError: keys, list or audit trail are set up wrongly.
+        ConfigurationError: keys, list or audit trail are configured wrongly.
         StoreError: the list cannot be opened.
     """
     with ExitStack() as opened:
         trail = _trail(settings)
         if trail:
             opened.callback(trail.close)
-        # Whoever asks once needs no copy of all, but where there is nothing else.
+        # A program that asks once needs no copy. But a list behind https:// can be used only as a copy.
         has_copy = copies or is_remote(settings.database_url)
         staleness = settings.revocation_staleness_seconds if has_copy else None
         store = watched(
@@ -84,10 +87,11 @@ def _trail(settings: Settings) -> AuditTrail | None:
 
 
 def keys_of(settings: Settings) -> KeyRing:
-    """The keys that the settings name; the development service's own where they name none.
+    """The keys from the settings. Without SECRET_KEY, the key of the development service, which is created
+    once and kept beside the list.
 
     Raises:
-        ConfigurationError: they cannot be used.
+        ConfigurationError: there is no usable key.
     """
     return settings.keys or _development_keys(settings.database_url)
 
@@ -101,14 +105,15 @@ def _development_keys(database_url: str) -> KeyRing:
     path += ".key"
     try:
         return KeyRing(_kept_key(Path(path)))
-    # UnicodeDecodeError is a ValueError, and not to be shown: it holds the file.
+    # UnicodeDecodeError is a ValueError. Its text is not shown, because it holds the content of the file.
     except (OSError, ValueError, KeyInvalid) as error:
         reason = "it is not text" if isinstance(error, ValueError) else error
     raise KeyInvalid(f"The development key {path} cannot be used: {reason}")
 
 
 def _kept_key(path: Path) -> str:
-    # Made whole under another name, then linked: two first starts agree on one key.
+    # Written under another name, then linked: when two services start first at the same time, they get one
+    # key, and neither reads half of it.
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -1,7 +1,8 @@
-"""Client credentials: the service guards itself with its own tokens.
+"""Client credentials: the service authenticates its callers by its own tokens.
 
-A credential is a token with purpose `signer:client`, `sub` and `client_id` the client's name, and `scope`
-what it may do and hand out. It expires, is replaced and revoked like any token; no registry is needed.
+A credential is a token with purpose `signer:client`. Its `sub` and `client_id` are the client's name; its
+`scope` is what the client may do, and which scopes it may give to others. It expires and is rotated and
+revoked like any token, so that no registry of clients is needed.
 """
 
 from typing import Final
@@ -11,18 +12,21 @@ from .signer import Signer
 from .tokens.claims import CLIENT_PURPOSE, scope_words
 from .tokens.values import Name, Scope, converted
 
-#: What the service itself asks for, one word for each thing a client may do.
+#: The scopes that the service itself demands, one for each thing that a client may do.
 SERVICE_SCOPES: Final = frozenset(
     {"token:issue", "token:introspect", "token:revoke", "token:purge", "metrics:read", "revocations:read"}
 )
 
 
 def issue_credential(signer: Signer, client_id: str, scope: str, ttl: int) -> str:
-    """A credential for `client_id`, good for `ttl` seconds and for the words of `scope`: some of
-    SERVICE_SCOPES, and any others, which it may hand out in the tokens it issues.
+    """A new credential for a client, valid for `ttl` seconds.
+
+    Args:
+        scope: space-separated words: those of SERVICE_SCOPES say what the client may do, and any others which
+            scopes it may give to the tokens that it issues.
 
     Raises:
-        RequestInvalid: naming the argument that cannot be.
+        RequestInvalid: naming the argument that is not acceptable.
     """
     converted(client_id, Name, "client_id")
     check_scopes(scope)
@@ -30,8 +34,8 @@ def issue_credential(signer: Signer, client_id: str, scope: str, ttl: int) -> st
 
 
 def check_scopes(scope: str) -> frozenset[str]:
-    """The words of `scope`. A word that looks like one of the service's own and is none is a slip of the
-    pen that would show only when a call is refused.
+    """The words of `scope`. A word that looks like one of the service's own but is none is refused: the
+    typing error would otherwise show only when a call is refused.
 
     Raises:
         RequestInvalid: naming `scope`.

@@ -71,6 +71,8 @@ MAX_ISSUED: Final = 100
 MAX_VALIDATED: Final = 1000
 #: Characters of a cursor of the feed: more than the longest names in a list need.
 MAX_CURSOR: Final = 8192
+#: Bytes of a file that holds one setting, such as SECRET_KEY_FILE.
+MAX_SETTING_FILE: Final = 64 * 1024
 #: Bytes of a line of the audit trail. A pipe takes as much at once (PIPE_BUF), so that lines of several
 #: workers do not mix.
 MAX_LINE: Final = 4096

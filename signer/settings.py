@@ -1,9 +1,9 @@
-"""The settings; the only reader of the environment."""
+"""The settings; with variables.py the only reader of the environment."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -13,30 +13,32 @@ from .errors import ConfigurationError, KeyInvalid, RequestInvalid
 from .policy import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL, LONGEST_TTL
 from .stores.opening import MEMORY_URL
 from .tokens.keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
+from .variables import FALLBACKS, SECRET_KEY, Variable, find, key_prefix, variable_names
 
 #: Labels of a name have 63 characters at most (RFC 1035, section 2.3.4).
 _HOST: Final = r"(?!.*\.\.)(?!.*[0-9A-Za-z_-]{64})[0-9A-Za-z.:_-]{1,253}"
-#: RFC 6265, section 4.1.1.
+#: A cookie's name (RFC 6265, section 4.1.1).
 _COOKIE: Final = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
 #: RFC 8414, section 2: no query, no fragment; and no slash at the end, so that paths can be joined to it.
 _ISSUER: Final = r"https?://([0-9A-Za-z.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9A-Za-z._~-]+)*"
 _LINE: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}"
 _LINES: Final = r"[^\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]{0,4000}"
-#: What a browser sends as Origin (RFC 6454, section 6.2): no path, no default port.
+#: What a browser sends in the header Origin (RFC 6454, section 6.2): no path, no default port.
 _ORIGIN: Final = r"https?://([0-9a-z.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
-#: As in the notation of the library `limits`, which counts; see web/limits.py.
+#: The notation of the library `limits`, which counts; see web/access/limits.py.
 _RATE: Final = r"[1-9][0-9]{0,8} ?(/|per) ?([1-9][0-9]{0,3} ?)?(second|minute|hour|day)s?"
 _REDIS: Final = r"rediss?://[\x21-\x7e]{1,300}"
-#: Instead of a file's name; audit.STDOUT is another.
+#: Stands for no audit trail, where AUDIT_LOG could name a file; audit.STDOUT stands for standard output.
 AUDIT_OFF: Final = "off"
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the environment says, checked. Its repr names no value: several are secret.
+    """The checked settings. Its repr shows no value, because several are secret.
 
-    `keys` is None where SECRET_KEY is not set: the development service, which makes its own key.
+    `keys` is None where SECRET_KEY is not set: the development service, which makes its own key. Every other
+    field is the setting of the same name in capitals; variables.py says which variable it is taken from.
     """
 
     keys: KeyRing | None = None
@@ -45,7 +47,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_max_ttl_minutes: int = DEFAULT_MAX_TTL // 60
     token_leeway_seconds: int = DEFAULT_LEEWAY
     token_grace_seconds: int = DEFAULT_GRACE
-    #: How old a copy of a list on another machine may be; 0 for no copy.
+    #: How old a copy of a revocation list on another machine may be; 0 for no copy.
     revocation_staleness_seconds: int = 0
     host: str = "127.0.0.1"
     port: int = 8000
@@ -53,104 +55,49 @@ class Settings(Struct, frozen=True, kw_only=True):
     anonymous_scopes: frozenset[str] = frozenset()
     #: The cookie that /auth reads; "" for none.
     auth_cookie: str = ""
-    #: The URL the service is known by; "" for the one it is called at.
+    #: The URL that OAuth clients know the service by; "" for the URL of each request.
     issuer: str = ""
     app_title: str = "signer"
     app_description: str = "Stateless signed tokens: issue, validate, revoke."
     log_level: str = "info"
     log_format: str = "text"
-    #: "stdout", "off", or a file.
+    #: "stdout", "off", or the path of a file.
     audit_log: str = "stdout"
     audit_validations: bool = False
-    #: Whether anything is counted for GET /metrics.
+    #: Whether GET /metrics has anything to show.
     metrics: bool = True
     #: Such as "100/minute"; "" for no limit.
     rate_limit: str = ""
-    #: Where several workers or machines count together; "" for each by itself.
+    #: The Redis server where all workers and machines count together; "" for each worker by itself.
     rate_limit_storage: str = ""
-    #: Addresses and networks whose forwarding headers are believed.
+    #: Addresses and networks of proxies, whose forwarding headers are believed.
     trusted_proxies: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
-        """The settings in `environ`; what is not set takes its default.
+        """The settings in `environ`; a setting that is not there has its default.
 
         Raises:
-            ConfigurationError: naming the setting, what is wrong with it and what would be right.
+            ConfigurationError: naming the variable, what is wrong with it and what would be right.
         """
-        default = cls()
-        longest = _integer(
-            environ, "TOKEN_MAX_TTL_MINUTES", default.token_max_ttl_minutes, 1, LONGEST_TTL // 60
-        )
-        usual = min(default.token_ttl_minutes, longest)
-        settings = cls(
-            keys=_keys(environ),
-            database_url=environ.get("DATABASE_URL", default.database_url),
-            token_ttl_minutes=_integer(environ, "TOKEN_TTL_MINUTES", usual, 1, longest),
-            token_max_ttl_minutes=longest,
-            token_leeway_seconds=_integer(
-                environ, "TOKEN_LEEWAY_SECONDS", default.token_leeway_seconds, 0, 300
-            ),
-            token_grace_seconds=_integer(environ, "TOKEN_GRACE_SECONDS", default.token_grace_seconds, 0, 300),
-            revocation_staleness_seconds=_integer(
-                environ, "REVOCATION_STALENESS_SECONDS", default.revocation_staleness_seconds, 0, 3600
-            ),
-            # An empty one would listen to the world.
-            host=_text(
-                environ, "HOST", default.host, _HOST, "an address or a name, such as 127.0.0.1 or 0.0.0.0"
-            ),
-            port=_integer(environ, "PORT", default.port, 0, 65535),
-            web_concurrency=_integer(environ, "WEB_CONCURRENCY", default.web_concurrency, 1, 1024),
-            anonymous_scopes=_scopes(environ, "ANONYMOUS_SCOPES"),
-            auth_cookie=_text(
-                environ, "AUTH_COOKIE", default.auth_cookie, _COOKIE, "a name, such as session"
-            ),
-            issuer=_text(
-                environ, "ISSUER", default.issuer, _ISSUER, "a URL such as https://tokens.example.org"
-            ),
-            app_title=_text(environ, "APP_TITLE", default.app_title, _LINE, "text on one line"),
-            app_description=_text(environ, "APP_DESCRIPTION", default.app_description, _LINES, "text"),
-            log_level=_choice(environ, "LOG_LEVEL", default.log_level, LOG_LEVELS),
-            log_format=_choice(environ, "LOG_FORMAT", default.log_format, LOG_FORMATS),
-            audit_log=_audit_log(environ, default.audit_log),
-            audit_validations=_choice(environ, "AUDIT_VALIDATIONS", "false", ("true", "false")) == "true",
-            metrics=_choice(environ, "METRICS", "true", ("true", "false")) == "true",
-            rate_limit=_text(
-                environ,
-                "RATE_LIMIT",
-                default.rate_limit,
-                f"{_RATE}( ?[;,] ?{_RATE})*",
-                "numbers of calls in a time, such as 100/minute or 10/second;1000/hour",
-            ),
-            rate_limit_storage=_text(
-                environ,
-                "RATE_LIMIT_STORAGE",
-                default.rate_limit_storage,
-                _REDIS,
-                "the URL of a Redis server, such as redis://127.0.0.1:6379/0",
-            ),
-            trusted_proxies=_list(
-                environ, "TRUSTED_PROXIES", _network, "addresses or networks, such as 10.0.0.7,192.168.0.0/16"
-            ),
-            cors_origins=_list(
-                environ,
-                "CORS_ORIGINS",
-                _origin,
-                "origins such as https://app.example.org,https://example.org:8443",
-            ),
-        )
+        values = _read(environ, _RULES)
+        longest = values.get("token_max_ttl_minutes", DEFAULT_MAX_TTL // 60)
+        # A shorter maximum also shortens the default, which nobody asked for.
+        usual = min(DEFAULT_TTL // 60, longest)
+        life = _read(environ, {"token_ttl_minutes": _whole(1, longest, usual)})
+        settings = cls(keys=_keys(environ), **{"token_ttl_minutes": usual} | values | life)
         settings._check_together()
         return settings
 
     @property
     def is_development(self) -> bool:
-        """Whether this is the development service: no SECRET_KEY."""
+        """Whether this is the development service, which has no SECRET_KEY."""
         return self.keys is None
 
     @property
     def counting_url(self) -> str:
-        """Where calls are counted that RATE_LIMIT limits; "" for each worker by itself."""
+        """The Redis server that counts the calls for RATE_LIMIT; "" where each worker counts for itself."""
         on_redis = self.database_url.startswith(("redis://", "rediss://"))
         return self.rate_limit_storage or (self.database_url.partition("?")[0] if on_redis else "")
 
@@ -167,19 +114,35 @@ class Settings(Struct, frozen=True, kw_only=True):
         return f"Settings(is_development={self.is_development})"
 
 
+def taken_from(environ: Mapping[str, str]) -> dict[str, str]:
+    """Of all settings that are set in `environ`, the variable that each is taken from.
+
+    Raises:
+        ConfigurationError: a setting and its file are both set.
+    """
+    others = [name.upper() for name in Settings.__struct_fields__ if name != "keys"]
+    return variable_names(environ, [SECRET_KEY, FALLBACKS, *others])
+
+
 def _keys(environ: Mapping[str, str]) -> KeyRing | None:
-    current = environ.get("SECRET_KEY")
-    listed = environ.get("SECRET_KEY_FALLBACKS", "")
+    current, listed = find(environ, SECRET_KEY), find(environ, FALLBACKS)
     if current is None:
-        if listed:
-            raise KeyInvalid("SECRET_KEY_FALLBACKS is set and SECRET_KEY is not: set the key that signs.")
+        # With the prefix even an empty list is refused: the plain SECRET_KEY would be ignored, so that the
+        # development service would start.
+        if listed and (listed.text or key_prefix(environ)):
+            missing = f"{key_prefix(environ)}{SECRET_KEY}"
+            raise KeyInvalid(f"{listed.name} is set and {missing} is not: set the key that signs.")
         return None
-    fallbacks = [key.strip() for key in listed.split(",")] if listed.strip() else []
-    # A comma would cut the key in two on the day it moves to the fallbacks; a line end is a slip.
-    if "," in current or current != current.strip() or not current.isprintable():
-        raise KeyInvalid(f"SECRET_KEY holds a comma, a line end or a space at an end. {HOW_TO_MAKE_A_KEY}")
-    ring = _ring("SECRET_KEY", current)
-    return _ring("SECRET_KEY_FALLBACKS", current, fallbacks) if fallbacks else ring
+    # A comma would split the key when it becomes a fallback; a line end is a mistake.
+    key = current.text
+    if "," in key or key != key.strip() or not key.isprintable():
+        raise KeyInvalid(
+            f"{current.name} holds a comma, a line end or a space at an end. {HOW_TO_MAKE_A_KEY}"
+        )
+    ring = _ring(current.name, key)
+    if listed is None or not listed.text.strip():
+        return ring
+    return _ring(listed.name, key, _listed(listed.text.replace("\n", ",") if listed.is_file else listed.text))
 
 
 def _ring(name: str, current: str, fallbacks: Sequence[str] = ()) -> KeyRing:
@@ -189,58 +152,118 @@ def _ring(name: str, current: str, fallbacks: Sequence[str] = ()) -> KeyRing:
         raise KeyInvalid(f"{name}: {error}") from None
 
 
-def _text(environ: Mapping[str, str], name: str, default: str, pattern: str, wanted: str) -> str:
-    text = environ.get(name, default)
-    if name in environ and not re.fullmatch(pattern, text):
-        raise ConfigurationError(f"{name} must be {wanted}.")
+class _Rule(NamedTuple):
+    """How the text of a setting becomes its value.
+
+    `parse` raises ValueError for a text that is not `wanted`, or RequestInvalid with its own explanation.
+    """
+
+    parse: Callable[[str], Any]
+    wanted: str = "text"
+
+
+def _read(environ: Mapping[str, str], rules: Mapping[str, _Rule]) -> dict[str, Any]:
+    """The values of those fields that are set."""
+    found = {field: find(environ, field.upper()) for field in rules}
+    return {field: _parsed(variable, rules[field]) for field, variable in found.items() if variable}
+
+
+def _parsed(variable: Variable, rule: _Rule) -> Any:
+    try:
+        return rule.parse(variable.text)
+    except ValueError:
+        raise ConfigurationError(f"{variable.name} must be {rule.wanted}.") from None
+    except RequestInvalid as error:
+        raise ConfigurationError(f"{variable.name}: {error}") from None
+
+
+def _matching(pattern: str, wanted: str) -> _Rule:
+    return _Rule(lambda text: _matched(pattern, text), wanted)
+
+
+def _matched(pattern: str, text: str) -> str:
+    if not re.fullmatch(pattern, text):
+        raise ValueError
     return text
 
 
-def _audit_log(environ: Mapping[str, str], default: str) -> str:
-    wanted = "stdout, off, or a file such as /var/log/signer/audit.log"
-    text = _text(environ, "AUDIT_LOG", default, _LINE, wanted).strip()
-    return text.lower() if text.lower() in (STDOUT, AUDIT_OFF) else text
+def _whole(least: int, most: int, example: int) -> _Rule:
+    def parse(text: str) -> int:
+        number = int(_matched("[0-9]{1,10}", text.strip()))
+        if not least <= number <= most:
+            raise ValueError
+        return number
+
+    return _Rule(parse, f"a whole number from {least} to {most}, such as {example}")
 
 
-def _integer(environ: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = environ.get(name, str(default)).strip()
-    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
-        raise ConfigurationError(f"{name} must be a whole number from {least} to {most}, such as {default}.")
-    return int(text)
+def _one_of(*choices: str) -> _Rule:
+    return _Rule(lambda text: _choice(text, choices), f"one of {', '.join(choices)}")
+
+
+def _choice(text: str, choices: Sequence[str]) -> str:
+    choice = text.strip().lower()
+    if choice not in choices:
+        raise ValueError
+    return choice
+
+
+def _switch() -> _Rule:
+    choices = ("true", "false")
+    return _Rule(lambda text: _choice(text, choices) == "true", f"one of {', '.join(choices)}")
 
 
 T = TypeVar("T")
 
 
-def _list(environ: Mapping[str, str], name: str, parsed: Callable[[str], T], wanted: str) -> tuple[T, ...]:
-    listed = environ.get(name, "")
-    try:
-        return tuple(parsed(item.strip()) for item in listed.split(",")) if listed.strip() else ()
-    except ValueError:
-        raise ConfigurationError(f"{name} must be {wanted}.") from None
+def _list_of(item: Callable[[str], T], wanted: str) -> _Rule:
+    return _Rule(lambda text: tuple(item(part) for part in _listed(text)), wanted)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
 def _network(text: str) -> str:
-    # Strictly: 10.0.0.7/8 may mean the one machine, and would trust millions.
+    # Strict, because 10.0.0.7/8 may be meant as one machine, and would trust millions.
     ip_network(text)
     return text
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(_ORIGIN, text):
-        raise ValueError
-    return text
+    return _matched(_ORIGIN, text)
 
 
-def _choice(environ: Mapping[str, str], name: str, default: str, choices: tuple[str, ...]) -> str:
-    text = environ.get(name, default).strip().lower()
-    if text not in choices:
-        raise ConfigurationError(f"{name} must be one of {', '.join(choices)}.")
-    return text
+def _audit_log(text: str) -> str:
+    file = _matched(_LINE, text).strip()
+    return file.lower() if file.lower() in (STDOUT, AUDIT_OFF) else file
 
 
-def _scopes(environ: Mapping[str, str], name: str) -> frozenset[str]:
-    try:
-        return check_scopes(environ.get(name, ""))
-    except RequestInvalid as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+#: All fields but `keys`, and `token_ttl_minutes`, whose maximum is a setting.
+_RULES: Final = {
+    "database_url": _Rule(str),
+    "token_max_ttl_minutes": _whole(1, LONGEST_TTL // 60, DEFAULT_MAX_TTL // 60),
+    "token_leeway_seconds": _whole(0, 300, DEFAULT_LEEWAY),
+    "token_grace_seconds": _whole(0, 300, DEFAULT_GRACE),
+    "revocation_staleness_seconds": _whole(0, 3600, 0),
+    # An empty name would listen on every address.
+    "host": _matching(_HOST, "an address or a name, such as 127.0.0.1 or 0.0.0.0"),
+    "port": _whole(0, 65535, 8000),
+    "web_concurrency": _whole(1, 1024, 1),
+    "anonymous_scopes": _Rule(check_scopes),
+    "auth_cookie": _matching(_COOKIE, "a name, such as session"),
+    "issuer": _matching(_ISSUER, "a URL such as https://tokens.example.org"),
+    "app_title": _matching(_LINE, "text on one line"),
+    "app_description": _matching(_LINES, "text"),
+    "log_level": _one_of(*LOG_LEVELS),
+    "log_format": _one_of(*LOG_FORMATS),
+    "audit_log": _Rule(_audit_log, "stdout, off, or a file such as /var/log/signer/audit.log"),
+    "audit_validations": _switch(),
+    "metrics": _switch(),
+    "rate_limit": _matching(
+        f"{_RATE}( ?[;,] ?{_RATE})*", "numbers of calls in a time, such as 100/minute or 10/second;1000/hour"
+    ),
+    "rate_limit_storage": _matching(_REDIS, "the URL of a Redis server, such as redis://127.0.0.1:6379/0"),
+    "trusted_proxies": _list_of(_network, "addresses or networks, such as 10.0.0.7,192.168.0.0/16"),
+    "cors_origins": _list_of(_origin, "origins such as https://app.example.org,https://example.org:8443"),
+}

@@ -1,4 +1,4 @@
-"""Checking tokens of one purpose with the key of that purpose alone."""
+"""Validate tokens of one purpose, with nothing but the key of that purpose."""
 
 import time
 from collections.abc import Callable
@@ -13,20 +13,20 @@ from .tokens.keys import KeyRing, PurposeKey
 
 
 class Verifier:
-    """Validates tokens of one purpose, for a program that must not be able to make any others.
+    """Validates tokens of one purpose, in a program that must not be able to make tokens of other purposes.
 
-    Without a list it sees no revocation, use or rotation: let such tokens live for minutes, or give it the
-    copy of the service's list. The key is a secret: whoever has it can make tokens of this purpose, though of
-    no other.
+    Without a revocation list it does not notice that a token was revoked, used or rotated: then let tokens
+    live for minutes only, or give it a copy of the service's list. The key is a secret, because a program
+    that has it can also make tokens of this purpose.
 
     Args:
-        keys: what `Signer.purpose_key` or `python -m signer purpose-key` gave; around a change of
-            SECRET_KEY the new one and the old one, in any order.
-        store: such as open_store("https://client:credential@tokens.example.org", staleness=5).
+        keys: from `Signer.purpose_key` or `python -m signer purpose-key`. While SECRET_KEY is being changed,
+            the new one and the old one, in any order.
+        store: the list, such as open_store("https://client:credential@tokens.example.org", staleness=5).
         max_ttl, leeway, clock: as for Signer.
 
     Raises:
-        KeyInvalid: no key, not an exported key, or keys of several purposes.
+        KeyInvalid: there is no key, one is not an exported key, or they are of several purposes.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class Verifier:
         bind: str | None = None,
         max_age: int | None = None,
     ) -> Claims:
-        """The claims of a token that is good now by signature, age and list, if there is one; see
-        Signer.validate.
+        """The claims of a token that is valid now, by its signature, its age and the revocation list, if
+        there is one. The arguments are those of Signer.validate.
 
         Raises:
-            TokenError: a subclass that says why the token is refused.
-            SystemUnavailable: the list or the clock cannot answer. Refuse then, too.
+            TokenError: the subclass says why the token is refused.
+            SystemUnavailable: the list or the clock cannot answer. Refuse the token then, too.
         """
         try:
             return self._validator.validate(
                 token, purpose=self.purpose, scope=scope, aud=aud, bind=bind, max_age=max_age
             )
         except StoreRequired:
-            # Whoever holds one may show it: that is no fault of the program's.
+            # Any caller may present such a token, so it is refused; it is not an error of this program.
             raise TokenUsed("A token with max_uses is good only where its uses are counted.") from None

@@ -1,4 +1,4 @@
-"""What many tests need."""
+"""Fixtures that many tests use."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -20,18 +20,18 @@ from signer.stores.opening import create_list
 SCOPES = "token:issue token:introspect token:revoke token:purge read write"
 
 
-# How long an example takes, the machine decides.
+# No deadline: how long an example takes depends on the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-#: What tests use that break clusters under load, and look at pages in a browser.
+#: Fixtures of the tests that break clusters under load, or open pages in a browser.
 SLOW = {"during", "chromium"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow by its kind: also gateways and machines, and what Valkey does as Redis does. Others say so
-    themselves."""
+    """Mark slow tests by the fixtures that they use: gateways, machines, and Valkey, which behaves as Redis
+    does. Other slow tests mark themselves."""
     for item in items:
         is_deployed = "deploy" in item.path.parts
         ways = item.callspec.params.values() if hasattr(item, "callspec") else ()
@@ -46,7 +46,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def open_list() -> Iterator[Callable[[str], Store]]:
-    """open_store, for lists that are closed when the test ends."""
+    """open_store, for lists that are closed at the end of the test."""
     with ExitStack() as stack:
 
         def opened(url: str) -> Store:
@@ -77,14 +77,14 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service as it starts with no configuration at all."""
+    """The service that starts without any configuration."""
     with Service(tmp_path_factory.mktemp("development")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server, for tests that leave it running."""
+    """A PostgreSQL server, for tests that do not stop it."""
     server = Postgres()
     yield server
     server.remove()
@@ -92,21 +92,21 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres) -> str:
-    """A database on it, without a list."""
+    """The URL of a database on it, without a list."""
     postgres.sql("DROP SCHEMA IF EXISTS signer CASCADE")
     return postgres.url
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """A Redis server, for tests that leave it running."""
+    """A Redis server, for tests that do not stop it."""
     with Redis(tmp_path_factory.mktemp("redis"), "appendonly yes") as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(redis_server: Redis) -> str:
-    """Of an empty list on it."""
+    """The URL of an empty list on it."""
     redis_server.call("FLUSHALL")
     create_list(redis_server.url)
     return redis_server.url
@@ -114,7 +114,7 @@ def redis_url(redis_server: Redis) -> str:
 
 @pytest.fixture(scope="session")
 def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    """A Valkey server, the same."""
+    """A Valkey server, for tests that do not stop it."""
     program = os.environ.get("SIGNER_VALKEY", "valkey-server")
     with Redis(tmp_path_factory.mktemp("valkey"), "appendonly yes", program=program) as server:
         yield server
@@ -122,7 +122,7 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture
 def valkey_url(valkey_server: Redis) -> str:
-    """Of an empty list on it."""
+    """The URL of an empty list on it."""
     valkey_server.call("FLUSHALL")
     create_list(valkey_server.url)
     return valkey_server.url
@@ -130,10 +130,10 @@ def valkey_url(valkey_server: Redis) -> str:
 
 @pytest.fixture(params=["postgres", "redis", "valkey"])
 def engine_url(request: pytest.FixtureRequest) -> str:
-    """Of an empty list on each engine that machines can share."""
+    """The URL of an empty list, on each engine that machines can share."""
     return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Here, where the process that ends the run finds it."""
+    """Print the table of faults, in the process that ends the run."""
     table.write(terminalreporter)

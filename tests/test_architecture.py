@@ -24,7 +24,7 @@ FLOORS = [
     ["stores.opening", "stores"],
     ["lifecycle"],
     ["signer", "verifier", "credentials"],
-    ["settings", "assembly", ""],
+    ["variables", "settings", "assembly", ""],
     ["contrib", "starlette", "aio"],
     ["web.telemetry", "web.messages", "web.connections"],
     ["web.fastpath", "web.access", "web.routes"],

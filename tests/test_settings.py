@@ -1,20 +1,24 @@
-"""The environment, checked."""
+"""Settings: their names, their rules, and the files that hold secrets."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 from support.service import KEY, Service
 
+from signer import Signer
 from signer.errors import ConfigurationError
-from signer.settings import Settings
+from signer.policy import MAX_SETTING_FILE
+from signer.settings import Settings, taken_from
 
-#: What is read under its own name in capitals.
+#: Settings that are read from a variable of the same name in capitals.
 SET = [name for name in Settings.__struct_fields__ if name != "keys"]
 OTHER = "another-key-of-more-than-thirty-two-bytes"
 
 
 def test_nothing_set_is_the_development_service() -> None:
-    """On loopback, with a list in the working directory, and tokens that live an hour."""
+    """It listens on loopback, with a list in the working directory, and its tokens live for an hour."""
     settings = Settings.from_env({})
     assert settings.is_development
     assert (settings.host, settings.port) == ("127.0.0.1", 8000)
@@ -125,7 +129,7 @@ def test_every_setting_is_read() -> None:
     ],
 )
 def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
-    """And never repeats a key; what would be right is told, with an example where there is one."""
+    """The message never repeats a key. It says what would be right, with an example where there is one."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         Settings.from_env({"SECRET_KEY": KEY, name: value})
     assert KEY not in str(caught.value)
@@ -135,30 +139,30 @@ def test_a_malformed_value_names_its_setting(name: str, value: str) -> None:
 
 
 def test_words_for_the_trail_are_no_files() -> None:
-    """However they are written."""
+    """In capitals, or with a space after them, too."""
     for text in ("STDOUT", "stdout ", "Off"):
         assert Settings.from_env({"AUDIT_LOG": text}).audit_log == text.strip().lower()
 
 
 def test_a_short_cap_shortens_the_usual_life() -> None:
-    """Without a word, since the life was not asked for."""
+    """Silently, because nobody asked for the usual life."""
     assert Settings.from_env({"TOKEN_MAX_TTL_MINUTES": "30"}).token_ttl_minutes == 30
 
 
 def test_fallbacks_without_a_key_are_refused() -> None:
-    """A rotation half done must not open the development service."""
+    """A key change that was half done must not start the development service."""
     with pytest.raises(ConfigurationError, match="SECRET_KEY"):
         Settings.from_env({"SECRET_KEY_FALLBACKS": OTHER})
 
 
 def test_a_list_in_memory_is_for_one_process() -> None:
-    """Two workers would each revoke for themselves."""
+    """Two workers would not know of each other's revocations."""
     with pytest.raises(ConfigurationError, match="WEB_CONCURRENCY"):
         Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "memory://", "WEB_CONCURRENCY": "2"})
 
 
 def test_no_repr_shows_a_value() -> None:
-    """Settings end up in tracebacks and debuggers."""
+    """Settings appear in tracebacks and debuggers."""
     settings = Settings.from_env({"SECRET_KEY": KEY, "DATABASE_URL": "sqlite:///private.db"})
     assert KEY not in repr(settings)
     assert "private" not in repr(settings)
@@ -170,7 +174,7 @@ def test_no_repr_shows_a_value() -> None:
 def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
     tmp_path_factory: pytest.TempPathFactory, command: tuple[str, ...] | None
 ) -> None:
-    """Under either way to start it."""
+    """Started in either way."""
     directory = tmp_path_factory.mktemp("wrong")
     service = Service(directory, {"SECRET_KEY": KEY, "LOG_LEVEL": "loud"})
     if command:
@@ -192,5 +196,182 @@ def test_a_service_with_a_wrong_setting_says_one_line_and_ends(
     ],
 )
 def test_calls_are_counted_where_the_list_is(url: str, storage: str, counting: str) -> None:
-    """If it can count, and unless it is said where."""
+    """If that is a Redis server, and no other server is configured."""
     assert Settings(database_url=url, rate_limit_storage=storage).counting_url == counting
+
+
+@pytest.mark.parametrize("name", SET)
+def test_a_name_with_the_prefix_is_taken_before_the_plain_one(name: str) -> None:
+    """For every setting. The plain one is not even checked, because it may belong to another application."""
+    right = {"host": "127.0.0.2", "auth_cookie": "a", "issuer": "https://a.example", "rate_limit": "1/minute",
+             "app_title": "a", "audit_log": "off", "log_level": "debug", "log_format": "json", "metrics": "false",
+             "audit_validations": "true", "rate_limit_storage": "redis://h", "trusted_proxies": "10.0.0.7",
+             "cors_origins": "https://a.example", "anonymous_scopes": "read"}  # fmt: skip
+    text = right.get(name, "2")
+    plain = Settings.from_env({"SECRET_KEY": KEY, name.upper(): text})
+    environ = {"SECRET_KEY": KEY, f"SIGNER_{name.upper()}": text, name.upper(): "\x00nonsense"}
+    assert getattr(Settings.from_env(environ), name) == getattr(plain, name) != getattr(Settings(), name)
+    assert taken_from(environ)[name.upper()] == f"SIGNER_{name.upper()}"
+
+
+def test_a_wrong_value_is_named_as_it_was_set() -> None:
+    """Otherwise the operator would correct the variable that is ignored."""
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_PORT must be"):
+        Settings.from_env({"SIGNER_PORT": "x", "PORT": "80"})
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_PORT must be"):
+        Settings.from_env({"SIGNER_PORT": "", "PORT": "80"})
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_SECRET_KEY: "):
+        Settings.from_env({"SIGNER_SECRET_KEY": "", "SECRET_KEY": KEY})
+
+
+def test_what_kubernetes_says_of_a_service_called_signer_is_no_setting() -> None:
+    """Kubernetes sets SIGNER_PORT in pods beside such a service, as the links of Docker do."""
+    environ = {"SIGNER_PORT": "tcp://10.0.0.1:8000", "SIGNER_SERVICE_HOST": "10.0.0.1", "PORT": "81"}
+    assert Settings.from_env(environ).port == 81
+    assert taken_from(environ) == {"PORT": "PORT"}
+
+
+def ids(environ: dict[str, str]) -> list[str]:
+    """The ids of the keys; the one that signs comes first."""
+    keys = Settings.from_env(environ).keys
+    assert keys is not None
+    return [keys.current.id, *(kid for kid in keys.by_id if kid != keys.current.id)]
+
+
+KID, OTHER_KID = (ids({"SECRET_KEY": key})[0] for key in (KEY, OTHER))
+
+
+def test_a_key_with_the_prefix_leaves_the_plain_fallbacks_to_others() -> None:
+    """They belong to another application, whose keys must not verify our tokens."""
+    assert ids({"SIGNER_SECRET_KEY": KEY, "SECRET_KEY": "x", "SECRET_KEY_FALLBACKS": OTHER}) == [KID]
+    assert ids({"SIGNER_SECRET_KEY": KEY, "SIGNER_SECRET_KEY_FALLBACKS": OTHER, "SECRET_KEY_FALLBACKS": "x"}) == [KID, OTHER_KID]  # fmt: skip
+
+
+def test_a_plain_key_does_not_sign_beside_fallbacks_with_the_prefix(tmp_path: Path) -> None:
+    """It may belong to another application: refused, even if the list is empty. The development service does
+    not start."""
+    (tmp_path / "old").write_text(OTHER)
+    for name, text in (("", OTHER), ("", ""), ("_FILE", f"{tmp_path}/old")):
+        with pytest.raises(
+            ConfigurationError,
+            match=f"^SIGNER_SECRET_KEY_FALLBACKS{name} is set and SIGNER_SECRET_KEY is not",
+        ):
+            Settings.from_env({f"SIGNER_SECRET_KEY_FALLBACKS{name}": text, "SECRET_KEY": KEY})
+
+
+@pytest.mark.parametrize("prefix", ["", "SIGNER_"])
+def test_secrets_can_stand_in_files(tmp_path: Path, prefix: str) -> None:
+    """As Docker, Kubernetes and systemd provide them. One line end at the end is not a part of the secret."""
+    for name, text in (
+        ("key", f"{KEY}\n"),
+        ("old", f"{OTHER}\n{OTHER}2, {OTHER}3\n"),
+        ("url", "sqlite:///a b.db"),
+    ):
+        (tmp_path / name).write_text(text)
+    environ = {
+        f"{prefix}SECRET_KEY_FILE": f"{tmp_path}/key",
+        f"{prefix}SECRET_KEY_FALLBACKS_FILE": f"{tmp_path}/old",
+        f"{prefix}DATABASE_URL_FILE": f"{tmp_path}/url",
+    }
+    settings = Settings.from_env(environ)
+    assert ids(environ) == [ids({"SECRET_KEY": key})[0] for key in (KEY, OTHER, f"{OTHER}2", f"{OTHER}3")]
+    assert settings.database_url == "sqlite:///a b.db"
+    assert list(taken_from(environ).values()) == list(environ)
+
+
+def test_a_file_with_the_prefix_is_taken_before_plain_names(tmp_path: Path) -> None:
+    """The plain variables are not read."""
+    (tmp_path / "key").write_text(KEY)
+    assert ids({"SIGNER_SECRET_KEY_FILE": f"{tmp_path}/key", "SECRET_KEY": "x", "SECRET_KEY_FILE": "x", "SECRET_KEY_FALLBACKS": "x"}) == [KID]  # fmt: skip
+    environ = {"SIGNER_DATABASE_URL": "memory://", "DATABASE_URL": "x", "DATABASE_URL_FILE": "/no/such"}
+    assert Settings.from_env(environ).database_url == "memory://"
+
+
+@pytest.mark.parametrize(
+    "name", ["SECRET_KEY", "SECRET_KEY_FALLBACKS", "DATABASE_URL", "SIGNER_DATABASE_URL"]
+)
+def test_a_setting_and_its_file_are_one_too_many(tmp_path: Path, name: str) -> None:
+    """Either could be the outdated one."""
+    (tmp_path / "file").write_text(OTHER)
+    with pytest.raises(ConfigurationError, match=f"^{name} and {name}_FILE are both set") as caught:
+        Settings.from_env({name: OTHER, f"{name}_FILE": f"{tmp_path}/file"})
+    assert OTHER not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "SIGNER_SECRET_KEY_FALLBACKS_FILE", "DATABASE_URL_FILE"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"", "it is empty"),
+        (b" \n\n", "it is empty"),
+        (KEY.encode() + b"\xff", "it is not text in UTF-8"),
+        (b"a" * (MAX_SETTING_FILE + 1), "it has more than 65536 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    tmp_path: Path, name: str, content: bytes | None, reason: str
+) -> None:
+    """The message has its path and the reason, but nothing of its content."""
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({name: str(path)})
+    assert str(caught.value) == f"{name}: the file '{path}' cannot be used: {reason}."
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "DATABASE_URL_FILE"])
+def test_a_file_of_two_lines_is_refused(tmp_path: Path, name: str) -> None:
+    """There is no guess which line is meant."""
+    (tmp_path / "secret").write_text(f"{KEY}\n{OTHER}\n")
+    with pytest.raises(ConfigurationError, match="must hold one line"):
+        Settings.from_env({name: f"{tmp_path}/secret"})
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """A pipe without a writer would block the start; a device may have no end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ConfigurationError, match="it is not a regular file"):
+            Settings.from_env({"SECRET_KEY_FILE": str(path)})
+
+
+@pytest.mark.parametrize("slip", [KEY, "postgresql://u:hidden@h/db", "", "a\nb", "\udcff", "\x00"])
+def test_a_secret_in_the_place_of_its_file_is_not_repeated(slip: str) -> None:
+    """A path is shown only if it can be nothing else."""
+    with pytest.raises(
+        ConfigurationError, match=r"^DATABASE_URL_FILE: the file of that relative path cannot be used"
+    ) as caught:
+        Settings.from_env({"DATABASE_URL_FILE": slip})
+    assert not slip or slip not in str(caught.value)
+
+
+def test_a_relative_path_is_a_file_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For development, with the file of `signer keygen > signer.key`."""
+    monkeypatch.chdir(tmp_path)
+    Path("signer.key").write_text(KEY)
+    assert ids({"SECRET_KEY_FILE": "signer.key"}) == [KID]
+    Path("signer.key").write_text("")
+    with pytest.raises(ConfigurationError, match=r"'signer\.key' cannot be used: it is empty"):
+        Settings.from_env({"SECRET_KEY_FILE": "signer.key"})
+
+
+def test_a_setting_without_a_secret_is_in_no_file() -> None:
+    """PORT_FILE is not a setting."""
+    assert Settings.from_env({"PORT_FILE": "/no/such"}).port == 8000
+
+
+def test_the_service_takes_its_key_from_a_file(tmp_path: Path) -> None:
+    """Beside another application's key and database; with workers, each of which reads the file again."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    settings = {
+        "SIGNER_SECRET_KEY_FILE": "key", "SIGNER_DATABASE_URL": "sqlite:///./own.db", "WEB_CONCURRENCY": "2",
+        "SECRET_KEY": "django-insecure", "DATABASE_URL": "mysql://elsewhere",
+    }  # fmt: skip
+    with Service(tmp_path, settings) as service:
+        assert service.says_valid(Signer(KEY).issue())
+    assert (tmp_path / "own.db").exists()

@@ -1,4 +1,4 @@
-"""Purpose keys: what one of them can do, and what it cannot."""
+"""Purpose keys: what a program can do with one, and what it cannot."""
 
 import hashlib
 from base64 import urlsafe_b64decode
@@ -45,7 +45,7 @@ def test_it_validates_as_the_signer_does(signer: Signer, clock: Clock) -> None:
 
 
 def test_it_is_for_one_purpose(signer: Signer, clock: Clock) -> None:
-    """Tokens for others are refused, and not by their claim alone."""
+    """Tokens for other purposes are refused, and not only because of their claim."""
     verifier = Verifier(signer.purpose_key("access"), clock=clock)
     with pytest.raises(TokenPurposeWrong):
         verifier.validate(signer.issue(purpose="reset"))
@@ -53,7 +53,7 @@ def test_it_is_for_one_purpose(signer: Signer, clock: Clock) -> None:
 
 
 def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
-    """Its holder can make good tokens of its purpose; tokens of any other purpose are refused."""
+    """A thief can make valid tokens of its purpose; tokens of any other purpose are refused."""
     forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._core.admission._clock)
     assert signer.validate(forger.issue(sub="42")).sub == "42"
     for purpose in ("reset", "signer:client", "signer:code:access"):
@@ -64,7 +64,7 @@ def test_a_leaked_one_endangers_no_other_purpose(signer: Signer) -> None:
 
 
 def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> None:
-    """Even one with the same id and expiry; nor can it use up the guesses at a code."""
+    """Not even one with the same id and expiry. Nor can it use up the attempts at a code."""
     forger = Signer(KeyRing(Leaked(signer.purpose_key("access"))), clock=signer._core.admission._clock)
     victim = signer.issue(purpose="reset")
     claims = signer.inspect(victim).unverified_claims
@@ -88,7 +88,7 @@ def test_a_leaked_one_uses_up_no_token_of_another_purpose(signer: Signer) -> Non
 
 
 class Leaked(PurposeKey):
-    """A stolen key that is used for every purpose."""
+    """A stolen key, used for every purpose."""
 
     def purpose_key(self, purpose: str) -> bytes:
         return super().purpose_key(self.purpose)
@@ -105,7 +105,7 @@ def test_stock_itsdangerous_verifies_with_it_too(signer: Signer) -> None:
 
 
 def test_around_a_change_of_keys_it_takes_both(store: Store) -> None:
-    """In any order; with one, the other's tokens are unknown."""
+    """In any order. With only one of them, tokens of the other key are unknown."""
     old, new = Signer(KEY, store), Signer(KeyRing(OTHER, [KEY]), store)
     verifier = Verifier(old.purpose_key("access"), new.purpose_key("access"))
     assert verifier.validate(old.issue())
@@ -115,7 +115,8 @@ def test_around_a_change_of_keys_it_takes_both(store: Store) -> None:
 
 
 def test_it_sees_no_list(signer: Signer, clock: Clock) -> None:
-    """A revoked token passes until it expires; one to be counted cannot be checked."""
+    """Without one, a revoked token is accepted until it expires, and a token with max_uses is always
+    refused."""
     verifier = Verifier(signer.purpose_key("access"), clock=clock)
     token = signer.issue()
     signer.revoke(token)
@@ -125,7 +126,7 @@ def test_it_sees_no_list(signer: Signer, clock: Clock) -> None:
 
 
 def test_the_services_own_purposes_are_not_exported(signer: Signer) -> None:
-    """Or codes could be computed, and credentials made."""
+    """Otherwise its holder could compute codes and make credentials."""
     for purpose in ("signer:client", "signer:code:login", "kid", ""):
         with pytest.raises(RequestInvalid):
             signer.purpose_key(purpose)
@@ -138,21 +139,21 @@ def test_the_services_own_purposes_are_not_exported(signer: Signer) -> None:
     "text", ["", "x", KEY, "sgk_abcdef.short.access", "sgk_abcdef." + "A" * 43, "sgk_a\n"]
 )
 def test_what_is_no_exported_key_is_refused(text: str) -> None:
-    """And not repeated in the message."""
+    """The message does not repeat it."""
     with pytest.raises(KeyInvalid) as caught:
         Verifier(text)
     assert len(text) < 2 or text not in str(caught.value)
 
 
 def test_keys_of_several_purposes_or_none_are_refused(signer: Signer) -> None:
-    """One verifier, one purpose."""
+    """A verifier is for one purpose."""
     for keys in ([], [signer.purpose_key("access"), signer.purpose_key("reset")]):
         with pytest.raises(KeyInvalid):
             Verifier(*keys)
 
 
 def test_an_exported_key_is_no_secret_key(signer: Signer) -> None:
-    """Used as one, it would sign tokens that no verifier accepts."""
+    """As SECRET_KEY it would sign tokens that no verifier accepts."""
     exported = signer.purpose_key("access")
     with pytest.raises(KeyInvalid) as caught:
         Signer(exported)
@@ -161,7 +162,7 @@ def test_an_exported_key_is_no_secret_key(signer: Signer) -> None:
 
 
 def test_the_command_prints_it(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
-    """Alone, and without a list."""
+    """Nothing else is printed, and no list is needed."""
     made = cli(tmp_path, "purpose-key", "access", SECRET_KEY=KEY)
     assert (made.returncode, made.stderr) == (0, "")
     assert made.stdout == Signer(KEY).purpose_key("access") + "\n"

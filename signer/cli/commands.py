@@ -1,4 +1,4 @@
-"""What the command line does, on the list and with the keys that the environment names."""
+"""The commands of the command line. They use the revocation list and the keys of the settings."""
 
 import argparse
 import getpass
@@ -22,7 +22,7 @@ from ..credentials import issue_credential
 from ..errors import ClockError, ConfigurationError, SystemUnavailable, TokenMalformed
 from ..events import Origin, origin
 from ..policy import PURGE_PAUSE
-from ..settings import AUDIT_OFF, Settings
+from ..settings import AUDIT_OFF, Settings, taken_from
 from ..signer import Signer
 from ..stores import opening
 from ..stores.asking import Asker
@@ -31,11 +31,11 @@ from ..tokens.claims import Claims
 from ..tokens.keys import KeyRing, generate_key
 from ..tokens.values import IssueRequest, check_public, converted
 
-#: Seconds between two words about a purge that takes long.
+#: Seconds between two reports of progress, while a purge runs.
 _PROGRESS: Final = 1.0
-#: Seconds that a command waits for the list; a list that is merely locked says so earlier.
+#: Seconds that a command waits for the list. If the list is only locked, its own shorter limit ends the wait.
 _ANSWER_TIMEOUT: Final = 6.0
-#: Bytes of standard input: more than a token has.
+#: Bytes that are read from standard input: more than a token has.
 _MAX_INPUT: Final = 8192
 
 
@@ -43,7 +43,10 @@ R = TypeVar("R")
 
 
 class Result(NamedTuple):
-    """What came of a command: all of it, and the one thing that is printed alone for people."""
+    """The result of a command.
+
+    `said` is all of it; `alone` is what is printed for people in its place, if anything, such as a token.
+    """
 
     said: dict[str, Any]
     alone: str | None = None
@@ -51,30 +54,31 @@ class Result(NamedTuple):
 
 
 def keygen(options: argparse.Namespace) -> Result:
-    """A new secret. Needs no settings: it is how they are mended."""
+    """Print a new key. Reads no settings, because it is needed to correct them."""
     key = generate_key()
     return Result({"key": key}, key)
 
 
 def purpose_key(options: argparse.Namespace) -> Result:
-    """The key of one purpose."""
+    """Print the key of one purpose."""
     key = Signer(keys_of(_settings())).purpose_key(options.purpose)
     return Result({"purpose": options.purpose, "key": key}, key)
 
 
 def client(options: argparse.Namespace) -> Result:
-    """A credential; beside create_list the one command that makes a list where there is none, in a file."""
+    """Print a new credential. It creates a missing SQLite file, because it is the first command that a new
+    user calls; of the other commands only create_list creates a list."""
 
     def issued(signer: Signer) -> str:
         return issue_credential(signer, options.name, options.scope, options.ttl)
 
     credential = _asked(issued, create=True, only_reads=True)
-    claims = Signer(generate_key()).inspect(credential).unverified_claims  # our own
+    claims = Signer(generate_key()).inspect(credential).unverified_claims  # it has just been made
     return Result({"client_id": options.name, "credential": credential, **_said(claims)}, credential)
 
 
 def issue(options: argparse.Namespace) -> Result:
-    """A token."""
+    """Print a new token."""
     names = ("purpose", "sub", "ttl", "scope", "aud", "sid", "data", "max_uses")
     asked = {name: getattr(options, name) for name in names} | {"bind": _bind(options)}
     request = converted(asked, IssueRequest)
@@ -83,7 +87,7 @@ def issue(options: argparse.Namespace) -> Result:
 
 
 def validate(options: argparse.Namespace) -> Result:
-    """The claims of the token on standard input."""
+    """Print the claims of the token on standard input, if it is valid."""
     token = _token()
     demands = _demands(options)
 
@@ -96,7 +100,7 @@ def validate(options: argparse.Namespace) -> Result:
 
 
 def consume(options: argparse.Namespace) -> Result:
-    """The claims of the token on standard input, used once more, and how many uses are left."""
+    """Use the token on standard input once; print its claims and how many uses are left."""
     check_public(options.purpose)
     token = _token()
     demands = _demands(options)
@@ -105,15 +109,15 @@ def consume(options: argparse.Namespace) -> Result:
 
 
 def inspect(options: argparse.Namespace) -> Result:
-    """What the token on standard input says; neither key nor list is asked."""
+    """Print the claims of the token on standard input. Verifies nothing: it reads neither key nor list."""
     claims = Signer(generate_key()).inspect(_token()).unverified_claims
     return Result({"verified": False, **_said(claims)})
 
 
 def revoke(options: argparse.Namespace) -> Result:
-    """Refuse a token, or many."""
+    """Revoke one token, or all tokens of a subject, a session or a client."""
     every = {name: getattr(options, name) for name in ("jti", "sub", "sid", "client_id")}
-    # An empty one is an error, and not a token on standard input: a variable of the shell's was not set.
+    # An empty name is an error: a variable in the shell was not set. Standard input is not read in its place.
     named = {name: value for name, value in every.items() if value is not None}
     token = "" if named else _token()
 
@@ -135,7 +139,7 @@ def revoke(options: argparse.Namespace) -> Result:
 
 
 def purge(options: argparse.Namespace) -> Result:
-    """Delete rows of expired tokens, saying how it goes where that takes long."""
+    """Delete the rows of expired tokens; report progress on standard error."""
     purged, latest = 0, time.monotonic()
     with _signer() as signer:
         for step in signer.purge_steps():
@@ -148,7 +152,7 @@ def purge(options: argparse.Namespace) -> Result:
 
 
 def create_list(options: argparse.Namespace) -> Result:
-    """An empty list where DATABASE_URL names none."""
+    """Create an empty list at DATABASE_URL, where there is none yet."""
     url = _settings().database_url
     opening.create_list(url)
     said = f"Made an empty list, on which nothing is revoked: {_without_secrets(url)}"
@@ -156,11 +160,11 @@ def create_list(options: argparse.Namespace) -> Result:
 
 
 def backup(options: argparse.Namespace) -> Result:
-    """A copy of the list in a new file, while it is in use."""
+    """Copy the list to a new file. The list may be in use."""
     path = sqlite_path(_settings().database_url)
     if not path:
         raise ConfigurationError(
-            "DATABASE_URL names no SQLite file: back its engine up with the engine's own tools."
+            "DATABASE_URL names no SQLite file: back up the database with the tools of its engine."
         )
     from ..stores.sqlite.file import back_up
 
@@ -177,11 +181,11 @@ def serve(options: argparse.Namespace) -> Result:
 
 
 def check(options: argparse.Namespace) -> Result:
-    """The settings in force, and whether list, clock and audit trail work."""
+    """Print the settings in force, and whether revocation list, clock and audit trail work."""
     from ..web.access.limits import Limits
 
     settings = _settings()
-    said = _shown(settings)
+    said = _shown(settings) | {"taken_from": ", ".join(taken_from(os.environ).values())}
     Limits(settings.rate_limit, settings.counting_url)
     _check_trail(settings.audit_log)
     try:
@@ -194,7 +198,7 @@ def check(options: argparse.Namespace) -> Result:
 
 
 def _check_trail(audit_log: str) -> None:
-    # Whoever asks may be root, whose file the service could not write: none is made.
+    # No file is created: the command may run as root, and the service could not write to a file of root.
     if audit_log in (STDOUT, AUDIT_OFF):
         return
     path = Path(audit_log).absolute()
@@ -202,9 +206,7 @@ def _check_trail(audit_log: str) -> None:
         os.access(path, os.W_OK) if os.path.lexists(path) else os.access(path.parent, os.W_OK | os.X_OK)
     )
     if not may_write or path.is_dir():
-        raise ConfigurationError(
-            "AUDIT_LOG: the file cannot be written, or no file can be made in its folder."
-        )
+        raise ConfigurationError("AUDIT_LOG: the file cannot be written, or cannot be created in its folder.")
 
 
 def _shown(settings: Settings) -> dict[str, Any]:
@@ -235,8 +237,8 @@ def _plain(value: Any) -> Any:
 def _without_secrets(url: str) -> str:
     if sqlite_path(url) or not url:
         return url
-    # A server's may hold a password, before its address or among its options: the address is what is shown. A
-    # password may hold what should have been encoded, so that it seems to end where it does not.
+    # The URL of a server may hold a password, before its address or in its options: only the address is
+    # shown. A password with an unencoded "?" or "#" looks like the end of the address: then nothing is shown.
     scheme, _, rest = url.partition("://")
     _, at, address = re.split("[?#]", rest, maxsplit=1)[0].rpartition("@")
     return f"{scheme}://{'…' if '@' in rest and not at else address}"
@@ -250,7 +252,7 @@ def _settings() -> Settings:
 
 
 def _asked(ask: Callable[[Signer], R], *, create: bool = False, only_reads: bool = False) -> R:
-    # In a thread, since a list on a frozen disk holds its caller, and this one must not wait without end.
+    # In a thread: a list on a disk that hangs blocks its caller, and the command must still end.
     def asked() -> R:
         with _signer(create=create, only_reads=only_reads) as signer:
             return ask(signer)
@@ -271,10 +273,10 @@ def _demands(options: argparse.Namespace) -> dict[str, Any]:
 def _signer(*, create: bool = False, only_reads: bool = False) -> Iterator[Signer]:
     settings = _settings()
     if settings.audit_log == STDOUT:
-        # Here it is for the answer alone.
+        # Standard output is for the result only.
         settings = replace(settings, audit_log=AUDIT_OFF)
     assembly = assemble(settings, create=create, only_reads=only_reads)
-    # No client's id holds a colon.
+    # The id of a client cannot hold a colon, so the audit trail never confuses the two.
     origin.set(Origin(actor=f"signer:cli:{_user()}"))
     try:
         yield assembly.signer
@@ -285,7 +287,7 @@ def _signer(*, create: bool = False, only_reads: bool = False) -> Iterator[Signe
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user has a number alone
+    except KeyError:  # in a container a user may have no name
         return str(os.getuid())
 
 
@@ -305,7 +307,7 @@ def _input() -> str:
         except EOFError:
             return ""
     raw = sys.stdin.buffer.read(_MAX_INPUT + 1)
-    # More than that is refused as no token: what follows must not be cut off.
+    # A longer input is refused as malformed: a token must not be accepted because the rest was cut off.
     return raw.decode(errors="replace") if len(raw) <= _MAX_INPUT else "…"
 
 

@@ -117,7 +117,7 @@ def _open_postgres(url: str, newest: Newest, *, create: bool) -> Followable:
         from .postgres.store import PostgresStore
     except ImportError:  # of the driver, or of the library that it needs
         raise ConfigurationError(
-            "A list in PostgreSQL needs its driver: pip install 'signer[postgres]'."
+            "A list in PostgreSQL needs its driver: pip install 'signer-tokens[postgres]'."
         ) from None
     return PostgresStore(url, create=create, newest=newest)
 
@@ -129,7 +129,7 @@ def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable
         if (error.name or "").partition(".")[0] != "redis":
             raise
         raise ConfigurationError(
-            "A list at a Redis server needs its driver: pip install 'signer[redis]'."
+            "A list at a Redis server needs its driver: pip install 'signer-tokens[redis]'."
         ) from None
     return RedisStore(url, create=create, newest=newest)
 

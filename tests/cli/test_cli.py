@@ -25,7 +25,7 @@ SETTINGS = {"SECRET_KEY": KEY}
 
 
 def test_keygen_prints_a_key_and_needs_no_settings(tmp_path: Path) -> None:
-    """Even where those are wrong: it is how they are mended."""
+    """Even where the settings are wrong, because a new key is needed to correct them."""
     made = cli(tmp_path, "keygen", SECRET_KEY="", DATABASE_URL="nonsense")
     assert (made.returncode, made.stderr) == (0, "")
     KeyRing(made.stdout.strip())
@@ -34,7 +34,8 @@ def test_keygen_prints_a_key_and_needs_no_settings(tmp_path: Path) -> None:
 
 
 def test_client_prints_a_credential_alone(tmp_path: Path, open_list: Callable[[str], Store]) -> None:
-    """Name, scope and life as asked for; nothing else on standard output or error."""
+    """With the name, scope and life that were asked for; nothing else is on standard output or standard
+    error."""
     first = cli(tmp_path, "client", "billing", "--scope", "token:issue read", "--ttl", "90d", **SETTINGS)
     assert "new, empty list" in first.stderr
     made = cli(tmp_path, "client", "billing", "--scope", "token:issue read", "--ttl", "90d", **SETTINGS)
@@ -57,7 +58,7 @@ def test_client_prints_a_credential_alone(tmp_path: Path, open_list: Callable[[s
 def test_what_cannot_be_is_one_line_on_standard_error(
     tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    """Exit code 2, and nothing on standard output that could be taken for a credential."""
+    """Exit code 2, and standard output is empty, so that nothing is mistaken for a credential."""
     made = cli(tmp_path, "client", *arguments, **SETTINGS)
     assert (made.returncode, made.stdout) == (2, "")
     assert made.stderr.splitlines()[-1].startswith("signer: ")
@@ -66,7 +67,7 @@ def test_what_cannot_be_is_one_line_on_standard_error(
 
 
 def test_a_development_credential_is_called_so(tmp_path: Path) -> None:
-    """On standard error: a production service will refuse it."""
+    """On standard error, because a production service will refuse it."""
     made = cli(tmp_path, "client", "x", "--scope", "token:issue", "--ttl", "1d")
     assert (made.returncode, made.stdout.count("\n")) == (0, 1)
     assert "SECRET_KEY is not set" in made.stderr
@@ -91,7 +92,7 @@ def test_a_wrong_setting_is_one_line(tmp_path: Path) -> None:
 def run(
     directory: Path, *arguments: str, stdin: str = "", **settings: str
 ) -> "subprocess.CompletedProcess[str]":
-    """A command with something on its standard input."""
+    """Run a command with this text on its standard input."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "signer", *arguments],
         cwd=directory, env=environment(**SETTINGS | settings), input=stdin,
@@ -101,13 +102,14 @@ def run(
 
 @pytest.fixture
 def listed(tmp_path: Path) -> Path:
-    """A folder with a list."""
+    """A folder with an empty list."""
     open_store(f"sqlite:///{tmp_path}/tokens.db").close()
     return tmp_path
 
 
 def test_a_token_from_its_issue_to_its_end(listed: Path) -> None:
-    """Alone on standard output; read from standard input; a good one is 0, a refused one 1."""
+    """A token is printed alone on standard output and read from standard input; exit code 0 is valid, 1 is
+    refused."""
     issued = run(
         listed, "issue", "--sub", "42", "--scope", "read write", "--ttl", "15m", "--data", '{"a": [1]}'
     )
@@ -133,7 +135,7 @@ def test_a_token_from_its_issue_to_its_end(listed: Path) -> None:
 
 
 def test_consuming_counts(listed: Path) -> None:
-    """How many uses are left; after the last it is refused."""
+    """The answer says how many uses are left; after the last one the token is refused."""
     token = run(listed, "issue", "--purpose", "reset", "--max-uses", "2").stdout
     consume = ("consume", "--purpose", "reset", "--json")
     left = [json.loads(run(listed, *consume, stdin=token).stdout)["uses_left"] for _ in range(2)]
@@ -143,7 +145,7 @@ def test_consuming_counts(listed: Path) -> None:
 
 
 def test_what_a_token_is_bound_to_comes_from_a_file(listed: Path) -> None:
-    """A password's hash must not stand in a process list."""
+    """A password's hash must not appear in a process list."""
     (listed / "state").write_text("42 old-hash")
     token = run(listed, "issue", "--bind-file", "state").stdout
     assert run(listed, "validate", "--bind-file", "state", stdin=token).returncode == 0
@@ -159,11 +161,11 @@ def test_what_a_token_is_bound_to_comes_from_a_file(listed: Path) -> None:
 
 @pytest.mark.parametrize("name", ["jti", "sub", "sid", "client-id"])
 def test_many_are_revoked_by_name(listed: Path, open_list: Callable[[str], Store], name: str) -> None:
-    """And of two names, one is too many."""
+    """Two names at once are refused."""
     signer = Signer(KEY, open_list(f"sqlite:///{listed}/tokens.db"))
     token = signer.issue(sub="s1", sid="s1", client_id="s1")
     value = signer.validate(token).jti if name == "jti" else "s1"
-    # "=": an id may begin with a dash.
+    # With "=", because an id may begin with a dash.
     assert run(listed, "revoke", f"--{name}={value}").returncode == 0
     with pytest.raises(TokenRevoked):
         signer.validate(token)
@@ -172,7 +174,7 @@ def test_many_are_revoked_by_name(listed: Path, open_list: Callable[[str], Store
 
 @pytest.mark.slow
 def test_json_is_one_object_for_every_command(listed: Path) -> None:
-    """Errors, too, with their stable code."""
+    """Errors are one object, too, with their stable code."""
     token = run(listed, "issue").stdout
     for arguments in (
         ("keygen",), ("purpose-key", "access"), ("client", "x", "--scope", "read", "--ttl", "1d"), ("issue",),
@@ -189,7 +191,8 @@ def test_json_is_one_object_for_every_command(listed: Path) -> None:
 
 @pytest.mark.parametrize("command", ["issue", "validate", "consume", "revoke", "purge", "check"])
 def test_a_missing_list_is_not_made(tmp_path: Path, command: str) -> None:
-    """In the wrong folder everything would be valid, and revoked in a list that nobody reads. Exit code 3."""
+    """An empty list in the wrong folder would call every token valid, and take revocations that no service
+    reads. Exit code 3."""
     token = Signer(KEY).issue()
     made = run(tmp_path, command, stdin=token)
     assert made.returncode == 3
@@ -209,7 +212,7 @@ def test_a_missing_list_is_not_made(tmp_path: Path, command: str) -> None:
 def test_exit_codes_tell_refused_from_wrong_from_unavailable(
     listed: Path, settings: dict[str, str], exit_code: int
 ) -> None:
-    """A script must not take a machine that is down for a token that is bad."""
+    """A script must not mistake a machine that is down for a token that is bad."""
     token = Signer(KEY).issue()
     made = run(listed, "revoke", stdin=token, **settings)
     assert made.returncode == exit_code
@@ -218,7 +221,7 @@ def test_exit_codes_tell_refused_from_wrong_from_unavailable(
 
 
 def test_a_damaged_list_is_exit_code_3(listed: Path) -> None:
-    """For check as for the rest."""
+    """For `check` as for other commands."""
     (listed / "tokens.db").write_bytes(b"not a database" * 1000)
     for command in ("check", "purge"):
         made = run(listed, command)
@@ -227,7 +230,8 @@ def test_a_damaged_list_is_exit_code_3(listed: Path) -> None:
 
 
 def test_check_shows_every_setting_and_no_secret(listed: Path) -> None:
-    """Names as in the environment, keys by their public ids; and that list and clock work."""
+    """Settings by their names in the environment, keys by their public ids; and whether list and clock
+    work."""
     settings = {"SECRET_KEY_FALLBACKS": "x" * 40, "ANONYMOUS_SCOPES": "token:issue", "AUDIT_LOG": "audit.log"}
     made = run(listed, "check", **settings)
     assert (made.returncode, made.stderr) == (0, "")
@@ -238,13 +242,37 @@ def test_check_shows_every_setting_and_no_secret(listed: Path) -> None:
     assert (table["list"], table["clock"], table["ANONYMOUS_SCOPES"]) == ("ok, 0 rows", "ok", "token:issue")
     assert KEY not in made.stdout
     assert "xxxx" not in made.stdout
-    # Whoever asks may be root: no file is made that the service could not write.
+    # `check` may run as root: it creates no file, because the service could not write to it.
     assert not (listed / "audit.log").exists()
+
+
+def test_check_shows_where_each_setting_was_taken_from(tmp_path: Path) -> None:
+    """The variables, in the order of the settings. Nothing of a secret is shown, nor the file that holds
+    it."""
+    open_store(f"sqlite:///{tmp_path}/own.db").close()
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "url").write_text("sqlite:///own.db\n")
+    settings = {
+        "SIGNER_SECRET_KEY_FILE": "key", "SECRET_KEY": "x" * 40, "SECRET_KEY_FALLBACKS": "y" * 40,
+        "DATABASE_URL_FILE": "url", "SIGNER_PORT": "81", "PORT": "82", "LOG_LEVEL": "error",
+    }  # fmt: skip
+    made = cli(tmp_path, "check", "--json", **settings)
+    assert (made.returncode, made.stderr) == (0, "")
+    said = json.loads(made.stdout)
+    assert said["taken_from"] == "SIGNER_SECRET_KEY_FILE, DATABASE_URL_FILE, SIGNER_PORT, LOG_LEVEL"
+    assert (said["PORT"], said["DATABASE_URL"], said["SECRET_KEY_FALLBACKS"]) == (
+        81,
+        "sqlite:///own.db",
+        "none",
+    )
+    assert "xxxx" not in made.stdout
+    assert "yyyy" not in made.stdout
+    assert KEY not in made.stdout
 
 
 @pytest.mark.slow
 def test_purge_works_while_the_service_runs_and_says_how_it_goes(tmp_path: Path) -> None:
-    """On 300,000 rows, with revocations in between."""
+    """On 300,000 rows, while tokens are issued and revoked."""
     with Service(tmp_path, SETTINGS | {"ANONYMOUS_SCOPES": "token:issue token:revoke"}) as service:
         with closing(sqlite3.connect(tmp_path / "tokens.db")) as connection, connection:
             connection.executemany(
@@ -272,7 +300,7 @@ def test_purge_works_while_the_service_runs_and_says_how_it_goes(tmp_path: Path)
 def test_progress_is_told_of_a_long_purge(
     listed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error, so that the answer stays alone."""
+    """On standard error, so that standard output holds only the result."""
     with closing(sqlite3.connect(listed / "tokens.db")) as connection, connection:
         connection.executemany(
             "INSERT INTO tokens VALUES (?, '', 1, 0, 0)", ((number,) for number in range(2500))
@@ -287,7 +315,8 @@ def test_progress_is_told_of_a_long_purge(
 
 
 def test_serve_is_the_service(tmp_path: Path) -> None:
-    """As python app.py; with several workers, too, which import the module that started them."""
+    """It does what python app.py does; also with several workers, which import the module that started
+    them."""
     service = Service(tmp_path, SETTINGS | {"WEB_CONCURRENCY": "2"}, ("-m", "signer", "serve"))
     with service:
         service.wait_until_started(2)
@@ -298,7 +327,8 @@ def test_serve_is_the_service(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None:
-    """Of the whole and of each command; `signer` alone says how it is called."""
+    """The help of `signer` and of each command has an example; `signer` without arguments prints its
+    usage."""
     help_ = run(tmp_path, "--help").stdout
     for word in ("examples:", "exit codes:", "standard input"):
         assert word in help_
@@ -315,14 +345,14 @@ def test_help_has_examples_and_tells_of_tokens_and_codes(tmp_path: Path) -> None
 
 
 def test_no_token_is_asked_for_as_an_argument(tmp_path: Path) -> None:
-    """It would stay in the shell's history, and show in process lists."""
+    """It would stay in the shell's history and appear in process lists."""
     token = Signer(KEY).issue()
     for command in ("validate", "consume", "inspect", "revoke"):
         assert run(tmp_path, command, token).returncode == 2
 
 
 def test_a_claim_cannot_write_to_the_terminal(listed: Path) -> None:
-    """Whoever has a key may put any text into a token."""
+    """A program with a key can put any text into a token."""
     claims = Claims(jti="a" * 22, exp=2**32, purpose="access", sub="\x1b[31m\n\x9bred")
     token = Codec(KeyRing(KEY)).encode(claims, 1_700_000_000)
     shown = run(listed, "inspect", stdin=token)
@@ -337,7 +367,7 @@ TOKEN = "sgt_AbCdEf.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What is said of arguments that cannot be, with exit code 2."""
+    """The error message for wrong arguments, with exit code 2."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     said = capsys.readouterr()
@@ -349,7 +379,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_token_among_the_arguments_is_not_repeated(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """It is said where tokens go. What is on standard error ends up in logs."""
+    """The message says where a token belongs instead. Standard error ends up in logs."""
     needed = {"purpose-key": ["x"], "client": ["x", "--scope", "x", "--ttl", "1d"], "backup": ["x"]}
     said = refusal(capsys, command, *needed.get(command, []), TOKEN)
     assert "a token is read from standard input" in said
@@ -375,18 +405,19 @@ def test_a_token_among_the_arguments_is_not_repeated(
 def test_nor_as_a_command_or_the_value_of_an_option(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    """Whatever argparse has to say of it."""
+    """Whatever message argparse makes of it."""
     assert TOKEN not in refusal(capsys, *arguments)
 
 
 def test_an_option_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """Or nobody finds the slip; and a command that is none is shown those there are."""
+    """So that the typing error is found; for an unknown command the message lists the known ones."""
     assert "no such option: --no-such, --other\n" in refusal(capsys, "check", "--no-such", "--other=value")
     assert "create-list" in refusal(capsys, "chekc")
 
 
 def test_an_option_is_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
-    """`--bind state` was taken for `--bind-file`, and `--scop` would mean something else with the next option."""
+    """`--bind state` was taken for `--bind-file`, and `--scop` could mean another option in the next
+    version."""
     assert "no such option: --bind" in refusal(capsys, "validate", "--bind", "state")
     for command, option in (
         ("issue", "--purp"),
@@ -399,7 +430,7 @@ def test_an_option_is_not_shortened(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_empty_standard_input_is_told(listed: Path) -> None:
-    """The file with the token was empty; white space is no token either."""
+    """The message says so, because the file with the token was empty. White space is no token, either."""
     for command in ("validate", "consume", "inspect", "revoke"):
         for nothing in ("", " \n"):
             made = run(listed, command, stdin=nothing)
@@ -411,7 +442,7 @@ def test_an_empty_standard_input_is_told(listed: Path) -> None:
 
 
 def test_an_empty_name_revokes_nothing(listed: Path, open_list: Callable[[str], Store]) -> None:
-    """A variable of the shell's that is not set; the token on standard input is not taken instead."""
+    """A variable of the shell was not set. The token on standard input is not taken in its place."""
     token = run(listed, "issue").stdout
     for name in ("jti", "sub", "sid", "client-id"):
         assert run(listed, "revoke", f"--{name}", "", stdin=token).returncode == 2
@@ -419,7 +450,7 @@ def test_an_empty_name_revokes_nothing(listed: Path, open_list: Callable[[str], 
 
 
 def test_standard_input_of_every_kind_is_a_refused_token(listed: Path) -> None:
-    """Closed, empty, binary, huge, or a token with more behind it: exit code 1, and one line."""
+    """Closed, empty, binary, huge, or a token with more text after it: exit code 1, and one line."""
     token = run(listed, "issue").stdout.strip()
     for raw in (
         b"",
@@ -441,7 +472,7 @@ def test_standard_input_of_every_kind_is_a_refused_token(listed: Path) -> None:
 
 
 def test_an_answer_that_cannot_be_written_is_told(listed: Path) -> None:
-    """A token that nobody got is not a success."""
+    """A token that was issued and not received is no success."""
     full = subprocess.run(
         ["sh", "-c", '"$@" > /dev/full', "sh", sys.executable, "-m", "signer", "issue"], cwd=listed,
         env=environment(**SETTINGS), capture_output=True, text=True, check=False,
@@ -451,7 +482,7 @@ def test_an_answer_that_cannot_be_written_is_told(listed: Path) -> None:
 
 
 def test_a_client_credential_is_not_used_up(listed: Path) -> None:
-    """As over HTTP: the service's own purposes are not consumed."""
+    """As over HTTP: tokens with one of the service's own purposes cannot be consumed."""
     credential = run(listed, "client", "x", "--scope", "read", "--ttl", "1d").stdout
     made = run(listed, "consume", "--purpose", "signer:client", stdin=credential)
     assert (made.returncode, "the service's own" in made.stderr) == (2, True)
@@ -468,7 +499,7 @@ def test_a_client_credential_is_not_used_up(listed: Path) -> None:
     ],
 )
 def test_check_of_what_cannot_be_is_one_line(listed: Path, settings: dict[str, str], word: str) -> None:
-    """Without the password, and without a traceback."""
+    """The line shows no password, and there is no traceback."""
     made = run(listed, "check", **settings)
     assert (made.returncode, made.stdout) == (2, "")
     assert made.stderr.startswith(f"signer: {word}")
@@ -476,14 +507,14 @@ def test_check_of_what_cannot_be_is_one_line(listed: Path, settings: dict[str, s
 
 
 def test_check_makes_nothing(tmp_path: Path) -> None:
-    """In an empty folder, without settings: no list, no key, no trail."""
+    """In an empty folder, without settings, it creates no list, no key and no audit trail."""
     made = cli(tmp_path, "check", AUDIT_LOG="audit.log")
     assert made.returncode == 3
     assert not list(tmp_path.iterdir())
 
 
 def test_a_user_without_a_name_is_a_number(listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a container nobody lists them."""
+    """In a container a user may have no name."""
 
     def nobody(uid: int) -> None:
         raise KeyError(uid)
@@ -497,7 +528,8 @@ def test_a_user_without_a_name_is_a_number(listed: Path, monkeypatch: pytest.Mon
 
 
 def test_a_backup_is_a_list_of_its_own(listed: Path, open_list: Callable[[str], Store]) -> None:
-    """For its owner alone; made while the list is in use, never over another file, never of nothing."""
+    """Only its owner can read it. It can be made while the list is in use; it overwrites no file, and needs a
+    list."""
     signer = Signer(KEY, open_list(f"sqlite:///{listed}/tokens.db"))
     token = signer.issue()
     signer.revoke(token)
@@ -517,7 +549,7 @@ def test_a_backup_is_a_list_of_its_own(listed: Path, open_list: Callable[[str], 
 
 
 def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> None:
-    """Once, and not each worker again and again."""
+    """It says so once; workers do not fail again and again."""
     (tmp_path / "limits.py").write_text("raise ImportError\n")
     for arguments, workers in ((("check",), "1"), (("serve",), "1"), (("serve",), "2")):
         settings = {**SETTINGS, "RATE_LIMIT": "1/minute", "WEB_CONCURRENCY": workers}
@@ -528,7 +560,7 @@ def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> 
         )  # fmt: skip
         assert (made.returncode, made.stderr) == (
             2,
-            "signer: RATE_LIMIT needs: pip install 'signer[limits]'\n",
+            "signer: RATE_LIMIT needs: pip install 'signer-tokens[limits]'\n",
         )
 
 
@@ -542,7 +574,7 @@ def test_a_limit_without_its_library_stops_service_and_check(tmp_path: Path) -> 
     ],
 )
 def test_check_shows_a_server_and_none_of_its_secrets(listed: Path, url: str) -> None:
-    """Wherever in the URL they stand."""
+    """Wherever in the URL they are."""
     made = run(listed, "check", RATE_LIMIT_STORAGE=url)
     assert made.returncode == 0
     assert "hidden" not in made.stdout + made.stderr
@@ -562,5 +594,5 @@ def test_check_shows_a_server_and_none_of_its_secrets(listed: Path, url: str) ->
     ],
 )
 def test_a_password_that_is_not_encoded_is_not_shown(url: str, shown: str) -> None:
-    """Whatever an URL's parser would make of it."""
+    """Even where a parser of URLs would misread it."""
     assert commands._without_secrets(url) == shown

@@ -1,4 +1,4 @@
-"""Real gateways under the configurations beside this file, and the application behind them."""
+"""Real gateways with the configurations beside this file, and the application behind them."""
 
 import http.client
 import json
@@ -23,14 +23,15 @@ from support.clock import HANG
 from support.service import Reply, free_port, is_whole
 
 HERE = Path(__file__).resolve().parent
-#: Where distributions put servers, which are not on everybody's path.
+#: Where distributions put servers; these folders are not in everybody's PATH.
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
 Header = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as the application received it; trailers count as headers, as some servers have it."""
+    """A request as the application received it. Trailers count as headers, because some servers treat them
+    so."""
 
     method: str
     target: str
@@ -39,7 +40,8 @@ class Seen:
 
     @property
     def identity(self) -> dict[str, list[str]]:
-        """What X-Token-* headers say, by the last word of their name, however an application may spell it."""
+        """The values of X-Token-* headers, by the last word of their name, however an application spells
+        it."""
         said: dict[str, list[str]] = {}
         for name, value in self.headers:
             spelt = re.sub("[^a-z0-9]", "-", name.lower())
@@ -49,7 +51,7 @@ class Seen:
 
     @property
     def readings(self) -> set[str]:
-        """Every path that some application might take this request to be for."""
+        """Every path that an application might read in this request."""
         elsewhere = re.compile(
             "x-(original|rewrite|forwarded|envoy-original)-(url|uri|prefix|path)", re.IGNORECASE
         )
@@ -61,7 +63,7 @@ class Seen:
 
 
 def _plain(path: str) -> str:
-    """Without dot segments and empty ones."""
+    """The path without dot segments and empty segments."""
     kept: list[str] = []
     for part in path.split("/"):
         if part == "..":
@@ -81,13 +83,13 @@ _READINGS: tuple[Callable[[str], str], ...] = (
     lambda path: path.split("\0")[0],
     lambda path: unquote(path, "latin-1"),
     lambda path: re.sub("%u00(..)", r"%\1", path),
-    # Overlong UTF-8, as unquoted above.
+    # Overlong UTF-8, after one decoding above.
     lambda path: re.sub("[\xc0\xc1][\x80-\xbf]", lambda two: chr((ord(two[0][0]) & 1) << 6 | ord(two[0][1]) & 63), path),
 )  # fmt: skip
 
 
 class Application(ThreadingHTTPServer):
-    """Answers every request with what it saw, as JSON, and keeps it in `received`."""
+    """Answers every request with what it received, as JSON, and keeps it in `received`."""
 
     daemon_threads = True
 
@@ -114,14 +116,14 @@ class _Echo(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def handle(self) -> None:
-        # A gateway that ends drops its idle connections.
+        # A gateway drops its idle connections when it ends.
         with suppress(ConnectionResetError):
             super().handle()
 
     def _answer(self) -> None:
         body, trailers = self._read()
         headers = [*self.headers.items(), *trailers]
-        # Not self.path, from which the standard library takes a second slash.
+        # Not self.path: the standard library removes a second slash from it.
         seen = Seen(self.command, self.requestline.split(" ")[1], headers, body.decode())
         self.server.received.append(seen)
         answer = json.dumps(asdict(seen)).encode()
@@ -143,35 +145,35 @@ class _Echo(BaseHTTPRequestHandler):
             self.rfile.readline()
 
     def log_message(self, *_: object) -> None:
-        """Nothing: pytest shows what fails."""
+        """Log nothing: pytest shows failures."""
 
 
 @dataclass
 class Gateway(ABC):
-    """A gateway's process, in a directory of its own, before `signer` and `application` (ports)."""
+    """The process of a gateway, in its own directory, in front of `signer` and `application` (ports)."""
 
     directory: Path
     signer: int
     application: int
     credential: str = ""
     port: int = field(default_factory=free_port)
-    #: The program's names, one of which must be installed.
+    #: Names of the program, one of which must be installed.
     programs: ClassVar[tuple[str, ...]]
-    #: Whether it asks /auth, and not /oauth/introspect.
+    #: Whether it asks /auth and not /oauth/introspect.
     asks: ClassVar[bool] = True
 
     @abstractmethod
     def command(self, program: str) -> list[str]:
-        """How to run it in the foreground; writes its files before."""
+        """Write its files; return the command that runs it in the foreground."""
 
     @classmethod
     def program(cls) -> str | None:
-        """Where it is installed; None if it is not."""
+        """The path of the program; None if it is not installed."""
         found = (shutil.which(name, path=PROGRAMS) for name in cls.programs)
         return next((path for path in found if path), None)
 
     def shipped(self, name: str, changes: dict[str, str] | None = None) -> Path:
-        """A copy of a file beside this one with its placeholders replaced, as an operator would."""
+        """A copy of a file beside this one, with its placeholders replaced as an operator would."""
         ports = {"8080": self.port, "8000": self.signer, "9000": self.application}
         text = re.sub(r"\b(8080|8000|9000)\b", lambda found: str(ports[found[0]]), (HERE / name).read_text())
         for placeholder, value in (changes or {}).items():
@@ -202,7 +204,7 @@ class Gateway(ABC):
         try:
             self.process.wait(HANG)
         finally:
-            # Workers that outlive it; they are of its own session.
+            # Workers that outlive it; they are in its session.
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(HANG)
@@ -220,7 +222,7 @@ class Gateway(ABC):
     def call(
         self, method: str, target: str, *headers: Header, body: bytes = b"", timeout: float = HANG
     ) -> Reply:
-        """One request with exactly this target and these headers."""
+        """Send one request with exactly this target and these headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             names_host = "host" in (name.lower() for name, _ in headers)
@@ -236,7 +238,8 @@ class Gateway(ABC):
             connection.close()
 
     def send_raw(self, data: bytes) -> bytes:
-        """Send these bytes and return all that comes back until the gateway closes or falls silent."""
+        """Send these bytes; return all that comes back until the gateway closes the connection or is
+        silent."""
         answer = b""
         with socket.create_connection(("127.0.0.1", self.port), timeout=HANG) as connection:
             connection.sendall(data)
@@ -253,7 +256,7 @@ class Nginx(Gateway):
     def command(self, program: str) -> list[str]:
         self.shipped("nginx.conf")
         spools = "client_body", "proxy", "fastcgi", "uwsgi", "scgi"
-        # As root nginx would give up root, and with it this directory.
+        # As root nginx would change its user, and lose access to this directory.
         user = "user root;" if os.geteuid() == 0 else ""
         main = self.directory / "main.conf"
         main.write_text(
@@ -320,11 +323,11 @@ class Apache(Gateway):
         modules = (
             "mpm_event unixd authn_core authz_core authz_user headers macro rewrite proxy proxy_http oauth2"
         )
-        # As root it will give up root, for a number: distributions name nobody's group differently.
+        # As root it changes its user. By number, because distributions name the group of nobody differently.
         user = ["User #65534", "Group #65534"] if os.geteuid() == 0 else []
         main = self.directory / "main.conf"
         files = {name: Path(f"{self._modules()}/mod_{name}.so") for name in modules.split()}
-        # Which ones are built in differs, too.
+        # Distributions also differ in which modules are built in.
         loaded = [f"LoadModule {name}_module {file}" for name, file in files.items() if file.exists()]
         main.write_text(
             "\n".join(
@@ -347,5 +350,5 @@ class Apache(Gateway):
 
 
 GATEWAYS: tuple[type[Gateway], ...] = (Nginx, Caddy, HAProxy, Envoy, Apache)
-#: Those that ask /auth, which also takes a cookie.
+#: The gateways that ask /auth, which accepts a cookie, too.
 COOKIE_GATEWAYS = tuple(kind for kind in GATEWAYS if kind.asks)

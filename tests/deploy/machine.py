@@ -1,4 +1,5 @@
-"""A machine with this program at /opt/signer/.venv: as a container's root file system, or with systemd running."""
+"""A machine with this program in /opt/signer/.venv: as the root file system of a container, or with systemd
+running."""
 
 import os
 import shutil
@@ -14,8 +15,9 @@ from support.service import ROOT
 
 #: The unprivileged user of the image.
 UID = 10001
-#: Makes the root file system $1 of this machine's programs and of this Python, all read-only, and of directories
-#: that the caller gives to it as "what:where". What is mounted goes with the process: the namespace is its own.
+#: Makes the root file system $1: the programs of this machine and this Python, all read-only, and the
+#: directories that the caller passes as "what:where". The mounts end with the process, which has its own
+#: namespace.
 _MOUNT = """
 root=$1 python=$2 packages=$3 source=$4 program=$5; shift 5
 mount -t tmpfs -o mode=755 tmpfs "$root"
@@ -37,7 +39,8 @@ cp -a /etc "$root/etc"
 # A Python that was built with a shared library finds its own, and not the distribution's.
 chroot "$root" ldconfig /opt/python/lib
 """
-#: As a container engine does: a read-only root with /tmp in memory, an unprivileged user without any rights to come by.
+#: As a container engine does: a read-only root with /tmp in memory, and an unprivileged user who can gain no
+#: rights.
 _CONTAINER = (
     _MOUNT
     + f"""
@@ -50,7 +53,7 @@ exec chroot "$root" setpriv --reuid {UID} --regid {UID} --clear-groups --no-new-
   --inh-caps=-all -- env --ignore-environment "$@"
 """
 )
-#: systemd as process 1, with nothing enabled.
+#: systemd as process 1, with no unit enabled.
 _SYSTEMD = (
     _MOUNT
     + """
@@ -63,7 +66,7 @@ exec systemd-nspawn --directory "$root" --machine "signer-$$" --register=no --ke
 
 
 def cannot_mount() -> str:
-    """Why this machine lets nobody make such a machine; "" where it does."""
+    """Why such a machine cannot be made here; "" if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "needs root on Linux"
     tried = subprocess.run(
@@ -76,7 +79,8 @@ def cannot_mount() -> str:
 
 
 def _namespace(directory: Path, script: str, mounts: dict[Path, str]) -> list[str]:
-    """The command that makes the machine in `directory` and runs in it what is appended."""
+    """The command that makes the machine in `directory`, and runs the arguments appended to it in the
+    machine."""
     root, program = directory / "root", directory / "program"
     root.mkdir(exist_ok=True)
     if not program.exists():
@@ -93,7 +97,7 @@ def _namespace(directory: Path, script: str, mounts: dict[Path, str]) -> list[st
 
 
 def _make_program(program: Path) -> None:
-    """What `python -m venv .venv` and `pip install .` make, but for the dependencies, which stay where they are."""
+    """Do what `python -m venv .venv` and `pip install .` do, but leave the dependencies where they are."""
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     venv = program / ".venv"
     packages = venv / "lib" / version / "site-packages"
@@ -103,10 +107,10 @@ def _make_program(program: Path) -> None:
     (venv / "pyvenv.cfg").write_text("home = /opt/python/bin\ninclude-system-site-packages = false\n")
     (venv / "bin").mkdir()
     (venv / "bin" / "python").symlink_to(f"/opt/python/bin/{version}")
-    # pip's own, but for its first line.
+    # The script that pip made, with another first line.
     text = Path(sys.executable).with_name("signer").read_text()
     (venv / "bin" / "signer").write_text("#!/opt/signer/.venv/bin/python\n" + text.partition("\n")[2])
-    # For everybody, even where this clone is for its owner only.
+    # Readable by everybody, even if this clone is not.
     for path in (program, *program.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755)
@@ -120,7 +124,8 @@ def container(directory: Path, volume: Path, environ: dict[str, str], command: l
 
 
 class Machine:
-    """systemd, booted in `directory`, with this machine's network; its /var/lib and /var/log can be reached there."""
+    """systemd, booted in `directory`, with the network of this machine. Its /var/lib and /var/log are in that
+    directory."""
 
     def __init__(self, directory: Path) -> None:
         self.lib, self.logs = directory / "lib", directory / "logs"
@@ -160,7 +165,7 @@ class Machine:
             self._process.wait(HANG)
 
     def run(self, command: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
-        """What a root shell on the machine makes of it, in the directory of the source."""
+        """Run a command in a root shell on the machine, in the directory of the source."""
         return subprocess.run(
             [*self._enter, "sh", "-euc", command],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
@@ -172,13 +177,13 @@ class Machine:
         )
 
     def says(self, command: str) -> str:
-        """What it prints; it must succeed."""
+        """The output of a command, which must succeed."""
         ran = self.run(command)
         assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
         return ran.stdout.strip()
 
     def _wait(self) -> int:
-        """Return process 1, as this machine numbers it, when it has booted."""
+        """Wait until process 1 has booted; return its id on this machine."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         deadline = time.monotonic() + HANG
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -195,6 +200,6 @@ class Machine:
 
 
 def programs_missing(*names: str) -> str:
-    """Which of these this machine does not have; "" where it has all."""
+    """Which of these programs are not installed, comma-separated; "" if all are."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     return ", ".join(name for name in names if shutil.which(name, path=path) is None)

@@ -1,4 +1,4 @@
-"""The deployment files beside this file: valid, and every command in them does what it is there for."""
+"""The deployment files in this folder are valid, and every command in them works."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from signer.errors import KeyInvalid
 from signer.settings import Settings
 
 HERE = Path(__file__).resolve().parent
-#: Where the examples have the program, and where it is here.
+#: Where the examples have the program, and where it is on this machine.
 INSTALLED, PROGRAMS = "/opt/signer/.venv/bin", str(Path(sys.executable).parent)
 PATH = f"{PROGRAMS}:{os.environ['PATH']}:/usr/sbin:/sbin"
 UNITS = "signer.service", "signer.socket", "signer-purge.service", "signer-purge.timer"
@@ -32,13 +32,13 @@ FILES = {
     "Dockerfile", "Dockerfile.dockerignore", "Procfile", "compose.yaml", "crontab", "kubernetes.yaml", "signer.env.example",
     "signer.logrotate", *UNITS,
 }  # fmt: skip
-#: Of 10. systemd 252 says 0.5; a later one may look at more.
+#: Of 10. systemd 252 says 0.5; a later version may check more.
 EXPOSURE = 1.0
-#: Rows this old are purged: leeway and a margin are over.
+#: A row that expired this many seconds ago is purged: leeway and margin are over.
 LONG_AGO = 3600
-#: Makes a program's process of this one.
+#: Replaces this process by the program.
 BECOME = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
-#: The same, with the listening socket argv[1] as a service manager passes it.
+#: The same, with the listening socket argv[1], as a service manager passes it.
 PASS_SOCKET = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3);"
     " os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execvp(sys.argv[2], sys.argv[2:])"
@@ -61,7 +61,7 @@ def yaml_documents(name: str) -> list[Any]:
 
 
 def instructions(name: str, stage: int = -1) -> list[tuple[str, str]]:
-    """What one stage of a Dockerfile says, as (instruction, arguments)."""
+    """The instructions of one stage of a Dockerfile, as (instruction, arguments)."""
     joined = re.sub(r"\\\n\s*", " ", text("Dockerfile"))
     stages = re.split(r"^FROM .*$", joined, flags=re.MULTILINE)
     found = re.findall(r"^([A-Z]+) (.*)$", stages[stage], re.MULTILINE)
@@ -78,7 +78,7 @@ def image_environment() -> dict[str, str]:
 
 
 def unit(name: str, key: str) -> str:
-    """The one value of `key` in a unit."""
+    """The only value of `key` in a unit."""
     (value,) = re.findall(rf"^{key}=(.*)$", text(name), re.MULTILINE)
     return str(value)
 
@@ -116,12 +116,12 @@ def here(command: str) -> str:
 
 
 def ways_to_start() -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Each command that serves, and what its file sets for it."""
+    """Each command that serves, and the environment that its file sets."""
     docker = json.loads(instruction("CMD"))
     (pod,) = pods()["Deployment"]["spec"]["containers"]
     return {
         "Dockerfile": (docker, image_environment()),
-        # Of the image, whose command it leaves alone.
+        # The service uses the image's command.
         "compose.yaml": (docker, image_environment() | compose_environment()),
         "kubernetes.yaml": (pod["command"], image_environment() | pod_environment(pod)),
         "signer.service": (shlex.split(here(unit("signer.service", "ExecStart"))), env_file()),
@@ -135,18 +135,19 @@ def compose(service: str) -> Any:
 
 
 def compose_environment() -> dict[str, str]:
-    """What it sets itself, and not only hands on."""
+    """The variables that it sets itself, without those that it only passes on."""
     said = compose("signer")["environment"].items()
     return {name: value for name, value in said if value is not None and "$" not in value}
 
 
 def becoming(command: list[str]) -> tuple[str, ...]:
-    """The command for Service, which fills in what stands in braces."""
+    """The command for Service, which replaces text in braces."""
     return ("-c", BECOME, *(part.replace("{", "{{").replace("}", "}}") for part in command))
 
 
 def started(directory: Path, command: list[str], settings: Mapping[str, str], **options: Any) -> Service:
-    """A service by this command; where the file says another address, list or trail, here is one of the test's."""
+    """A service started by this command. Where the file names an address, a list or a trail, the test's is
+    used."""
     changed = {
         "SECRET_KEY": KEY,
         "SECRET_KEY_FALLBACKS": "",
@@ -173,7 +174,7 @@ def ran(command: list[str], directory: Path, **settings: str) -> "subprocess.Com
 
 
 def expire(store: Store) -> None:
-    """A row that a purge is for."""
+    """Add a row that a purge must delete."""
     store.revoke("0" * 22, int(time.time()) - LONG_AGO)
     assert store.count() == 1
 
@@ -190,7 +191,7 @@ def credential(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("version", ["1.25", "1.37"])
 def test_the_manifests_are_valid(version: str) -> None:
-    """Every document is what the API of old and new versions takes, with no field that it does not know."""
+    """Every document is accepted by the API of old and new versions, and has no unknown field."""
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     documents = yaml_documents("kubernetes.yaml")
     for document in documents:
@@ -201,7 +202,7 @@ def test_the_manifests_are_valid(version: str) -> None:
 
 
 def test_the_manifests_name_each_other() -> None:
-    """Service, policy, claim, ports and secrets are those of the pods; no schema sees that."""
+    """The service, policy, claim, ports and secrets are those of the pods. No schema can check that."""
     deployment, pod = kubernetes("Deployment"), pods()["Deployment"]
     labels = pod["metadata"]["labels"].items()
     (running,) = pod["spec"]["containers"]
@@ -227,7 +228,8 @@ def test_the_manifests_name_each_other() -> None:
 
 
 def test_two_pods_never_share_the_list() -> None:
-    """One replica, which ends before its successor starts, on a volume of one node; and jobs do not overlap."""
+    """There is one replica, which ends before its successor starts, on a volume of one node; and jobs do not
+    overlap."""
     spec = kubernetes("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert kubernetes("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
@@ -236,7 +238,7 @@ def test_two_pods_never_share_the_list() -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "CronJob"])
 def test_pods_have_no_rights(kind: str) -> None:
-    """They are admitted where the restricted Pod Security Standard is enforced, and more: a read-only root."""
+    """They are admitted by the restricted Pod Security Standard, and have a read-only root as well."""
     spec = pods()[kind]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] == UID
@@ -263,7 +265,7 @@ def test_compose_is_valid(tmp_path: Path) -> None:
 
 
 def test_compose_starts_nothing_with_rights_or_without_a_key() -> None:
-    """Both services are read-only and unprivileged, reached from this machine only, and need a key that is set."""
+    """Both services are read-only and unprivileged, reached from this machine only, and need a key."""
     for service in (compose("signer"), compose("purge")):
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
@@ -274,7 +276,8 @@ def test_compose_starts_nothing_with_rights_or_without_a_key() -> None:
 
 
 def test_stopping_waits_longer_than_the_service_does() -> None:
-    """Compose, systemd and Kubernetes give it more than the ten seconds that it gives to requests under way."""
+    """Compose, systemd and Kubernetes wait longer than the ten seconds that the service gives to its
+    requests."""
     pod = pods()["Deployment"]["spec"]
     (running,) = pod["containers"]
     slept = int(running["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -284,7 +287,7 @@ def test_stopping_waits_longer_than_the_service_does() -> None:
 
 
 def test_the_image_is_made_of_what_the_build_sees_and_nothing_else() -> None:
-    """What the Dockerfile copies is there and let through; keys and lists that lie about are not."""
+    """All that the Dockerfile copies exists and is not ignored; keys and lists in the folder are ignored."""
     ignore = text("Dockerfile.dockerignore").splitlines()
     rules = [line for line in ignore if line and not line.startswith("#")]
     let_through = {rule[1:] for rule in rules if rule.startswith("!")}
@@ -297,7 +300,7 @@ def test_the_image_is_made_of_what_the_build_sees_and_nothing_else() -> None:
     }
     assert copied == let_through
     assert all((ROOT / name).exists() for name in copied)
-    # Of a build, nothing else is read: its settings, its readme and licence, and the package.
+    # Nothing else is read by a build: the settings, the readme, the licence and the package.
     named = re.findall(
         r'^(?:readme|license-files) = \[?"([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
     )
@@ -305,7 +308,7 @@ def test_the_image_is_made_of_what_the_build_sees_and_nothing_else() -> None:
 
 
 def test_no_file_holds_a_key() -> None:
-    """SECRET_KEY is empty, asked for, or comes from a secret, wherever it stands."""
+    """SECRET_KEY is empty, demanded, or taken from a secret."""
     for name in FILES:
         for value in re.findall(r"\b(?:SECRET_KEY|CREDENTIAL)=(\S*)", text(name)):
             assert value in ("", '"$(python', '"$(cat', '"$(kubectl'), (name, value)
@@ -322,7 +325,7 @@ def test_no_file_holds_a_key() -> None:
     "name", ["Dockerfile", "compose.yaml", "kubernetes.yaml", "signer.service", "Procfile"]
 )
 def test_it_serves(tmp_path: Path, credential: str, name: str) -> None:
-    """The command starts a production service; when it is told to stop it ends by itself."""
+    """The command starts a production service, which ends by itself when it is asked to."""
     command, settings = ways_to_start()[name]
     with started(tmp_path, command, settings, credential=credential) as service:
         assert service.call("GET", "/readyz").status == 200
@@ -333,7 +336,7 @@ def test_it_serves(tmp_path: Path, credential: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Procfile"])
 def test_it_does_not_serve_the_world_without_a_key(tmp_path: Path, name: str) -> None:
-    """On all addresses it needs SECRET_KEY, and says so."""
+    """On all addresses it needs SECRET_KEY, and its message says so."""
     command, settings = ways_to_start()[name]
     if name == "Procfile":
         command = ["sh", "-c", procfile("web")]
@@ -343,8 +346,8 @@ def test_it_does_not_serve_the_world_without_a_key(tmp_path: Path, name: str) ->
 
 
 def test_health_is_told(tmp_path: Path) -> None:
-    """HEALTHCHECK passes while the list answers; it fails without its file, and without a service. A pod that has
-    lost its list gets no calls, and is not restarted."""
+    """HEALTHCHECK passes while the list answers; it fails without the list's file, and without a service. A
+    pod that has lost its list gets no calls, and is not restarted."""
     options, _, check = instruction("HEALTHCHECK").partition(" CMD ")
     assert "--timeout=5s" in options
     (pod,) = pods()["Deployment"]["spec"]["containers"]
@@ -361,7 +364,7 @@ def test_health_is_told(tmp_path: Path) -> None:
         assert is_healthy()
         assert statuses() == {"startup": 200, "liveness": 200, "readiness": 200}
         (tmp_path / "list.db").unlink()
-        eventually(lambda: not is_healthy())  # within a second, for which one check serves
+        eventually(lambda: not is_healthy())  # One check serves for a second.
         assert statuses() == {"startup": 200, "liveness": 200, "readiness": 503}
         service.stop()
         assert not is_healthy()
@@ -376,19 +379,20 @@ PURGES: dict[str, Callable[[], str]] = {
 
 
 def crontab() -> list[str]:
-    """The commands of the alternatives in it."""
+    """The commands of its alternatives."""
     return re.findall(r"^# 0 \* \* \* \* (.*)$", text("crontab"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", PURGES)
 def test_it_purges_beside_the_service(tmp_path: Path, open_list: Callable[[str], Store], name: str) -> None:
-    """The command deletes an expired row of the list that a service has open, which notices nothing."""
+    """The command deletes an expired row of the list that a service uses, and does not disturb the
+    service."""
     url = f"sqlite:///{tmp_path}/list.db"
     env = tmp_path / "signer.env"
     settings = env_file() | {"SECRET_KEY": KEY, "DATABASE_URL": url, "AUDIT_LOG": "off"}
     env.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     line = here(PURGES[name]()).replace("/etc/signer/signer.env", str(env))
-    # cron gives nothing; others give the environment.
+    # cron passes no settings; the others pass the environment.
     given = {} if name == "crontab" else settings
     with Service(tmp_path, {"SECRET_KEY": KEY, "DATABASE_URL": url}) as service:
         store = open_list(url)
@@ -402,7 +406,7 @@ def test_it_purges_beside_the_service(tmp_path: Path, open_list: Callable[[str],
 def purge_over_http(
     name: str, port: int, credential: str, directory: Path
 ) -> "subprocess.CompletedProcess[str]":
-    """The CronJob's command or the crontab's."""
+    """Run the command of the CronJob or of the crontab."""
     if name == "kubernetes.yaml":
         (job,) = pods()["CronJob"]["spec"]["containers"]
         url = pod_environment(job)["URL"].replace("signer:8000", f"127.0.0.1:{port}")
@@ -421,7 +425,7 @@ def purge_over_http(
 def test_it_purges_over_http(
     tmp_path: Path, open_list: Callable[[str], Store], credential: str, name: str
 ) -> None:
-    """The command deletes an expired row, and fails where it is refused or nobody answers."""
+    """The command deletes an expired row, and fails if it is refused or gets no answer."""
     url = f"sqlite:///{tmp_path}/list.db"
     with Service(tmp_path, {"SECRET_KEY": KEY, "DATABASE_URL": url}) as service:
         store = open_list(url)
@@ -437,7 +441,7 @@ def test_it_purges_over_http(
 
 
 def test_the_crontab_has_the_line_of_the_readme() -> None:
-    """Both say the same."""
+    """Both are the same."""
     assert crontab()[1] in (ROOT / "README.md").read_text()
 
 
@@ -445,13 +449,13 @@ def test_the_crontab_has_the_line_of_the_readme() -> None:
 
 
 def test_the_settings_are_those_of_the_service() -> None:
-    """The example names every setting, and none that there is not."""
+    """The example has every setting and no unknown one."""
     known = {name.upper() for name in Settings.__struct_fields__ if name != "keys"}
     assert set(env_file(with_comments=True)) == known | {"SECRET_KEY", "SECRET_KEY_FALLBACKS"}
 
 
 def test_the_settings_are_right_once_there_is_a_key() -> None:
-    """Each value is accepted, those behind # as well; without a key none is."""
+    """Each value is accepted, also those behind a #. Without a key none is."""
     settings = env_file(with_comments=True)
     assert Settings.from_env(settings | {"SECRET_KEY": KEY}).issuer == settings["ISSUER"]
     with pytest.raises(KeyInvalid, match="SECRET_KEY"):
@@ -459,7 +463,7 @@ def test_the_settings_are_right_once_there_is_a_key() -> None:
 
 
 def test_what_stands_in_the_example_is_the_default() -> None:
-    """But for the places of list and trail, it changes nothing."""
+    """It changes nothing but the paths of list and trail."""
     written = Settings.from_env(env_file() | {"SECRET_KEY": KEY})
     default = Settings.from_env({"SECRET_KEY": KEY})
     differing = {
@@ -471,7 +475,7 @@ def test_what_stands_in_the_example_is_the_default() -> None:
 
 
 def test_sh_reads_the_settings_as_systemd_does(tmp_path: Path) -> None:
-    """No value needs quotes, which Docker would take for a part of it."""
+    """No value needs quotes, which Docker would take as a part of the value."""
     read = ran(["sh", "-c", f"set -a; . {HERE}/signer.env.example; env -0"], tmp_path).stdout
     seen = dict(entry.split("=", 1) for entry in read.split("\0") if entry)
     assert env_file().items() <= seen.items()
@@ -482,7 +486,7 @@ def test_sh_reads_the_settings_as_systemd_does(tmp_path: Path) -> None:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """A directory with the units, as they would be with the program where it is here."""
+    """A directory with the units, with the paths of this machine."""
     for name in UNITS:
         (tmp_path / name).write_text(here(text(name)))
     return tmp_path
@@ -490,7 +494,7 @@ def units(tmp_path: Path) -> Path:
 
 @needs_systemd
 def test_systemd_accepts_the_units(units: Path) -> None:
-    """systemd-analyze finds nothing to say about them; it does about a setting that there is not."""
+    """systemd-analyze has no complaint about them, but has one about an unknown setting."""
     check = ["systemd-analyze", "verify", "--man=no", *(str(units / name) for name in UNITS)]
     said = ran(check, units)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
@@ -514,7 +518,8 @@ def test_the_units_give_little_away(units: Path, name: str) -> None:
 @needs_logrotate
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, workers: str) -> None:
-    """After a forced rotation new lines are in the new file and the old ones in the old, and none is lost."""
+    """After a forced rotation, new lines are in the new file and old ones in the old file, and none is
+    lost."""
     trail = tmp_path / "audit.log"
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": str(trail), "WEB_CONCURRENCY": workers}
     with Service(tmp_path, settings, credential=credential) as service:
@@ -523,7 +528,7 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
         config.write_text(
             text("signer.logrotate")
             .replace("/var/log/signer/audit.log", str(trail))
-            # Whose directory it is here.
+            # The owner of the directory in this test.
             .replace("su signer signer", "")
             .replace("systemctl try-reload-or-restart signer.service", reload)
         )
@@ -541,17 +546,18 @@ def test_the_trail_goes_on_in_a_new_file(tmp_path: Path, credential: str, worker
 
 
 def subjects(trail: Path) -> list[str]:
-    """Of the tokens issued."""
+    """The subjects of the tokens that were issued."""
     lines = [json.loads(line) for line in trail.read_text().splitlines()]
     return [line["sub"] for line in lines if line["event"] == "issue" and line["outcome"] == "ok"]
 
 
-# A socket that is passed on.
+# A listening socket that is passed to the service.
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_it_serves_on_the_socket_that_it_is_given(tmp_path: Path, workers: str) -> None:
-    """As systemd passes it, and at no other port. Who connects before it runs, or while it restarts, gets an answer."""
+    """As systemd passes it, and on no other port. A client that connects before the service runs, or while it
+    restarts, gets an answer."""
     settings = {"SECRET_KEY": KEY, "PORT": str(free_port()), "WEB_CONCURRENCY": workers}
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -592,7 +598,7 @@ def volume(tmp_path: Path) -> Path:
 
 
 def image_settings(**settings: str) -> dict[str, str]:
-    """The image's environment, as its shell would have it."""
+    """The environment of the image."""
     given = image_environment() | {"SECRET_KEY": KEY, "HOST": "127.0.0.1"} | settings
     return given | {"PATH": given["PATH"].replace("$PATH", "/usr/local/bin:/usr/bin:/bin")}
 
@@ -601,7 +607,8 @@ def image_settings(**settings: str) -> dict[str, str]:
 def test_in_a_container_it_needs_no_root_and_no_disk_but_its_volume(
     tmp_path: Path, volume: Path, credential: str
 ) -> None:
-    """Unprivileged on a read-only root file system it serves; started anew, it knows what was revoked."""
+    """It serves as an unprivileged user on a read-only root. After a restart it still refuses what was
+    revoked."""
     (user, group) = map(int, instruction("USER").split(":"))
     assert (user, group) == (UID, UID)
     port = free_port()
@@ -627,7 +634,8 @@ def test_in_a_container_it_needs_no_root_and_no_disk_but_its_volume(
 def test_in_a_container_the_other_commands_work(
     tmp_path: Path, volume: Path, open_list: Callable[[str], Store]
 ) -> None:
-    """Beside the service, as a user without a name: a credential is made that it takes, and an expired row purged."""
+    """Beside the service, as a user without a name: a new credential is accepted, and an expired row is
+    purged."""
     making, purging = re.findall(r"^docker exec signer (.*?) *(?:#.*)?$", text("DEPLOYMENT.md"), re.MULTILINE)
     assert shlex.split(purging) == compose("purge")["command"]
     settings = image_settings(PORT=str(free_port()))
@@ -646,7 +654,7 @@ def test_in_a_container_the_other_commands_work(
 
 @needs_mounts
 def test_the_container_of_these_tests_is_what_it_says(tmp_path: Path, volume: Path) -> None:
-    """Only its volume and /tmp can be written to, and nobody becomes root in it."""
+    """Only its volume and /tmp can be written to, and nobody can become root."""
     program = (
         "for place in / /opt/signer /usr /etc /data /tmp; do"
         " touch $place/x 2>/dev/null && echo $place; done; setpriv --reuid 0 true 2>/dev/null && echo root; true"
@@ -657,7 +665,7 @@ def test_the_container_of_these_tests_is_what_it_says(tmp_path: Path, volume: Pa
 
 @needs_mounts
 def test_without_its_volume_the_container_does_not_start(tmp_path: Path, volume: Path) -> None:
-    """A volume that it cannot write to is an error, not a list that is kept elsewhere."""
+    """A volume that cannot be written to is an error; the list is not kept anywhere else."""
     command = container(tmp_path, volume, image_settings(PORT="0"), json.loads(instruction("CMD")))
     os.chown(volume, 0, 0)
     volume.chmod(0o755)
@@ -672,7 +680,8 @@ needs_boot = pytest.mark.skipif(bool(no_boot), reason=f"systemd cannot be booted
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A machine with systemd on which the service was installed as DEPLOYMENT.md says, but for pip and the port."""
+    """A machine with systemd and the service, installed as DEPLOYMENT.md says, except for pip and the
+    port."""
     section = text("DEPLOYMENT.md").partition("\n## systemd\n")[2]
     block = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[0]
     steps = [line for line in block.splitlines() if "pip install" not in line]
@@ -686,7 +695,7 @@ PORT = free_port()
 
 
 def as_service(machine: Machine, command: str) -> str:
-    """What `signer …` prints, called as DEPLOYMENT.md says."""
+    """The output of `signer …`, called as DEPLOYMENT.md says."""
     (line,) = re.findall(r"^(runuser .*) check$", text("DEPLOYMENT.md"), re.MULTILINE)
     return machine.says(f"{line} {command}")
 
@@ -701,7 +710,7 @@ def running(machine: Machine, tmp_path: Path) -> Service:
 
 @needs_boot
 def test_systemd_runs_it_without_rights(machine: Machine, running: Service) -> None:
-    """Under the whole of its hardening it serves, as a user that can do nothing else; `check` finds all well."""
+    """It serves with all its hardening, as an unprivileged user, and `check` finds no problem."""
     assert running.call("GET", "/readyz").status == 200
     assert running.says_valid(running.issue(sub="42"))
     status = machine.says("cat /proc/$(systemctl show -P MainPID signer)/status")
@@ -718,7 +727,7 @@ def test_systemd_runs_it_without_rights(machine: Machine, running: Service) -> N
 
 @needs_boot
 def test_systemd_has_it_serve_from_the_first_call_on(machine: Machine, running: Service) -> None:
-    """Where only the socket is there, a call starts the service."""
+    """If only the socket is up, a call starts the service."""
     machine.run("systemctl stop signer.service")
     assert machine.run("systemctl is-active signer.service").stdout == "inactive\n"
     assert running.call("GET", "/healthz").status == 200
@@ -727,12 +736,12 @@ def test_systemd_has_it_serve_from_the_first_call_on(machine: Machine, running: 
 
 @needs_boot
 def test_systemd_restarts_it_and_no_call_is_refused(machine: Machine, running: Service) -> None:
-    """Called without a pause while it is restarted, it answers every call, late at worst."""
+    """While it is called without a pause and restarted, it answers every call, some of them late."""
 
     def restart() -> None:
         for _ in range(3):
             machine.says("systemctl restart signer.service")
-            # It is back when it answers; then calls go on for a while.
+            # It is back when it answers. After that, calls go on for a while.
             assert running.call("GET", "/readyz").status == 200
             time.sleep(0.2)
 
@@ -754,7 +763,7 @@ def test_systemd_restarts_it_and_no_call_is_refused(machine: Machine, running: S
 
 @needs_boot
 def test_systemd_starts_it_again_after_a_crash(machine: Machine, running: Service) -> None:
-    """kill -9: it is back without anybody's help, or call."""
+    """After kill -9 it is back without help, and without a call."""
     assert running.call("GET", "/readyz").status == 200
     main_pid = "systemctl show -P MainPID signer.service"
     killed = machine.says(main_pid)
@@ -765,7 +774,8 @@ def test_systemd_starts_it_again_after_a_crash(machine: Machine, running: Servic
 
 @needs_boot
 def test_systemd_then_holds_on_to_its_list(machine: Machine, running: Service) -> None:
-    """The commands after the installation: it is up, its log is there, and a lost list is an error from now on."""
+    """The commands after the installation: it is up, it has a log, and from now on a lost list is an
+    error."""
     section = text("DEPLOYMENT.md").partition("\n## systemd\n")[2]
     (block,) = [found for found in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) if "mode=rw" in found]
     said = machine.says(block.replace(":8000", f":{PORT}"))
@@ -776,7 +786,7 @@ def test_systemd_then_holds_on_to_its_list(machine: Machine, running: Service) -
 
 @needs_boot
 def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, running: Service) -> None:
-    """It ends with the code that the unit names, and is not started over and over; the journal says which setting."""
+    """It ends with the code that the unit names, and is not restarted; the journal names the setting."""
     env = "/etc/signer/signer.env"
     machine.says(f"cp -p {env} {env}.good; sed -i s/^WEB_CONCURRENCY=.*/WEB_CONCURRENCY=many/ {env}")
     try:
@@ -793,7 +803,7 @@ def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, runni
 
 @needs_boot
 def test_systemd_purges(machine: Machine, running: Service, open_list: Callable[[str], Store]) -> None:
-    """The timer's service deletes an expired row beside the running service; the timer waits for its hour."""
+    """The timer's service deletes an expired row while the service runs; the timer waits for its hour."""
     list_path = machine.lib / "signer" / "tokens.db"
     assert running.call("GET", "/readyz").status == 200
     owner = list_path.stat()
@@ -813,7 +823,8 @@ def test_systemd_purges(machine: Machine, running: Service, open_list: Callable[
 def test_systemd_and_logrotate_change_the_file_of_the_trail(
     machine: Machine, running: Service, workers: str
 ) -> None:
-    """The file as it is shipped, run by logrotate: new lines are in the new file, of one worker and of two."""
+    """With the file as it is, logrotate is run: new lines are in the new file, with one worker and with
+    two."""
     machine.says(
         f"sed -i s/^WEB_CONCURRENCY=.*/WEB_CONCURRENCY={workers}/ /etc/signer/signer.env; systemctl restart signer"
     )
@@ -839,14 +850,14 @@ def test_systemd_and_logrotate_change_the_file_of_the_trail(
 
 
 def test_the_page_speaks_of_every_file() -> None:
-    """Its table links to each file there is, and to none that there is not."""
+    """Its table links to each file of this folder, and to no other."""
     linked = set(re.findall(r"\]\(([^)]+)\)", text("DEPLOYMENT.md")))
     assert linked == FILES | {"README.md", "nginx-signer.conf"}
     assert all((HERE / name).is_file() for name in linked)
 
 
 def test_the_commands_of_the_page_are_in_the_syntax_of_sh(tmp_path: Path) -> None:
-    """Each block can be pasted."""
+    """Each block can be pasted into a shell."""
     blocks = re.findall(r"```sh\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
     assert len(blocks) == 7
     for block in blocks:

@@ -1,4 +1,4 @@
-"""The configurations beside this file, in the gateways they are for, before the real service."""
+"""The configurations in this folder, each in its gateway, in front of the real service."""
 
 import http.client
 import os
@@ -17,7 +17,7 @@ SETTINGS = {"SECRET_KEY": KEY, "AUTH_COOKIE": "session"}
 SCOPES = "token:issue token:introspect token:revoke admin administrator read"
 NAMES = "Subject", "Scope", "Id", "Client"
 METHODS = "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "BREW"
-#: Ways to write /admin, or around it, that some gateway or application somewhere takes for it.
+#: Ways to spell /admin, or to get around it, that some gateway or application reads as /admin.
 PATHS = (
     "/admin", "/admin/", "/admin/x", "/admin.json", "/admin?x", "/admin;x=1", "/admin%20", "/admin%2f", "/admin%00",
     "/ADMIN", "/Admin/x", "/%61dmin", "/%41DMIN", "/adm%69n", "/%2561dmin", "/%u0061dmin", "/%c1%a1dmin",
@@ -35,7 +35,7 @@ PATHS = (
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A production service that also takes cookies, and a credential that may hand out `admin`."""
+    """A production service that also accepts cookies, and a credential that may hand out `admin`."""
     directory = tmp_path_factory.mktemp("service")
     made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
     with Service(directory, SETTINGS, credential=made.stdout.strip()) as running:
@@ -51,7 +51,7 @@ def everything() -> Iterator[Application]:
 
 @pytest.fixture
 def application(everything: Application) -> Application:
-    """The application, which has received nothing yet."""
+    """The application, with nothing received yet."""
     everything.received.clear()
     return everything
 
@@ -63,7 +63,7 @@ def gateway(
     everything: Application,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Gateway]:
-    """Each gateway in turn, under its configuration."""
+    """Each gateway in turn, with its configuration."""
     kind: type[Gateway] = request.param
     if kind.program() is None:
         pytest.skip(f"needs {' or '.join(kind.programs)}, with the modules that its configuration names")
@@ -81,7 +81,7 @@ def token(service: Service) -> str:
 
 @pytest.fixture
 def down(service: Service, token: str) -> Iterator[None]:
-    """The service is not there."""
+    """The service does not run."""
     service.stop()
     yield
     service.__enter__()
@@ -89,7 +89,7 @@ def down(service: Service, token: str) -> Iterator[None]:
 
 @pytest.fixture
 def silent(service: Service, token: str) -> Iterator[None]:
-    """The service takes connections and answers nothing, until it is killed."""
+    """The service accepts connections and answers nothing, until it is killed."""
     os.killpg(service.process.pid, signal.SIGSTOP)
     yield
     service.kill()
@@ -101,13 +101,13 @@ def bearer(token: str) -> Header:
 
 
 def seen(reply: Reply) -> Seen:
-    """The request as the application echoed it."""
+    """The request as the application received it."""
     assert reply.status == 200, (reply.status, reply.raw)
     return Seen(**reply.json | {"headers": [tuple(pair) for pair in reply.json["headers"]]})
 
 
 def chunked(target: str, token: str, announced: str = "", trailers: str = "") -> bytes:
-    """A request whose body comes in chunks."""
+    """A request with a body in chunks."""
     return (
         f"POST {target} HTTP/1.1\r\nHost: a.example.org\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
         f"Transfer-Encoding: chunked\r\n{announced}\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n{trailers}\r\n"
@@ -118,7 +118,7 @@ def http2(headers: dict[str, str], body: bytes, trailers: dict[str, str]) -> byt
     """A request in HTTP/2 without TLS (RFC 9113, RFC 7541), with trailers."""
 
     def frame(kind: int, flags: int, payload: bytes = b"") -> bytes:
-        # All but SETTINGS (4) are of stream 1.
+        # All frames but SETTINGS (4) are of stream 1.
         return len(payload).to_bytes(3, "big") + bytes([kind, flags, 0, 0, 0, kind != 4]) + payload
 
     def packed(fields: dict[str, str]) -> bytes:
@@ -139,20 +139,20 @@ def http2(headers: dict[str, str], body: bytes, trailers: dict[str, str]) -> byt
 class TestAdmission:
     @pytest.mark.parametrize("target", ["/", "/x/y?z", "/admin", "/admin/x"])
     def test_no_token(self, gateway: Gateway, application: Application, target: str) -> None:
-        """401 and how to prove oneself; the application sees nothing."""
+        """401 with a challenge; the application receives nothing."""
         reply = gateway.call("GET", target)
         assert reply.status == 401
         assert reply.headers["WWW-Authenticate"].startswith("Bearer ")
         assert application.received == []
 
     def test_any_method_needs_one(self, gateway: Gateway, application: Application) -> None:
-        """Also those that a list of methods would forget."""
+        """Also one that a list of methods would forget."""
         for method in METHODS:
             assert gateway.call(method, "/").status in range(400, 600), method
         assert application.received == []
 
     def test_a_token(self, gateway: Gateway, service: Service) -> None:
-        """The application receives the request as it was sent, and who sends it."""
+        """The application receives the request as it was sent, and the name of its sender."""
         token = service.issue(sub="42", scope="read admin")
         sent = ("X-Other", "kept"), ("Host", "app.example.org")
         reply = gateway.call("GET", "/x/y%20z?a=/../b&c=%2e", bearer(token), *sent)
@@ -168,27 +168,27 @@ class TestAdmission:
 
     @pytest.mark.parametrize("sub", ["a b", "ü/%41", "x\u3000y", 'a"b,c;d=\\'])
     def test_any_subject(self, gateway: Gateway, service: Service, sub: str) -> None:
-        """Arrives percent-encoded: visible ASCII that means just this subject."""
+        """Arrives percent-encoded, as visible ASCII that decodes to exactly this subject."""
         (said,) = seen(gateway.call("GET", "/", bearer(service.issue(sub=sub)))).identity["subject"]
         assert unquote(said, errors="strict") == sub
         assert all(0x21 <= ord(character) < 0x7F for character in said)
 
     def test_scope(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """What /admin needs is a word of the token's scope; without it, 403."""
+        """/admin needs this word in the token's scope; without it, 403."""
         for scope, status in ((None, 403), ("read", 403), ("administrator read", 403), ("read admin", 200)):
             wanted = {"scope": scope} if scope else {}
             assert gateway.call("GET", "/admin", bearer(service.issue(**wanted))).status == status, scope
         assert len(application.received) == 1
 
     def test_purpose(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """A token for something else is refused everywhere, and so is a client's credential."""
+        """A token for another purpose is refused everywhere, and so is the credential of a client."""
         for token in (service.issue(purpose="reset", scope="admin"), service.credential or ""):
             for target in ("/", "/admin"):
                 assert gateway.call("GET", target, bearer(token)).status in (401, 403)
         assert application.received == []
 
     def test_revoked(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """401 at once, whatever the gateway was told a moment ago."""
+        """401 at once, even if the gateway accepted it a moment ago."""
         token = service.issue(sub="42")
         assert gateway.call("GET", "/", bearer(token)).status == 200
         service.call("POST", "/app/revoke", {"token": token})
@@ -197,20 +197,20 @@ class TestAdmission:
         assert "invalid_token" in reply.headers["WWW-Authenticate"]
 
     def test_used_up(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """A token that is to be used up is no session: nobody here would count."""
+        """A token with a number of uses is no session, because a gateway would not count."""
         token = service.issue(max_uses=1)
         assert gateway.call("GET", "/", bearer(token)).status == 401
         assert application.received == []
 
     def test_two_tokens(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Are one too many: the application might read the one that nobody checked."""
+        """Two tokens are refused, because the application might read the one that was not checked."""
         pair = bearer(service.issue(sub="1")), bearer(service.issue(sub="2"))
         for tokens in (pair, pair[::-1], (pair[0], bearer("x")), (bearer("x"), pair[0])):
             assert gateway.call("GET", "/", *tokens).status in (400, 401)
         assert application.received == []
 
     def test_cookie(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Where signer has AUTH_COOKIE, a session lives in it; mod_oauth2 is set to headers only."""
+        """With AUTH_COOKIE a session can be in a cookie; mod_oauth2 is configured for headers only."""
         session = "Cookie", f"theme=dark; session={service.issue(sub='42')}"
         reply = gateway.call("GET", "/", session)
         if gateway.asks:
@@ -220,7 +220,7 @@ class TestAdmission:
             assert (reply.status, application.received) == (401, [])
 
     def test_elsewhere(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """A token in the query, or in a form, is no token: those are logged."""
+        """A token in the query or in a form does not count: these end up in logs."""
         token = service.issue(scope="admin")
         form = "Content-Type", "application/x-www-form-urlencoded"
         for name in ("access_token", "token", "session", "authorization"):
@@ -242,20 +242,20 @@ class TestDemands:
     def test_a_clients_query_lifts_none(
         self, gateway: Gateway, service: Service, application: Application, query: str
     ) -> None:
-        """Also where the gateway appends it to the auth URL (Envoy)."""
+        """Also where the gateway appends the query to the URL of /auth (Envoy)."""
         assert gateway.call("GET", f"/admin?{query}", bearer(service.issue(scope="read"))).status == 403
         reset = bearer(service.issue(purpose="reset", scope="read"))
         assert gateway.call("GET", f"/?purpose=reset&{query}", reset).status in (401, 403)
         assert application.received == []
 
     def test_the_question_is_not_for_clients(self, gateway: Gateway, service: Service) -> None:
-        """Its addresses in nginx.conf are none to them; to other gateways they are paths like any."""
+        """The internal paths of nginx.conf cannot be called; for other gateways they are ordinary paths."""
         for target in ("/.signer/access", "/.signer/admin"):
             reply = gateway.call("GET", target, bearer(service.issue(scope="admin")))
             assert reply.status == (404 if isinstance(gateway, Nginx) else 200)
 
     def test_a_clients_query_adds_some(self, gateway: Gateway, service: Service) -> None:
-        """Under Envoy alone."""
+        """Only with Envoy."""
         token = bearer(service.issue(scope="read"))
         for query, status in (("x&scope=other", 403), ("x&aud=other", 401), ("x&scope=read", 200)):
             expected = status if isinstance(gateway, Envoy) else 200
@@ -264,7 +264,7 @@ class TestDemands:
     def test_forwarding_headers_change_none(
         self, gateway: Gateway, service: Service, application: Application
     ) -> None:
-        """They are what a proxy tells signer, or an application, of the request."""
+        """These headers are how a proxy describes the request to signer, or to an application."""
         token = bearer(service.issue(scope="read"))
         for path in ("/public/x", "/admin", "/auth?purpose=access"):
             lies = [
@@ -290,11 +290,11 @@ class TestDemands:
     def test_no_spelling_of_a_path(
         self, gateway: Gateway, service: Service, application: Application
     ) -> None:
-        """Reaches the application without what any reading of it needs."""
+        """Reaches the application without the scope that any reading of the path needs."""
         token = bearer(service.issue(scope="read"))
         for target in PATHS:
             for sent in ((), (token,)):
-                # Some hang up rather than answer.
+                # Some close the connection and send no answer.
                 with suppress(http.client.HTTPException):
                     gateway.call("GET", target, *sent)
                 readings = {path for request in application.received for path in request.readings}
@@ -303,7 +303,7 @@ class TestDemands:
                 application.received.clear()
 
     def test_no_bytes_in_a_path(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """These are not encoded at all, and some read them as dots and letters."""
+        """These bytes are not encoded, and some programs read them as dots and letters."""
         head = f"HTTP/1.1\r\nHost: a.example.org\r\nConnection: close\r\nAuthorization: Bearer {service.issue()}\r\n\r\n"
         for target in (b"/public/\xc0\xae\xc0\xae/admin", b"/\xc1\xa1dmin", b"/x/\xc0\xae./admin"):
             gateway.send_raw(b"GET " + target + b" " + head.encode())
@@ -311,7 +311,7 @@ class TestDemands:
             assert not [path for path in readings if path.startswith("/admin")], target
 
     def test_one_spelling(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Of a path is let through: others are refused, or made that one (Envoy)."""
+        """Only one spelling of a path is accepted: others are refused, or normalised to it (Envoy)."""
         token = bearer(service.issue())
         for target in (
             "//x/y",
@@ -333,17 +333,17 @@ class TestDemands:
         "target", ["/public/x", "/public/x%20y?z=/../a", "/x.y/.z/...", "/%C3%A9?a=//b", "/a:b@c+d,e"]
     )
     def test_plain_paths(self, gateway: Gateway, service: Service, target: str) -> None:
-        """Arrive as they were sent."""
+        """They arrive as they were sent."""
         assert seen(gateway.call("GET", target, bearer(service.issue()))).target == target
 
 
 class TestIdentity:
-    """X-Token-* is the gateway's to say: nothing of the client's comes through."""
+    """Only the gateway sets X-Token-*: no header of the client with such a name reaches the application."""
 
     @pytest.mark.parametrize("spelling", ["X-Token-{}", "x-token-{}", "X-TOKEN-{}"])
     @pytest.mark.parametrize("sub", ["42", None])
     def test_forged(self, gateway: Gateway, service: Service, spelling: str, sub: str | None) -> None:
-        """Neither beside a token's values, nor in place of those it has not."""
+        """Neither beside the values of a token, nor in place of values that the token does not have."""
         forged = [(spelling.format(name), "forged") for name in NAMES] * 2
         token = service.issue(scope="admin", **({"sub": sub} if sub else {}))
         for target in ("/", "/admin"):
@@ -369,7 +369,7 @@ class TestIdentity:
     def test_forged_in_another_spelling(
         self, gateway: Gateway, service: Service, application: Application, spelling: str
     ) -> None:
-        """That some application reads as the same name."""
+        """In a spelling that some application reads as the same name."""
         forged = [(spelling.format(name), "forged") for name in NAMES]
         token = bearer(service.issue())
         for target in ("/", "/public/x"):
@@ -379,14 +379,15 @@ class TestIdentity:
         assert "forged" not in str(application.received)
 
     def test_without_a_token(self, gateway: Gateway, service: Service) -> None:
-        """Where none is needed, nobody is named."""
+        """Where no token is needed, the application gets no name."""
         forged = [(f"X-Token-{name}", "forged") for name in NAMES]
         for more in ((), (bearer(service.issue(sub="42")),)):
             assert seen(gateway.call("GET", "/public/x", *forged, *more)).identity == {}
 
     @pytest.mark.parametrize("first", ["close, ", "", "keep-alive, "])
     def test_dropped(self, gateway: Gateway, service: Service, first: str) -> None:
-        """Connection names headers that a proxy must not pass on; a client cannot name these."""
+        """Connection names headers that a proxy must not pass on. A client cannot remove the gateway's
+        headers with it."""
         names = [f"x-token-{name.lower()}" for name in NAMES]
         nominations = ("Connection", first + ", ".join(names)), *(("Connection", name) for name in names)
         token = service.issue(sub="42", scope="read")
@@ -400,7 +401,7 @@ class TestIdentity:
             assert len(identity["id"]) == 1
 
     def test_in_trailers(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Some servers take what follows a body for headers."""
+        """Some servers treat what follows a body as headers."""
         trailers = "".join(f"X-Token-{name}: forged\r\n" for name in NAMES)
         token = service.issue()
         for target in ("/", "/public/x"):
@@ -409,7 +410,7 @@ class TestIdentity:
                 assert "forged" not in str(application.received)
 
     def test_in_trailers_of_http2(self, gateway: Gateway, application: Application) -> None:
-        """Which some speak here unasked."""
+        """Which some gateways speak without configuration."""
         headers = {":method": "POST", ":scheme": "http", ":path": "/public/x", ":authority": "a.example.org"}
         gateway.send_raw(http2(headers, b"abc", {"x-token-subject": "forged"}))
         assert "forged" not in str(application.received)
@@ -418,7 +419,7 @@ class TestIdentity:
 
 class TestRequests:
     def test_a_body(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Goes to the application, and only with a token."""
+        """It reaches the application only with a token."""
         body = "x=1\n" * 50_000
         token = bearer(service.issue(sub="42"))
         request = seen(gateway.call("POST", "/x", token, body=body.encode()))
@@ -428,7 +429,7 @@ class TestRequests:
         assert len(application.received) == 1
 
     def test_a_body_in_chunks(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """Goes there, too; HAProxy takes none (haproxy.cfg says why)."""
+        """It does, too; but HAProxy accepts none (haproxy.cfg says why)."""
         takes = not isinstance(gateway, HAProxy)
         status = b" 401 " if takes else b" 411 "
         assert status in gateway.send_raw(chunked("/x", "none")).splitlines()[0]
@@ -440,7 +441,7 @@ class TestRequests:
     def test_another_protocol(
         self, gateway: Gateway, service: Service, application: Application, protocol: str
     ) -> None:
-        """Is not switched to: inside it the client would meet no gateway."""
+        """It is refused: inside another protocol no gateway would check the client."""
         wish = (
             ("Connection", "Upgrade, HTTP2-Settings"),
             ("Upgrade", protocol),
@@ -452,7 +453,7 @@ class TestRequests:
         assert "upgrade" not in wished
 
     def test_the_next_request(self, gateway: Gateway, service: Service, application: Application) -> None:
-        """On the same connection is asked about anew."""
+        """A second request on the same connection is checked again."""
         head = "GET /{} HTTP/1.1\r\nHost: a.example.org\r\n"
         with_token = head.format("1") + f"Authorization: Bearer {service.issue()}\r\n\r\n"
         answers = gateway.send_raw((with_token + head.format("2") + "\r\n").encode())
@@ -461,7 +462,7 @@ class TestRequests:
 
 
 class TestFailure:
-    """What cannot be checked is refused."""
+    """If a request cannot be checked, it is refused."""
 
     @pytest.mark.usefixtures("down")
     def test_down(self, gateway: Gateway, application: Application, token: str) -> None:
@@ -471,8 +472,8 @@ class TestFailure:
 
     @pytest.mark.usefixtures("silent")
     def test_silent(self, gateway: Gateway, application: Application, token: str) -> None:
-        """The service does not answer."""
-        # mod_oauth2 waits 15 seconds, and cannot be told otherwise.
+        """The service accepts the connection and does not answer."""
+        # mod_oauth2 waits for 15 seconds, which cannot be configured.
         patience = HANG if gateway.asks else 3
         with nullcontext() if gateway.asks else suppress(TimeoutError):
             assert gateway.call("GET", "/", bearer(token), timeout=patience).status in range(400, 600)
@@ -482,7 +483,7 @@ class TestFailure:
     def test_a_broken_script(
         self, service: Service, application: Application, token: str, tmp_path: Path
     ) -> None:
-        """HAProxy goes on to its next rule where Lua fails; that one refuses."""
+        """When Lua fails, HAProxy continues with its next rule, which refuses the request."""
 
         class Broken(HAProxy):
             def shipped(self, name: str, changes: dict[str, str] | None = None) -> Path:

@@ -1,4 +1,5 @@
-"""Gateways as they come before the development service, which must not take what they send for a local call."""
+"""Gateways with their defaults in front of the development service, which must not mistake their requests for
+local ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,7 @@ import pytest
 from deploy.gateways import Apache, Caddy, Envoy, Gateway, HAProxy, Nginx
 from support.service import Service
 
-#: By the file that each gateway reads: nothing but where to listen (8080) and what is behind (8000).
+#: By the file that each gateway reads: only where to listen (8080) and what is behind (8000).
 PLAIN = {
     "nginx.conf": "server { listen 127.0.0.1:8080; location / { proxy_pass http://127.0.0.1:8000; } }",
     "Caddyfile": "{\n admin off\n auto_https off\n}\nhttp://:8080 {\n reverse_proxy 127.0.0.1:8000\n}\n",
@@ -46,7 +47,7 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 8000}}}}]}]
 """,
 }
-#: What a stranger says the host is: the worst there is, but for HAProxy, which passes it on and adds nothing.
+#: The host that a stranger claims: the worst case. HAProxy passes it on and adds nothing.
 HOSTS: dict[type[Gateway], str] = {
     Nginx: "localhost", Caddy: "localhost", Apache: "localhost", Envoy: "localhost", HAProxy: "tokens.example"
 }  # fmt: skip
@@ -54,7 +55,7 @@ HOSTS: dict[type[Gateway], str] = {
 
 @pytest.fixture(params=HOSTS, ids=lambda kind: kind.__name__.lower())
 def gateway(request: pytest.FixtureRequest, development: Service, tmp_path: Path) -> Iterator[Gateway]:
-    """Each of them, with nothing set that need not be."""
+    """Each of them, with only what must be configured."""
     kind: type[Gateway] = request.param
     if kind.program() is None:
         pytest.skip(f"needs {' or '.join(kind.programs)}, with the modules that its configuration names")
@@ -64,7 +65,7 @@ def gateway(request: pytest.FixtureRequest, development: Service, tmp_path: Path
 
 
 def shipped(gateway: Gateway, name: str, changes: object = None) -> Path:
-    """Instead of the file that is shipped."""
+    """The configuration, in place of the file in this folder."""
     text = PLAIN[name].replace("8080", str(gateway.port)).replace("8000", str(gateway.signer))
     copy = gateway.directory / name
     copy.write_text(text)
@@ -72,7 +73,7 @@ def shipped(gateway: Gateway, name: str, changes: object = None) -> Path:
 
 
 def test_what_a_plain_proxy_passes_on_is_refused(gateway: Gateway) -> None:
-    """Whoever is allowed to call from this machine would be the whole world."""
+    """The whole world would otherwise have the rights of this machine's users."""
     host = next(host for kind, host in HOSTS.items() if isinstance(gateway, kind))
     for method, path in (("POST", "/app/token"), ("GET", "/healthz")):
         reply = gateway.call(method, path, ("Host", host))

@@ -1,4 +1,4 @@
-"""nginx before signer itself, under the configuration beside this file."""
+"""nginx in front of signer itself, with the configuration in this folder."""
 
 import http.client
 import json
@@ -73,7 +73,7 @@ def called_from(address: str, port: int, path: str, headers: dict[str, str]) -> 
 
 
 def test_log_and_trail_name_the_caller_and_not_what_it_says_it_is(service: Service, nginx: Service) -> None:
-    """nginx's word replaces the caller's own."""
+    """The address from nginx replaces the one that the caller sent."""
     headers = {
         "Authorization": f"Bearer {nginx.credential}", "X-Forwarded-For": "192.0.2.7", "X-Request-ID": "through-nginx",
     }  # fmt: skip
@@ -88,7 +88,7 @@ def test_log_and_trail_name_the_caller_and_not_what_it_says_it_is(service: Servi
 
 
 def test_what_signer_says_comes_through(nginx: Service) -> None:
-    """Tokens, refusals and ids; the metrics are for the inside."""
+    """Tokens, refusals and ids. The metrics are for internal callers only."""
     token = nginx.issue()
     assert nginx.says_valid(token)
     assert nginx.call("POST", "/app/token", credential="x").status == 401
@@ -97,7 +97,7 @@ def test_what_signer_says_comes_through(nginx: Service) -> None:
 
 
 def test_no_token_is_in_its_logs(service: Service, nginx: Service) -> None:
-    """Nor where signer cannot be reached, which is an error that nginx has much to say of."""
+    """Not even if signer cannot be reached, an error about which nginx logs a lot."""
     token = nginx.issue()
     nginx.says_valid(token)
     nginx.send_raw(f"GET /app/valid/{token} HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n".encode())

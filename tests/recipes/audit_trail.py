@@ -1,11 +1,11 @@
 """An audit trail: who did what, on whose behalf, with which token.
 
-Each line names the user (`sub`), who had the token issued (`client_id`), the token (`jti`), its session (`sid`)
-and the X-Request-ID of the check, as in the service's log. It is written before the deed: what is not written
-down does not happen. A `jti` suffices to end that token; a rotated one goes on under another, so end its `sid`.
+Each line names the user (`sub`), the client that had the token issued (`client_id`), the token (`jti`), its
+session (`sid`) and the X-Request-ID of the check. It is written before the action, so that none is missing.
+The `jti` suffices to revoke the token; a rotated one continues under another id, so revoke its `sid`.
 
-It avoids tokens in the trail, which whoever reads it could use; a request id chosen by the caller; and
-lines that a caller forges with a line end in a name.
+It avoids tokens in the trail, which its readers could use; a request id that the caller chose; and lines that
+a caller forges with a line end in a name.
 """
 
 import json
@@ -17,14 +17,14 @@ from urllib.request import Request, urlopen
 
 
 def checked(service: str, credential: str, token: str, scope: str) -> tuple[dict[str, Any] | None, str]:
-    """The token's claims, or None, and the id under which the service logged the question."""
+    """The claims of the token, or None, and the id under which the service logged the check."""
     asked = {"token": token, "purpose": "access", "scope": scope}
     answer, request_id = _post(service + "/app/valid", credential, asked)
     return answer.get("claims"), request_id
 
 
 def record(trail: Path, what: str, claims: Mapping[str, Any] | None, request_id: str, **details: str) -> None:
-    """Add a line, also about whoever was refused; raises OSError where it cannot be written."""
+    """Add a line, also about a refused caller. Raises OSError if the line cannot be written."""
     who = {name: (claims or {}).get(name) for name in ("sub", "client_id", "jti", "sid")}
     entry = {"time": time.time(), "what": what, **who, "request_id": request_id, "details": details}
     with trail.open("a") as file:
@@ -32,13 +32,13 @@ def record(trail: Path, what: str, claims: Mapping[str, Any] | None, request_id:
 
 
 def deeds(trail: Path, **who: str) -> list[dict[str, Any]]:
-    """All that was done by a `sub`, a `client_id`, a `jti` or a `sid`."""
+    """Everything that was done by a `sub`, a `client_id`, a `jti` or a `sid`."""
     entries = map(json.loads, trail.read_text().splitlines())
     return [entry for entry in entries if who.items() <= {key: entry[key] for key in who}.items()]
 
 
 def end(service: str, credential: str, **what: str) -> None:
-    """Refuse a token (`jti`) or a session (`sid`) from now on, of which no more is known than its id."""
+    """Revoke a token (`jti`) or a session (`sid`) of which only the id is known."""
     _post(service + "/app/revoke", credential, what)
 
 

@@ -1,11 +1,11 @@
 """Sessions that renew themselves in a browser: a middleware for Starlette, or any ASGI application.
 
-A cookie past half its life is answered with its successor. All tabs that ask at once get the same one, and so
-does a retry within 30 seconds. A cookie that was traded before that is in two hands: the session ends, and its
-owner logs in again. A gateway can do none of this: it asks whether a token is good, and no more.
+A cookie past half its life is answered with its successor. Tabs that ask at the same time get the same one,
+and so does a retry within 30 seconds. If a cookie comes that was rotated before, two browsers have it: the
+session ends, and its owner must log in again. No gateway can do this: it only asks for validity.
 
-It avoids a log-out amid work, a stolen cookie that works on unnoticed, a renewed cookie that undoes a log-out
-or another log-in, one that a cache gives to strangers, and losing every session because the list was down.
+It avoids a log-out during work, a stolen cookie that works on unnoticed, a renewal that undoes a log-out or
+another log-in, a cookie that a cache gives to strangers, and sessions lost because the list was down.
 """
 
 import time
@@ -22,15 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from signer import Claims, Signer, SystemUnavailable, TokenError
 from signer.errors import TokenRotated, TokenUsed
 
-#: Behind a gateway, what signer gets as AUTH_COOKIE. The purpose is the one it asks for, `access`, by default.
+#: Behind a gateway give this name to signer as AUTH_COOKIE. The purpose is `access`, which gateways ask for
+#: by default.
 COOKIE = "__Host-session"
 LIFE = 15 * 60
-#: Seconds from the log-in; however busy, the session ends then.
+#: Seconds from the log-in until the session ends, whatever the user does.
 SESSION_LIFE = 12 * 60 * 60
 
 
 class BrowserSessions:
-    """Tells `app` whose request it is, as `request.state.session`: the claims, or None for nobody's."""
+    """Gives `app` the claims of the session as `request.state.session`; None if there is no session."""
 
     def __init__(self, app: ASGIApp, signer: Signer, clock: Callable[[], float] = time.time) -> None:
         self._app, self._signer, self._clock = app, signer, clock
@@ -40,7 +41,7 @@ class BrowserSessions:
             return await self._app(scope, receive, send)
         token = HTTPConnection(scope).cookies.get(COOKIE)
         try:
-            # In a thread: to renew is to write.
+            # In a thread, because renewing a session writes to the list.
             claims, cookie = await run_in_threadpool(self._admit, token) if token else (None, "")
         except SystemUnavailable:
             return await unavailable()(scope, receive, send)
@@ -48,7 +49,7 @@ class BrowserSessions:
         async def send_with_cookie(message: Message) -> None:
             if cookie and message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                # The answer to a log-in or log-out sets its own, which is later than ours.
+                # The answer to a log-in or log-out sets a cookie of its own, which is newer than ours.
                 if not any(value.startswith(f"{COOKIE}=") for value in headers.getlist("set-cookie")):
                     headers.append("set-cookie", cookie)
                     headers["cache-control"] = "no-store"
@@ -58,7 +59,7 @@ class BrowserSessions:
         return await self._app({**scope, "state": state}, receive, send_with_cookie)
 
     def _admit(self, token: str) -> tuple[Claims | None, str]:
-        # With the Set-Cookie that the answer needs, if any.
+        # Together with the Set-Cookie that the answer needs, if any.
         try:
             claims = self._signer.validate(token)
             if claims.max_uses is not None:
@@ -67,7 +68,7 @@ class BrowserSessions:
                 return claims, ""
             successor, claims = self._signer.rotate(token, session_ttl=SESSION_LIFE)
         except TokenRotated:
-            # If the thief was first, it is the thief who has the successor.
+            # The thief may have come first, and have the successor: it must end, too.
             self._signer.revoke(token)
             return None, set_cookie("", 0)
         except TokenError:
@@ -76,22 +77,22 @@ class BrowserSessions:
 
 
 def set_cookie(token: str, life: int) -> str:
-    """The Set-Cookie of a session; of life 0, what forgets it."""
+    """The Set-Cookie of a session; with life 0 it deletes the cookie."""
     return f"{COOKIE}={token}; Max-Age={life}; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
 def unavailable(*_: object) -> Response:
-    """While nobody can tell; the cookie stays, and is good again afterwards. Also to be the application's
-    exception handler for SystemUnavailable."""
+    """The answer while the list is down. The cookie stays, and is valid again afterwards. Use it as the
+    application's exception handler for SystemUnavailable, too."""
     return PlainTextResponse("Try again.", 503, {"Retry-After": "1"})
 
 
 def routes(signer: Signer, authenticate: Callable[[Request], Awaitable[str | None]]) -> list[Route]:
-    """Log-in and log-out, in the area that gateways let everybody into. `authenticate` is your own: it says
-    whose password a request shows."""
+    """Log-in and log-out, in the area that gateways do not guard. `authenticate` is your own: it returns
+    whose password a request contains."""
 
     def end(request: Request) -> None:
-        # With its whole chain: the answer to another tab may bring a successor yet.
+        # Together with its whole chain, because the answer to another tab may still bring a successor.
         with suppress(TokenError):
             signer.revoke(request.cookies.get(COOKIE, ""))
 

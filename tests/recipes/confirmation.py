@@ -1,11 +1,11 @@
 """One-time confirmation: a payment is made once, exactly as it was shown.
 
-The token is bound to everything that was shown, user, payee and amount. When the payment is confirmed it is
-read from your own table, and not from the form: if it is another one than was shown, the token is dead.
-`consume` lets one of any number of clicks win, before the money moves.
+The token is bound to everything that was shown: user, payee and amount. When the payment is confirmed, it is
+read from your own table and not from the form. If it is no longer what was shown, the token is refused. Of
+any number of clicks `consume` accepts one, before the money moves.
 
-It avoids confirming "payment 7" while somebody changes what payment 7 is, paying twice on a double click,
-and a token for a small payment that is good for a large one.
+It avoids confirming "payment 7" while somebody changes payment 7, paying twice after a double click, and a
+token for a small payment that is accepted for a large one.
 """
 
 import json
@@ -28,7 +28,7 @@ class Payment:
 
 
 def ask(signer: Signer, payment: Payment, send: Callable[[str], None]) -> None:
-    """Send what is to be confirmed, and the link that confirms it for five minutes."""
+    """Send what is to be confirmed, and a link that confirms it within five minutes."""
     token = signer.issue(purpose=PURPOSE, sub=payment.user, ttl=5 * 60, bind=_shown(payment))
     send(
         f"Pay {payment.cents / 100:.2f} to {payment.payee}?"
@@ -37,8 +37,8 @@ def ask(signer: Signer, payment: Payment, send: Callable[[str], None]) -> None:
 
 
 def confirm(signer: Signer, payment: Payment, token: str, pay: Callable[[Payment], None]) -> bool:
-    """Whether the payment was made: one of whoever is logged in, by the id in the link. If `pay` fails, the
-    token is gone: ask again."""
+    """Make the payment with the id in the link, for the user who is logged in; return whether it was made. If
+    `pay` fails, the token is used up: ask again."""
     try:
         signer.consume(token, purpose=PURPOSE, bind=_shown(payment))
     except TokenError:
@@ -48,5 +48,5 @@ def confirm(signer: Signer, payment: Payment, token: str, pay: Callable[[Payment
 
 
 def _shown(payment: Payment) -> str:
-    # As JSON: joined with a space, "a b" and "c" would be the same as "a" and "b c".
+    # As JSON, because with a space between them "a b" and "c" would be the same as "a" and "b c".
     return json.dumps(asdict(payment), sort_keys=True)

@@ -1,9 +1,10 @@
 """Django: a decorator that gives a view the claims of the request's token as `request.claims`.
 
-`SIGNER` in the settings is the Signer. Answers of Django's own session framework are not touched: use these
-views for programs, which send `Authorization: Bearer`; there is no cookie, so CSRF has nothing to protect.
+`SIGNER` in the settings is the Signer. Use these views for programs, which send `Authorization: Bearer`. They
+use no cookie, so that no CSRF protection is needed; Django's own sessions are not affected.
 
-It avoids telling a stranger why a token is not good, and a token to be used up passing as a session.
+It avoids telling a stranger why a token is refused, and a token for a number of uses that passes as a
+session.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ View = Callable[..., HttpResponse]
 
 
 def requires(scope: str = "") -> Callable[[View], View]:
-    """Call the view only for a good token that has all these scopes."""
+    """Call the view only with a valid token that has all these scopes."""
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -38,7 +39,7 @@ def requires(scope: str = "") -> Callable[[View], View]:
             except TokenScopeInsufficient:
                 return _refusal(403, "insufficient_scope")
             except TokenError:
-                # RFC 6750, section 3.1: no error is named to those who showed no token.
+                # Callers that sent no token get no error code (RFC 6750, section 3.1).
                 return _refusal(401, "invalid_token" if scheme.lower() == "bearer" else "")
             except SystemUnavailable:
                 return JsonResponse(

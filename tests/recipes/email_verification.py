@@ -1,8 +1,8 @@
-"""E-mail verification: a link proves that whoever is logged in reads the mail of an address.
+"""E-mail verification: a link proves that the user who is logged in reads the mail of an address.
 
-The address stands in the token, so that the link confirms the one it was mailed to and no other; the account
-gets it only then. The token is bound to the account and its present address: of several links the first that
-is confirmed kills the rest.
+The address stands in the token, so that the link confirms the address it was mailed to and no other. The
+account gets the address only then. The token is bound to the account and its present address: once one of
+several links is confirmed, the others are refused.
 
 It avoids marking "the account" as verified (ask for your own address, change it to somebody else's, then
 click), and confirming in the account of a stranger who signed up with your address.
@@ -18,14 +18,14 @@ PURPOSE = "verify-email"
 
 @dataclass
 class User:
-    """A row of your own table of users; no address until one is verified."""
+    """A row of your own table of users; without an address until one is verified."""
 
     id: str
     email: str = ""
 
 
 def ask(signer: Signer, user: User, email: str, send: Callable[[str, str], None]) -> None:
-    """Mail a link to the address that the user wants to have."""
+    """Mail a link to the address that the user wants to use."""
     token = signer.issue(
         purpose=PURPOSE, sub=user.id, ttl=24 * 60 * 60, data={"email": email}, bind=_state(user)
     )
@@ -33,8 +33,8 @@ def ask(signer: Signer, user: User, email: str, send: Callable[[str, str], None]
 
 
 def confirm(signer: Signer, user: User, token: str) -> bool:
-    """Whether the address is now this user's: the one who is logged in, and pressed the button on the page
-    that the link opens."""
+    """Whether the address is now the user's: the user who is logged in, and who pressed the button on the
+    page behind the link."""
     try:
         claims = signer.consume(token, purpose=PURPOSE, bind=_state(user)).claims
     except TokenError:

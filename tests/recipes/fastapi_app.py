@@ -1,10 +1,11 @@
-"""FastAPI: a dependency that gives the claims of the request's token; scopes by `Security`.
+"""FastAPI: a dependency that gives the claims of the request's token, with scopes by `Security`.
 
-HTTPBearer finds the token and puts it into the API's documentation; `current` checks it, on every request
-and in a worker thread, since a look-up may have to wait for a locked list. The status tells a caller what to
-do: 401 get a token, 403 this one does not cover it, 503 try again. Why a token is not good is not told.
+HTTPBearer finds the token and adds it to the API's documentation. `current` checks it for every request, in a
+worker thread, because a look-up may have to wait for a locked list. The status says what the caller should
+do: 401 get a token, 403 get another one with this scope, 503 try again. It does not say why a token is
+refused.
 
-It avoids reading one of two Authorization headers, and a token to be used up passing as a session.
+It avoids reading one of two Authorization headers, and a token for a number of uses that passes as a session.
 """
 
 from typing import Annotated
@@ -23,11 +24,13 @@ def current(
     needed: SecurityScopes,
     sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
 ) -> Claims:
-    """The claims of the one good token that the request shows, with every scope needed."""
+    """The claims of the one valid token in the request, which has every scope that is needed."""
     headers = request.headers.getlist("authorization")
     if len(headers) > 1:
         raise _refusal(401, "invalid_token")
-    if sent is None:  # nor is one shown in another scheme: no error is named then (RFC 6750, section 3.1)
+    if (
+        sent is None
+    ):  # A token in another scheme does not count, either: no error code is sent then (RFC 6750, section 3.1).
         raise HTTPException(401, "Send a token.", {"WWW-Authenticate": "Bearer"})
     try:
         claims: Claims = request.app.state.signer.validate(sent.credentials, scope=needed.scope_str)

@@ -1,9 +1,10 @@
 """Flask: a decorator that gives a view the claims of the request's token as `g.claims`.
 
-The view names the scopes it needs. Errors go through Flask's own error handlers, so that there is one place
-that says 401, 403 or 503. Two Authorization headers arrive as one text, which is no token.
+The view names the scopes that it needs. Errors go through Flask's error handlers, so that one place answers
+401, 403 or 503. Two Authorization headers arrive as one text, which is no token.
 
-It avoids telling a stranger why a token is not good, and a token to be used up passing as a session.
+It avoids telling a stranger why a token is refused, and a token for a number of uses that passes as a
+session.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ View = Callable[..., Any]
 
 
 def requires(scope: str = "") -> Callable[[View], View]:
-    """Call the view only for a good token that has all these scopes."""
+    """Call the view only with a valid token that has all these scopes."""
 
     def decorate(view: View) -> View:
         @wraps(view)
@@ -46,7 +47,7 @@ def protect(app: Flask, signer: Signer) -> None:
 
 
 def _refused(error: Exception) -> Reply:
-    # RFC 6750, section 3.1: no error is named to those who showed no token.
+    # Callers that sent no token get no error code (RFC 6750, section 3.1).
     is_shown = request.headers.get("Authorization", "").lower().startswith("bearer")
     reason = ' error="invalid_token"' if is_shown else ""
     return {"error": "invalid_token"}, 401, {"WWW-Authenticate": f"Bearer{reason}"}

@@ -1,11 +1,11 @@
 """Password reset: a link by mail that sets one new password, within a quarter of an hour.
 
-The token is for this purpose alone, and bound to the user and the password's hash: once the password has
-changed, by this link or in any other way, every link mailed before is dead. Opening the link only shows a
-form, since mail scanners open links, too; sending the form consumes the token.
+The token is for this purpose only, and bound to the user and the hash of the password. When the password
+changes, by this link or in any other way, every link that was mailed before is refused. Opening the link only
+shows a form, because mail scanners open links, too. Sending the form consumes the token.
 
-It avoids a table of reset tokens, a link that works after the password was changed, an answer that tells who
-has an account, and a thief's session that outlives the new password.
+It avoids a table of reset tokens, a link that works after the password was changed, an answer that reveals
+who has an account, and a thief's session that outlives the old password.
 """
 
 from collections.abc import Callable
@@ -26,8 +26,8 @@ class User:
 
 
 def ask(signer: Signer, users: dict[str, User], email: str, send: Callable[[str, str], None]) -> None:
-    """Mail a link to whoever has this address. The page says "look into your mail" in either case; let a
-    queue do the sending, or the time it takes tells who has an account."""
+    """Mail a link to the user with this address, if there is one. The page says "look into your mail" in
+    either case. Let a queue send the mail: otherwise the response time reveals who has an account."""
     for user in users.values():
         if user.email == email:
             token = signer.issue(purpose=PURPOSE, sub=user.id, ttl=15 * 60, bind=_state(user))
@@ -35,7 +35,7 @@ def ask(signer: Signer, users: dict[str, User], email: str, send: Callable[[str,
 
 
 def set_password(signer: Signer, users: dict[str, User], user_id: str, token: str, new_hash: str) -> bool:
-    """Whether the link was good, and the password is the new one."""
+    """Set the new password; return whether the link was valid."""
     user = users.get(user_id)
     if user is None:
         return False
@@ -49,5 +49,5 @@ def set_password(signer: Signer, users: dict[str, User], user_id: str, token: st
 
 
 def _state(user: User) -> str:
-    # With the id: users without a password may all have the same hash.
+    # Together with the id, because users without a password may all have the same hash.
     return f"{user.id} {user.password_hash}"

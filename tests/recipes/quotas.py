@@ -1,11 +1,11 @@
-"""Limits and quotas: a token good for so many calls, until a day.
+"""Limits and quotas: a token that is valid for a number of calls, until a point in time.
 
-`max_uses` stands in the token, and the list counts: of any number of calls at once, in whatever process,
-exactly as many get through. The call is charged before the work is done. What is sold or given out is the
-token; who had one today is for your own table to know.
+`max_uses` stands in the token, and the revocation list counts: of any number of simultaneous calls, in any
+process, exactly that many are accepted. A call is counted before the work is done. Who has had a token today
+is for your own table to know.
 
-It avoids counting in each process on its own, look-then-write, which lets calls slip through side by side,
-and a counter for every customer who never calls.
+It avoids a separate count in each process, look-then-write, which lets simultaneous calls slip through, and a
+counter for every customer who never calls.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ PURPOSE = "quota"
 
 
 def grant(signer: Signer, customer: str, calls: int) -> str:
-    """A token for this many calls within a day."""
+    """A token for this number of calls within a day."""
     return signer.issue(purpose=PURPOSE, sub=customer, max_uses=calls, ttl=24 * 60 * 60)
 
 
 def answer(signer: Signer, token: str, work: Callable[[], str]) -> tuple[int, dict[str, str], str]:
-    """Status, headers and body of one call. `consume`, never `validate`: that counts nothing."""
+    """Status, headers and body of one call. `consume` counts it; `validate` would not."""
     try:
         use = signer.consume(token, purpose=PURPOSE)
     except TokenUsed:

@@ -1,10 +1,10 @@
-"""Automatic rotation: a session whose token lives for minutes, and is traded for the next one in passing.
+"""Automatic rotation: a session's token lives for minutes, and is replaced while the session is used.
 
-A token past half its life is answered with its successor as a new cookie. Tabs that trade it at once, and a
-browser that lost the answer and asks again within 30 seconds, get the same one. Who comes later with a token
-that was traded shares it with somebody: one is a thief, so the session ends, and the owner logs in again.
+A token past half its life is answered with its successor as a new cookie. Tabs that ask at the same time, and
+a browser that lost the answer and asks again within 30 seconds, get the same one. If a replaced token comes
+later, two parties have it and one is a thief: the session ends, and the owner must log in again.
 
-It avoids logging users out because two tabs were quick, a thief who goes on unnoticed with the successor,
+It avoids logging users out because two tabs asked at once, a thief who goes on unnoticed with the successor,
 and a session without end.
 """
 
@@ -15,7 +15,7 @@ from signer.errors import TokenRotated
 
 PURPOSE = "access"
 LIFE = 15 * 60
-#: Seconds from the log-in; however busy, the session ends then.
+#: Seconds from the log-in until the session ends, whatever the user does.
 SESSION_LIFE = 12 * 60 * 60
 
 
@@ -25,12 +25,12 @@ def log_in(signer: Signer, user_id: str) -> str:
 
 
 def admit(signer: Signer, token: str, now: float | None = None) -> tuple[Claims, str | None]:
-    """What the token of a request says, and the token to set as the new cookie, if it is time for one.
-    Raises TokenError where the user must log in."""
+    """The claims of the request's token, and the token to set as the new cookie, if it is time for one.
+    Raises TokenError if the user must log in."""
     try:
         claims = signer.validate(token, purpose=PURPOSE)
     except TokenRotated:
-        # If the thief was first, it is the thief who has the successor.
+        # The thief may have come first, and have the successor: it must end, too.
         signer.revoke(token)
         raise
     if (time.time() if now is None else now) < (claims.iat + claims.exp) / 2:

@@ -1,11 +1,11 @@
 """Authentication between services: a service gets a token for itself, and shows it to another one.
 
-The caller trades its credential for short access tokens (RFC 6749, client_credentials). The called service
-asks the token service about each (RFC 7662), which knows of revocations; or it checks alone, with the key of
-this one purpose, and learns of them when the token ends. That key makes such tokens, too: it is a secret.
+The caller exchanges its credential for access tokens (RFC 6749, client_credentials). The called service asks
+the token service (RFC 7662), which knows revocations; or it validates alone with the key of this purpose, and
+cannot notice a revocation. That key can also make such tokens, so keep it secret.
 
-It avoids sending the credential to other services, taking "active" for "may do this", and taking a
-mailed link's token, or a user's, for a service's. Name no user like a client, and give users no scope of these.
+It avoids sending the credential to other services, taking "active" for "may do this", and taking the token of
+a link or a user for a service's. Give no user the name of a client, or one of these scopes.
 """
 
 import json
@@ -21,14 +21,14 @@ from signer import TokenError, Verifier
 
 @dataclass(frozen=True)
 class TokenService:
-    """The token service at `url`, for the client that has this id and credential."""
+    """The token service at `url`, for the client with this id and credential."""
 
     url: str
     client_id: str
     credential: str = field(repr=False)
 
     def post(self, path: str, **form: str) -> Any:
-        """The answer to a form; whatever is no answer raises, and is never a yes."""
+        """Send a form; return the answer. Anything else raises, and is never a yes."""
         basic = b64encode(f"{self.client_id}:{self.credential}".encode()).decode()
         request = Request(self.url + path, urlencode(form).encode(), {"Authorization": f"Basic {basic}"})
         with urlopen(request, timeout=5) as answer:
@@ -37,7 +37,7 @@ class TokenService:
 
 @dataclass
 class AccessTokens:
-    """In the service that calls: a token to send as `Authorization: Bearer`."""
+    """For the calling service: a token to send as `Authorization: Bearer`."""
 
     service: TokenService
     scope: str
@@ -45,7 +45,7 @@ class AccessTokens:
     _until: float = 0.0
 
     def current(self) -> str:
-        """A good one, from memory or new."""
+        """A valid token, from memory or new."""
         if time.monotonic() >= self._until:
             form = {"grant_type": "client_credentials", "scope": self.scope}
             answer = self.service.post("/oauth/token", **form)
@@ -55,7 +55,7 @@ class AccessTokens:
 
 
 def caller_of(service: TokenService, token: str, scope: str) -> str | None:
-    """In the service that is called, asking: the client that may do this, or None."""
+    """For the called service, asking the token service: the client that may do this, or None."""
     answer = service.post("/oauth/introspect", token=token)
     if not answer["active"] or answer["purpose"] != "access" or "aud" in answer:
         return None
@@ -65,7 +65,7 @@ def caller_of(service: TokenService, token: str, scope: str) -> str | None:
 
 
 def caller_alone(verifier: Verifier, token: str, scope: str) -> str | None:
-    """The same without asking."""
+    """The same, without asking."""
     try:
         claims = verifier.validate(token, scope=scope)
     except TokenError:
@@ -74,5 +74,5 @@ def caller_alone(verifier: Verifier, token: str, scope: str) -> str | None:
 
 
 def _client(sub: str | None, client_id: str | None) -> str | None:
-    # A client that speaks for itself is its own subject; in a user's token, it is merely who issued it.
+    # A client that acts for itself is its own subject. In a user's token it is only the issuer.
     return client_id if sub == client_id else None

@@ -1,4 +1,5 @@
-"""The recipe of sessions that renew themselves, in a real server, with real lists, and behind real gateways."""
+"""The recipe of sessions that renew themselves: in a real server, with real lists, and behind real
+gateways."""
 
 import http.client
 import sqlite3
@@ -30,7 +31,7 @@ LOG_IN, LOG_OUT = "/public/log-in", "/public/log-out"
 
 
 def application(signer: Signer, clock: Callable[[], float]) -> Starlette:
-    """As the recipe's first lines say; its users have their names as passwords."""
+    """An application as the recipe describes it; the password of each user is the user's name."""
 
     async def authenticate(request: Request) -> str | None:
         form = parse_qs((await request.body()).decode())
@@ -50,14 +51,14 @@ def application(signer: Signer, clock: Callable[[], float]) -> Starlette:
 
 
 class Browser:
-    """Keeps the session's cookie, as browsers do."""
+    """Keeps the cookie of the session, as a browser does."""
 
     def __init__(self, port: int, token: str = "") -> None:
         self._port = port
         self.token = token
 
     def call(self, path: str = "/", body: str | None = None) -> Reply:
-        """One request; with a body, a form's."""
+        """Send one request; a body is sent as a form."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         try:
             headers = {"Cookie": f"theme=dark; {COOKIE}={self.token}"} if self.token else {}
@@ -76,7 +77,7 @@ class Browser:
 
     @property
     def user(self) -> str | None:
-        """Who the application says this is."""
+        """The user that the application sees."""
         reply = self.call()
         assert reply.status == 200, reply.raw
         found: str | None = reply.json["user"]
@@ -84,7 +85,7 @@ class Browser:
 
 
 def cookie_of(reply: Reply) -> "Morsel[str] | None":
-    """The session's cookie that the answer sets, once, as every browser takes it, and no cache."""
+    """The session cookie that the answer sets: once, as every browser accepts it, and not to be cached."""
     set_cookies = [SimpleCookie(value) for value in reply.headers.get_all("Set-Cookie", [])]
     found = [cookie[COOKIE] for cookie in set_cookies if COOKIE in cookie]
     if not found:
@@ -98,14 +99,14 @@ def cookie_of(reply: Reply) -> "Morsel[str] | None":
 
 @pytest.fixture
 def port(signer: Signer, clock: Clock) -> Iterator[int]:
-    """Where the application listens."""
+    """The port of the application."""
     with serving(application(signer, clock)) as port:
         yield port
 
 
 @pytest.fixture
 def browser(port: int) -> Browser:
-    """One in which somebody has logged in."""
+    """A browser in which a user has logged in."""
     browser = Browser(port)
     assert browser.log_in().status == 204
     return browser
@@ -113,7 +114,8 @@ def browser(port: int) -> Browser:
 
 class TestRenewal:
     def test_a_session_is_as_good_as_new_past_half_its_life(self, browser: Browser, clock: Clock) -> None:
-        """Not before; the answer says the cookie's life, keeps the application's own, and is not to be cached."""
+        """Not earlier. The answer gives the cookie's life, keeps the cookies of the application, and is not
+        to be cached."""
         first = browser.token
         clock.now += LIFE / 2
         reply = browser.call()
@@ -132,7 +134,8 @@ class TestRenewal:
         assert (browser.user, cookie_of(browser.call())) == ("42", None)
 
     def test_twenty_tabs_at_once_stay_logged_in(self, port: int, browser: Browser, clock: Clock) -> None:
-        """With the old cookie all succeed, and all get the same new one; so does a retry half a minute later."""
+        """All requests with the old cookie succeed and get the same new one; so does a retry half a minute
+        later."""
         clock.now += LIFE - 60
         tabs, start = [Browser(port, browser.token) for _ in range(20)], Barrier(20)
 
@@ -150,7 +153,7 @@ class TestRenewal:
         assert browser.user == "42"
 
     def test_it_ends_with_the_session_however_busy(self, browser: Browser, clock: Clock) -> None:
-        """Twelve hours after the log-in, to the second; the last cookies live no longer either."""
+        """Twelve hours after the log-in, to the second. No cookie lives longer."""
         end = clock.now + SESSION_LIFE
         while clock.now + 400 < end:
             clock.now += 400
@@ -165,7 +168,8 @@ class TestRenewal:
         assert browser.user == "42"
 
     def test_who_is_away_is_logged_out(self, browser: Browser, clock: Clock) -> None:
-        """A life without a request is the end; the cookie goes, and the next request is anonymous."""
+        """After a life without a request the session has ended: the cookie is deleted, and the next request
+        is anonymous."""
         clock.now += LIFE
         reply = browser.call()
         assert (reply.status, reply.json, browser.token) == (200, {"user": None}, "")
@@ -176,8 +180,8 @@ class TestTheft:
     def test_a_cookie_that_was_traded_ends_the_session(
         self, port: int, browser: Browser, clock: Clock
     ) -> None:
-        """Whichever of owner and thief comes second, the other one's successor is dead at once; and it is this
-        session alone."""
+        """Whether the owner or the thief comes second, the other's successor is refused at once. Other
+        sessions go on."""
         elsewhere = Browser(port)
         elsewhere.log_in()
         thief = Browser(port, browser.token)
@@ -195,7 +199,8 @@ class TestTheft:
     def test_it_is_noticed_though_nothing_is_due(
         self, port: int, signer: Signer, browser: Browser, clock: Clock
     ) -> None:
-        """A cookie traded in its youth, by whomever, is looked at, and not just when it would be renewed."""
+        """A cookie that was exchanged early is checked at every request, and not only when it is due for
+        renewal."""
         thief = Browser(port, signer.rotate(browser.token).token)
         assert [one.user for one in (thief, browser)] == ["42", "42"]
         clock.now += 31
@@ -210,14 +215,14 @@ class TestRefused:
     def test_no_other_token_is_a_session(
         self, port: int, signer: Signer, clock: Clock, request_: dict[str, str]
     ) -> None:
-        """The cookie goes, and the request goes on as anybody's."""
+        """The cookie is deleted, and the request goes on as anonymous."""
         token = signer.issue(sub="42", **request_)  # type: ignore[arg-type]
         clock.now += 1
         browser = Browser(port, token)
         assert (browser.user, browser.token) == (None, "")
 
     def test_nor_is_rubbish_a_challenge_or_nothing(self, port: int, signer: Signer) -> None:
-        """What is no cookie at all needs no answer."""
+        """If there is no cookie, the answer sets none."""
         for token in ("x", "sgt_x", signer.issue_code(sub="42").token):
             browser = Browser(port, token)
             assert (browser.user, browser.token) == (None, "")
@@ -226,7 +231,7 @@ class TestRefused:
     def test_a_list_that_is_down_is_503_and_changes_nothing(
         self, browser: Browser, store: Store, clock: Clock
     ) -> None:
-        """For whoever has a session, at its renewal, at log-in and log-out, and without reasons."""
+        """For a request with a session, its renewal, log-in and log-out; and the answer gives no reason."""
         store.close()
         token = browser.token
         for seconds in (0, LIFE - 1):
@@ -240,7 +245,7 @@ class TestRefused:
         assert browser.log_in().status == 503
 
     def test_a_list_that_cannot_be_written_ends_no_session(self, tmp_path: Path, clock: Clock) -> None:
-        """503 while another program locks it; afterwards the same cookie is renewed."""
+        """503 while another program locks the list; afterwards the same cookie is renewed."""
         path = tmp_path / "locked.db"
         with (
             closing(SQLiteStore(path, timeout=0.1)) as store,
@@ -259,7 +264,7 @@ class TestRefused:
 
 class TestLogInAndOut:
     def test_the_wrong_password_changes_nothing(self, port: int, browser: Browser) -> None:
-        """Neither for a stranger nor for whoever is logged in."""
+        """Neither for a stranger nor for a user who is logged in."""
         stranger = Browser(port)
         for one, before in ((stranger, None), (browser, "42")):
             assert one.call(LOG_IN, "user=43&password=42").status == 403
@@ -268,7 +273,7 @@ class TestLogInAndOut:
     def test_logging_out_ends_the_token_and_not_just_the_cookie(
         self, port: int, browser: Browser, clock: Clock
     ) -> None:
-        """Also where it is due for renewal, whose answer comes with the log-out's, and all its successors."""
+        """Also when the token is due for renewal at the same time; all its successors end, too."""
         elsewhere = Browser(port)
         elsewhere.log_in()
         clock.now += LIFE - 60
@@ -281,12 +286,12 @@ class TestLogInAndOut:
             assert Browser(port, token).call(LOG_OUT, "").status == 204
 
     def test_a_get_logs_nobody_out(self, browser: Browser) -> None:
-        """An image on another site's page sends those."""
+        """An image on a page of another site sends a GET."""
         assert browser.call(LOG_OUT).status == 405
         assert browser.user == "42"
 
     def test_a_new_log_in_ends_the_one_before(self, port: int, browser: Browser, clock: Clock) -> None:
-        """In this browser: an answer under way that renews the old one brings nobody back."""
+        """In this browser: an answer that is under way, and renews the old session, brings it not back."""
         clock.now += LIFE - 60
         tab = Browser(port, browser.token)
         assert tab.user == "42"
@@ -298,7 +303,7 @@ class TestLogInAndOut:
 
 @pytest.mark.parametrize("kind", COOKIE_GATEWAYS, ids=lambda kind: kind.__name__.lower())
 def test_behind_a_gateway_as_its_file_stands(kind: type[Gateway], tmp_path: Path) -> None:
-    """Log-in, renewal by the application, and log-out, with the service and the application on one list."""
+    """Log-in, renewal by the application, and log-out; the service and the application use one list."""
     if kind.program() is None:
         pytest.skip(f"needs {' or '.join(kind.programs)}")
     settings = {"SECRET_KEY": KEY, "AUTH_COOKIE": COOKIE, "DATABASE_URL": f"sqlite:///{tmp_path}/list.db"}

@@ -1,4 +1,4 @@
-"""The recipes for web frameworks, each in a real server: all must let in, and keep out, the same requests."""
+"""The recipes for web frameworks, each in a real server: all must accept and refuse the same requests."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +19,7 @@ from signer.credentials import issue_credential
 
 
 def django_app(signer: Signer) -> WSGIApplication:
-    """The views of the recipe as Django serves them, with its guard against forged forms."""
+    """The views of the recipe as Django serves them, with its CSRF protection."""
     if not settings.configured:
         settings.configure(
             ALLOWED_HOSTS=["127.0.0.1"],
@@ -35,7 +35,7 @@ def django_app(signer: Signer) -> WSGIApplication:
 
 @pytest.fixture(params=["fastapi", "flask", "django"])
 def port(request: pytest.FixtureRequest, signer: Signer) -> Iterator[int]:
-    """Where the application of one recipe listens."""
+    """The port of an application of one recipe."""
     match request.param:
         case "fastapi":
             running = serving(fastapi_app.create_app(signer))
@@ -48,7 +48,7 @@ def port(request: pytest.FixtureRequest, signer: Signer) -> Iterator[int]:
 
 
 def is_refused(reply: Reply) -> bool:
-    """As RFC 6750, section 3, has it, and without a reason."""
+    """As RFC 6750, section 3, demands, and without a reason."""
     challenge = reply.headers["www-authenticate"]
     return (
         reply.status == 401
@@ -66,7 +66,7 @@ class TestGuardedViews:
         assert call(port, "/notes", bearer(token), "POST").json == {"added_by": "42"}
 
     def test_without_a_token_nobody_does(self, port: int) -> None:
-        """For want of one, or of one in the right place."""
+        """The token is missing, or not in the right place."""
         for headers in ([], [("Cookie", "session=x")], [("X-Authorization", "Bearer x")]):
             assert is_refused(call(port, "/me", headers))
             assert is_refused(call(port, "/notes", headers, "POST"))
@@ -81,12 +81,12 @@ class TestGuardedViews:
         "value", ["", "Bearer", "Bearer x", "Basic {}", "{}", "Bearer {}x", "Bearer {}, Bearer {}", "\xff"]
     )
     def test_nor_with_a_header_that_holds_none(self, signer: Signer, port: int, value: str) -> None:
-        """Whatever else it holds."""
+        """Whatever else the header holds."""
         token = signer.issue(sub="42")
         assert is_refused(call(port, "/me", [("Authorization", value.format(token, token))]))
 
     def test_nor_with_two_tokens(self, signer: Signer, port: int) -> None:
-        """Even twice the same, in whatever order."""
+        """Not even with the same token twice; the order does not matter."""
         token, other = signer.issue(sub="42"), signer.issue(sub="43")
         for pair in ((token, token), (token, other), (token, "x"), ("x", token)):
             assert is_refused(call(port, "/me", bearer(*pair)))
@@ -99,7 +99,7 @@ class TestGuardedViews:
             assert "insufficient_scope" in reply.headers["www-authenticate"]
 
     def test_revocation_counts_from_the_next_request(self, signer: Signer, clock: Clock, port: int) -> None:
-        """And so does the end of a life."""
+        """The end of a token's life does, too."""
         revoked, expired = signer.issue(sub="42"), signer.issue(sub="43")
         assert call(port, "/me", bearer(revoked)).status == 200
         signer.revoke_subject("42")
@@ -115,12 +115,12 @@ class TestGuardedViews:
         assert is_refused(call(port, "/notes", bearer(token), "POST"))
 
     def test_a_credential_or_a_challenge(self, signer: Signer, port: int) -> None:
-        """The service's own tokens are nobody's session."""
+        """The service's own tokens are no sessions."""
         assert is_refused(call(port, "/me", bearer(issue_credential(signer, "app", "write", 60))))
         assert is_refused(call(port, "/me", bearer(signer.issue_code(sub="42").token)))
 
     def test_a_list_that_is_down(self, signer: Signer, store: Store, port: int) -> None:
-        """503 and no reasons; it never means "not revoked"."""
+        """503 without a reason; it never means "not revoked"."""
         token = signer.issue(sub="42", scope="write")
         store.close()
         for reply in (call(port, "/me", bearer(token)), call(port, "/notes", bearer(token), "POST")):
@@ -129,7 +129,7 @@ class TestGuardedViews:
 
 
 def test_fastapi_documents_the_tokens(signer: Signer) -> None:
-    """As a security scheme of the routes that want one."""
+    """As a security scheme of the routes that need one."""
     document = fastapi_app.create_app(signer).openapi()
     assert document["components"]["securitySchemes"]["HTTPBearer"] == {"type": "http", "scheme": "bearer"}
     assert document["paths"]["/me"]["get"]["security"] == [{"HTTPBearer": []}]
@@ -138,7 +138,7 @@ def test_fastapi_documents_the_tokens(signer: Signer) -> None:
 class TestWSGIMiddleware:
     @pytest.fixture
     def guarded(self, signer: Signer) -> Iterator[int]:
-        """An application that tells what it was told, behind the guard."""
+        """An application behind the guard, which answers with what the guard gave it."""
 
         def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
             start_response("200 OK", [("Content-Type", "text/plain")])
@@ -149,7 +149,7 @@ class TestWSGIMiddleware:
             yield port
 
     def test_the_application_learns_the_claims(self, signer: Signer, guarded: int) -> None:
-        """Of the token, whatever the caller's own headers say."""
+        """They are the token's, whatever headers the caller sends."""
         headers = [*bearer(signer.issue(purpose="report", sub="42", scope="read")), ("Signer.Claims", "43")]
         assert call(guarded, "/any/path", headers, "PUT").raw == b"42"
 
@@ -160,7 +160,7 @@ class TestWSGIMiddleware:
     def test_whoever_lacks_something_does_not_reach_it(
         self, signer: Signer, guarded: int, request_: dict[str, str]
     ) -> None:
-        """The purpose, the scope, or more than a number of uses."""
+        """A token with another purpose, without the scope, or with a number of uses."""
         token = signer.issue(**{"purpose": "report", "sub": "42", **request_})  # type: ignore[arg-type]
         assert is_refused(call(guarded, "/", bearer(token)))
 

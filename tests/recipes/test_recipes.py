@@ -1,4 +1,4 @@
-"""The recipes that use the library: each good path, and what an attacker would try."""
+"""The recipes that use the library: each in normal use, and under attack."""
 
 import ast
 import re
@@ -47,14 +47,14 @@ class Outbox:
 
     @property
     def link(self) -> dict[str, str]:
-        """What the link of the last message carries."""
+        """The token in the link of the last message."""
         address = self.sent[-1][-1].split()[-1]
         return {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
 
 
 @pytest.fixture
 def outbox() -> Outbox:
-    """An empty one."""
+    """An empty outbox."""
     return Outbox()
 
 
@@ -79,7 +79,7 @@ class TestPasswordReset:
     def test_the_link_sets_the_password_and_ends_the_sessions(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Of that user, and nobody else's; a log-in afterwards works."""
+        """Only of that user; a log-in afterwards works."""
         session, other = signer.issue(sub="1"), signer.issue(sub="2")
         token = self.asked(signer, users, ALICE)
         assert password_reset.set_password(signer, users, "1", token, "new")
@@ -92,7 +92,7 @@ class TestPasswordReset:
     def test_it_is_good_once_and_for_its_user(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Even where both have the same hash, and a try with the wrong user does not use it up."""
+        """Even if both users have the same hash. An attempt with the wrong user does not use it up."""
         token = self.asked(signer, users, MALLORY)
         assert not password_reset.set_password(signer, users, "1", token, "stolen")
         assert not password_reset.set_password(signer, users, "3", token, "stolen")
@@ -104,7 +104,7 @@ class TestPasswordReset:
     def test_a_new_password_kills_every_link(
         self, signer: Signer, users: dict[str, password_reset.User]
     ) -> None:
-        """Those asked for before, whether it was set by a link or in another way."""
+        """All that were sent before, whether the password was changed by a link or in another way."""
         first, second = self.asked(signer, users, ALICE), self.asked(signer, users, ALICE)
         assert password_reset.set_password(signer, users, "1", second, "new")
         assert not password_reset.set_password(signer, users, "1", first, "stolen")
@@ -115,7 +115,7 @@ class TestPasswordReset:
     def test_it_dies_of_age_and_is_for_nothing_else(
         self, signer: Signer, clock: Clock, users: dict[str, password_reset.User]
     ) -> None:
-        """A quarter of an hour; a session is no link, and a link no session."""
+        """After a quarter of an hour. A session is no link, and a link is no session."""
         token = self.asked(signer, users, ALICE)
         session = signer.issue(sub="1", bind="1 !")
         assert not password_reset.set_password(signer, users, "1", session, "stolen")
@@ -127,7 +127,7 @@ class TestPasswordReset:
     def test_an_unknown_address_gets_no_mail(
         self, signer: Signer, users: dict[str, password_reset.User], outbox: Outbox
     ) -> None:
-        """And raises nothing that the page could show."""
+        """And nothing is raised that the page could show."""
         password_reset.ask(signer, users, "nobody@example.org", outbox)
         assert outbox.sent == []
 
@@ -147,8 +147,8 @@ class TestPasswordReset:
 
 class TestEmailVerification:
     def test_the_address_is_the_users_when_it_is_confirmed(self, signer: Signer, outbox: Outbox) -> None:
-        """The mail goes there and nowhere else; the second click is refused, for an address that was the
-        user's before, too."""
+        """The mail goes there and nowhere else. A second click is refused, also for an address that the user
+        had before."""
         user = email_verification.User("1")
         email_verification.ask(signer, user, ALICE, outbox)
         assert (outbox.sent[0][0], user.email) == (ALICE, "")
@@ -159,7 +159,7 @@ class TestEmailVerification:
             email_verification.ask(signer, user, ALICE, outbox)
 
     def test_a_link_confirms_the_address_it_was_mailed_to(self, signer: Signer, outbox: Outbox) -> None:
-        """Whatever was asked for afterwards; and then the later link is dead."""
+        """Whatever address was asked for later; the later link is then refused."""
         user = email_verification.User("1")
         email_verification.ask(signer, user, MALLORY, outbox)
         own = outbox.link["token"]
@@ -170,14 +170,14 @@ class TestEmailVerification:
         assert user.email == MALLORY
 
     def test_nobody_confirms_in_a_strangers_account(self, signer: Signer, outbox: Outbox) -> None:
-        """A stranger signed up with this address; whoever reads its mail is logged in as herself."""
+        """A stranger signed up with this address; the reader of its mail is logged in to her own account."""
         stranger, alice = email_verification.User("1"), email_verification.User("2")
         email_verification.ask(signer, stranger, ALICE, outbox)
         assert not email_verification.confirm(signer, alice, outbox.link["token"])
         assert stranger.email == alice.email == ""
 
     def test_it_dies_of_age_and_needs_its_purpose(self, signer: Signer, clock: Clock, outbox: Outbox) -> None:
-        """A day; a token with the same data and another purpose is nothing."""
+        """After a day. A token with the same data and another purpose is refused."""
         user = email_verification.User("1")
         other = signer.issue(sub="1", data={"email": ALICE}, bind="1 ")
         assert not email_verification.confirm(signer, user, other)
@@ -194,19 +194,20 @@ class TestSecondFactor:
         return challenge, outbox.sent[0][0].split()[2].rstrip(".")
 
     def test_the_code_makes_a_session(self, signer: Signer) -> None:
-        """Of the user it was sent to, once, and with the spaces that people type."""
+        """For the user to whom it was sent, once, and with the spaces that people type."""
         challenge, code = self.begun(signer)
         session, said = second_factor.finish(signer, challenge, f" {code}\n")
         assert (sessions.user_of(signer, session), said) == ("1", "")
         assert second_factor.finish(signer, challenge, code) == ("", "Log in again.")
 
     def test_a_challenge_is_no_session(self, signer: Signer) -> None:
-        """Whoever knows the password has nothing yet."""
+        """The password alone gives no session."""
         challenge, _ = self.begun(signer)
         assert sessions.user_of(signer, challenge) is None
 
     def test_guesses_are_few(self, signer: Signer) -> None:
-        """What cannot be a code costs none; after the fifth the right one is too late."""
+        """A text that cannot be a code does not count. After the fifth guess even the right code is
+        refused."""
         challenge, code = self.begun(signer)
         for typed in ("", "12345", "abcdef", "١٢٣٤٥٦", "1" * 5000):
             assert second_factor.finish(signer, challenge, typed) == ("", "A code has six digits.")
@@ -217,7 +218,7 @@ class TestSecondFactor:
         assert (session, said[:8]) == ("", "Too many")
 
     def test_new_challenges_bring_no_new_guesses_for_ever(self, signer: Signer, clock: Clock) -> None:
-        """Twenty an hour for the user; others are not locked out with them, and the hour passes."""
+        """Twenty an hour for the user. Other users are not locked out, and the hour passes."""
         for _ in range(4):
             challenge, code = self.begun(signer)
             for _ in range(5):
@@ -228,7 +229,7 @@ class TestSecondFactor:
         assert second_factor.finish(signer, *self.begun(signer))[0]
 
     def test_a_code_is_for_its_challenge_its_purpose_and_its_time(self, signer: Signer, clock: Clock) -> None:
-        """Five minutes; another user's code, or one for a payment, logs nobody in."""
+        """Five minutes. The code of another user, or of a payment, logs nobody in."""
         mine, my_code = self.begun(signer, "2")
         theirs, code = self.begun(signer)
         if my_code != code:
@@ -239,7 +240,7 @@ class TestSecondFactor:
         assert second_factor.finish(signer, mine, my_code) == ("", "Log in again.")
 
     def test_a_new_password_ends_the_log_in_under_way(self, signer: Signer) -> None:
-        """It began with the old one."""
+        """It began with the old password."""
         challenge, code = self.begun(signer)
         signer.revoke_subject("1")
         assert second_factor.finish(signer, challenge, code) == ("", "Log in again.")
@@ -247,14 +248,14 @@ class TestSecondFactor:
 
 class TestAPIKeys:
     def made(self, signer: Signer, notes: dict[str, api_keys.Note], owner: str = "1") -> tuple[str, str]:
-        """A key to read with, and its id."""
+        """A key for reading, and its id."""
         key = api_keys.create(
             signer, notes, owner, "backup", scopes={"read"}, held={"read", "write", "admin"}
         )
         return key, list(notes)[-1]
 
     def test_a_key_does_what_it_is_for(self, signer: Signer) -> None:
-        """And is in no table."""
+        """And no table holds it."""
         notes: dict[str, api_keys.Note] = {}
         key, jti = self.made(signer, notes)
         assert api_keys.check(signer, key, "read").sub == "1"
@@ -267,14 +268,14 @@ class TestAPIKeys:
     def test_a_key_cannot_do_more_than_its_owner_or_than_keys_do(
         self, signer: Signer, scopes: set[str]
     ) -> None:
-        """Nothing is made then."""
+        """No key is made then."""
         notes: dict[str, api_keys.Note] = {}
         with pytest.raises(PermissionError):
             api_keys.create(signer, notes, "1", "x", scopes=scopes, held={"read", "admin"})
         assert notes == {}
 
     def test_deleting_one_ends_that_one(self, signer: Signer) -> None:
-        """Not its neighbour, and not somebody else's, whose id is no secret."""
+        """Not its neighbour, and not that of another user, whose id is no secret."""
         notes: dict[str, api_keys.Note] = {}
         one, one_id = self.made(signer, notes)
         two, _ = self.made(signer, notes)
@@ -319,7 +320,7 @@ class TestQuotas:
         assert answers[0][2] == "done"
 
     def test_of_a_hundred_at_once_exactly_ten_get_through(self, signer: Signer) -> None:
-        """And the work is done as often."""
+        """And the work is done exactly as often."""
         token, done = quotas.grant(signer, "1", 10), []
 
         def work() -> str:
@@ -331,7 +332,7 @@ class TestQuotas:
         assert (statuses.count(200), statuses.count(429), len(done)) == (10, 90, 10)
 
     def test_the_count_cannot_be_begun_anew(self, signer: Signer) -> None:
-        """By rotation, or as another kind of token."""
+        """Neither by rotation nor as another kind of token."""
         token = quotas.grant(signer, "1", 1)
         with pytest.raises(TokenNotRotatable):
             signer.rotate(token, purpose="quota")
@@ -339,7 +340,7 @@ class TestQuotas:
         assert quotas.answer(signer, signer.issue(sub="1", max_uses=1000), str)[0] == 401
 
     def test_it_ends_with_its_day_or_when_it_is_revoked(self, signer: Signer, clock: Clock) -> None:
-        """Whatever is left of it; no work is done then."""
+        """Whatever is left of it; then no work is done."""
         late, revoked = quotas.grant(signer, "1", 9), quotas.grant(signer, "1", 9)
         signer.revoke(revoked)
 
@@ -351,7 +352,7 @@ class TestQuotas:
         assert quotas.answer(signer, late, work)[0] == 401
 
     def test_a_list_that_is_down_lets_no_call_through(self, signer: Signer, store: Store) -> None:
-        """An error, which is a 503, and not a free call."""
+        """The list's error becomes a 503, and the call is not free."""
         token = quotas.grant(signer, "1", 9)
         store.close()
         with pytest.raises(StoreError):
@@ -360,7 +361,7 @@ class TestQuotas:
 
 class TestSessions:
     def token(self, cookie: str) -> str:
-        """What a Set-Cookie sets, as every browser would take it."""
+        """The value that a Set-Cookie sets, as every browser reads it."""
         pair, *attributes = cookie.split("; ")
         assert {"Path=/", "Secure", "HttpOnly", "SameSite=Lax"} < set(attributes)
         name, _, value = pair.partition("=")
@@ -368,7 +369,7 @@ class TestSessions:
         return value
 
     def test_logging_out_ends_the_token_and_not_just_the_cookie(self, signer: Signer) -> None:
-        """A copy of it is dead, too; another browser stays logged in."""
+        """A copy of it is refused, too; another browser stays logged in."""
         here, there = (self.token(sessions.log_in(signer, "1")) for _ in range(2))
         assert sessions.user_of(signer, here) == "1"
         cookie = sessions.log_out(signer, here)
@@ -378,13 +379,13 @@ class TestSessions:
         assert sessions.user_of(signer, there) == "1"
 
     def test_logging_out_twice_or_with_rubbish_is_no_error(self, signer: Signer) -> None:
-        """It is what was wanted."""
+        """The session has ended, as the caller wanted."""
         token = self.token(sessions.log_in(signer, "1"))
         for text in (token, token, "", "rubbish"):
             assert self.token(sessions.log_out(signer, text)) == ""
 
     def test_everywhere_is_everywhere(self, signer: Signer) -> None:
-        """For one user; and the next log-in works in the same instant."""
+        """For one user. The next log-in works at the same instant."""
         mine = [self.token(sessions.log_in(signer, "1")) for _ in range(3)]
         theirs = self.token(sessions.log_in(signer, "2"))
         sessions.log_out_everywhere(signer, "1")
@@ -399,14 +400,14 @@ class TestSessions:
         assert (sessions.user_of(signer, thief), sessions.user_of(signer, mine)) == (None, "1")
 
     def test_a_session_ends_by_itself_and_is_a_session(self, signer: Signer, clock: Clock) -> None:
-        """After twelve hours; no token of another purpose is one."""
+        """After twelve hours. A token of another purpose is no session."""
         token = self.token(sessions.log_in(signer, "1"))
         assert sessions.user_of(signer, signer.issue(purpose="reset", sub="1")) is None
         clock.now += sessions.LIFE
         assert sessions.user_of(signer, token) is None
 
     def test_a_log_out_that_could_not_be_written_says_so(self, signer: Signer, store: Store) -> None:
-        """Nobody is told that a session has ended which has not; nor is anybody let in."""
+        """The answer never claims an end that did not happen, and nobody is let in."""
         token = self.token(sessions.log_in(signer, "1"))
         store.close()
         with pytest.raises(StoreError):
@@ -418,7 +419,7 @@ class TestSessions:
 class TestConfirmation:
     @pytest.fixture
     def payment(self) -> confirmation.Payment:
-        """One that waits."""
+        """A payment that waits for its confirmation."""
         return confirmation.Payment("7", "1", "account 17", 1250)
 
     def test_it_is_paid_as_it_was_shown_once(
@@ -441,7 +442,7 @@ class TestConfirmation:
     def test_any_other_payment_is_refused(
         self, signer: Signer, payment: confirmation.Payment, outbox: Outbox, field: str, value: object
     ) -> None:
-        """Whatever was changed after it was shown; unchanged again, it can still be confirmed."""
+        """Whatever was changed after it was shown. If the change is undone, it can still be confirmed."""
         confirmation.ask(signer, payment, outbox)
         paid: list[confirmation.Payment] = []
         shown = getattr(payment, field)
@@ -452,7 +453,7 @@ class TestConfirmation:
         assert confirmation.confirm(signer, payment, outbox.link["token"], paid.append)
 
     def test_nothing_slides_from_one_field_into_the_next(self, signer: Signer, outbox: Outbox) -> None:
-        """Two payments that read the same when their fields are joined are two."""
+        """Two payments that read the same when their fields are joined are different."""
         shown = confirmation.Payment("7", "1", "A 10", 1)
         confirmation.ask(signer, shown, outbox)
         other = confirmation.Payment("7", "1 A", "10", 1)
@@ -461,7 +462,7 @@ class TestConfirmation:
     def test_five_minutes_and_no_other_token(
         self, signer: Signer, payment: confirmation.Payment, clock: Clock, outbox: Outbox
     ) -> None:
-        """A session is no confirmation, even one bound to the same."""
+        """A session is no confirmation, even if it is bound to the same payment."""
         confirmation.ask(signer, payment, outbox)
         session = signer.issue(sub="1", bind=confirmation._shown(payment))
         paid: list[confirmation.Payment] = []
@@ -473,7 +474,7 @@ class TestConfirmation:
     def test_a_payment_that_failed_is_asked_for_again(
         self, signer: Signer, payment: confirmation.Payment, outbox: Outbox
     ) -> None:
-        """Rather once too few than once too often."""
+        """A payment that is not made can be repeated; one that is made twice cannot be undone."""
 
         def fail(payment: confirmation.Payment) -> None:
             raise OSError("the bank is closed")
@@ -489,17 +490,17 @@ class TestConfirmation:
 
 class TestGuests:
     def token(self, link: str) -> str:
-        """What the link carries."""
+        """The token in the link."""
         return parse_qs(urlsplit(link).query)["token"][0]
 
     def test_a_link_opens_its_document_to_read(self, signer: Signer) -> None:
-        """As often as one likes, and for nothing else."""
+        """As often as the guest likes, and for nothing else."""
         token = self.token(guests.share(signer, "d1"))
         assert [guests.document_of(signer, token) for _ in range(2)] == ["d1", "d1"]
         assert guests.document_of(signer, token, "write") is None
 
     def test_a_guest_is_no_user(self, signer: Signer) -> None:
-        """Nor is a user's token a link, whatever it says."""
+        """Nor is a user's token a link, whatever its claims are."""
         token = self.token(guests.share(signer, "d1"))
         assert sessions.user_of(signer, token) is None
         assert signer.validate(token, purpose="guest").sub is None
@@ -507,7 +508,7 @@ class TestGuests:
         assert guests.document_of(signer, forged) is None
 
     def test_closing_a_document_ends_all_its_links(self, signer: Signer) -> None:
-        """Those of others and later ones are good."""
+        """Links of other documents, and later ones, stay valid."""
         mine = [self.token(guests.share(signer, "d1")) for _ in range(3)]
         other = self.token(guests.share(signer, "d2"))
         guests.close(signer, "d1")
@@ -547,7 +548,7 @@ class TestContinuousValidation:
             next(stream)
 
     def test_what_is_dangerous_wants_a_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
-        """A session of six minutes is good, and not good enough; a new one is."""
+        """A session of six minutes is valid, but not recent enough; a new one is."""
         token = signer.issue(sub="1")
         assert continuous_validation.require_recent_login(signer, token).sub == "1"
         clock.now += 300
@@ -558,7 +559,8 @@ class TestContinuousValidation:
         assert continuous_validation.require_recent_login(signer, fresh).sub == "1"
 
     def test_rotating_a_session_makes_no_fresh_log_in(self, signer: Signer, clock: Clock) -> None:
-        """Its successor is as old as the log-in: good until five minutes after that, and not a second more."""
+        """Its successor is as old as the log-in: accepted until five minutes after that, and not a second
+        longer."""
         token = signer.issue(sub="1")
         for _ in range(2):
             clock.now += 149
@@ -573,13 +575,13 @@ class TestContinuousValidation:
 
 class TestRotation:
     def admitted(self, signer: Signer, clock: Clock, token: str) -> str:
-        """The token that the browser has after this request."""
+        """The token in the browser after this request."""
         claims, successor = rotation.admit(signer, token, clock.now)
         assert claims.sub == "1"
         return successor or token
 
     def test_a_token_is_replaced_past_half_its_life(self, signer: Signer, clock: Clock) -> None:
-        """Not before; and whoever is there now and then stays logged in until the session's end."""
+        """Not earlier. A user who comes now and then stays logged in until the session ends."""
         token = rotation.log_in(signer, "1")
         clock.now += rotation.LIFE / 2 - 1
         assert self.admitted(signer, clock, token) == token
@@ -591,7 +593,7 @@ class TestRotation:
         assert len(set(seen)) == 20
 
     def test_two_tabs_and_a_lost_answer_are_no_theft(self, signer: Signer, clock: Clock) -> None:
-        """All get the same successor, within the grace window."""
+        """All get the same successor, within the grace period."""
         token = rotation.log_in(signer, "1")
         clock.now += 600
         with ThreadPoolExecutor(20) as pool:
@@ -602,7 +604,7 @@ class TestRotation:
         assert self.admitted(signer, clock, given.pop())
 
     def test_a_stolen_token_ends_the_session(self, signer: Signer, clock: Clock) -> None:
-        """Thief or owner, whoever comes second ends it for both; the owner can log in again."""
+        """The second of thief and owner ends it for both; the owner can log in again."""
         stolen = rotation.log_in(signer, "1")
         clock.now += 600
         successor = self.admitted(signer, clock, stolen)
@@ -615,7 +617,7 @@ class TestRotation:
         assert self.admitted(signer, clock, rotation.log_in(signer, "1"))
 
     def test_no_session_is_for_ever(self, signer: Signer, clock: Clock) -> None:
-        """Twelve hours after the log-in it is over, however busy."""
+        """It ends twelve hours after the log-in, whatever the user does."""
         token, end = rotation.log_in(signer, "1"), clock.now + rotation.SESSION_LIFE
         while clock.now + 500 < end:
             clock.now += 500
@@ -625,7 +627,7 @@ class TestRotation:
             rotation.admit(signer, token, clock.now)
 
     def test_it_reads_the_clock_by_itself(self, store: Store) -> None:
-        """In an application nobody passes the time."""
+        """An application does not pass the time."""
         signer = Signer(KEY, store)
         claims, successor = rotation.admit(signer, rotation.log_in(signer, "1"))
         assert (claims.sub, successor) == ("1", None)
@@ -636,7 +638,7 @@ FILES = sorted(path.name for path in HERE.glob("*.py") if not path.name.startswi
 
 
 def test_the_table_has_every_recipe() -> None:
-    """Each once, and no file that is not there."""
+    """Each recipe once, and no file that does not exist."""
     assert (
         sorted(re.findall(r"^\|.*?\]\((\w+\.py)\) \|", (HERE / "README.md").read_text(), re.MULTILINE))
         == FILES
@@ -645,7 +647,7 @@ def test_the_table_has_every_recipe() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_recipe_says_what_it_avoids(name: str) -> None:
-    """In a few lines, at its beginning."""
+    """In a few lines at its beginning."""
     docstring = ast.get_docstring(ast.parse((HERE / name).read_text())) or ""
     assert "\n\nIt avoids " in docstring
     assert 3 <= len(docstring.splitlines()) <= 8

@@ -1,4 +1,4 @@
-"""The recipes that call a token service: a real one, with a credential for each program."""
+"""The recipes that call a token service: with a real service, and a credential for each program."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from support.serving import call
 
 from signer import Signer, Store, Verifier
 
-#: The files in which gateways say what they ask.
+#: The files in which the gateways name the purpose they ask for.
 DEPLOYED = "nginx.conf", "Caddyfile", "haproxy.cfg", "envoy.yaml", "apache.conf", "traefik-dynamic.yaml"
-#: From a name and scopes.
+#: Makes a credential from a name and scopes.
 Credential = Callable[[str, str], str]
 
 
@@ -33,19 +33,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def url(service: Service, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where it is; no proxy of whoever runs the tests comes in between."""
+    """Its URL. No proxy from the environment of the tests is used."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return f"http://127.0.0.1:{service.port}"
 
 
 @pytest.fixture
 def credential(service: Service) -> Credential:
-    """What the operator makes for each program."""
+    """The credential that the operator makes for each program."""
     return client
 
 
 def refused(status: int, ask: Callable[[], object]) -> None:
-    """The service answers with this status, and the recipe with an error that stops whoever ignores it."""
+    """The service answers with this status, and the recipe raises an error, which stops a caller that ignores
+    it."""
     with pytest.raises(HTTPError) as raised:
         ask()
     raised.value.close()
@@ -55,30 +56,30 @@ def refused(status: int, ask: Callable[[], object]) -> None:
 class TestServices:
     @pytest.fixture
     def shop(self, url: str, credential: Credential) -> TokenService:
-        """The service that calls."""
+        """The calling service."""
         return TokenService(url, "shop", credential("shop", "ledger:write ledger:read"))
 
     @pytest.fixture
     def ledger(self, url: str, credential: Credential) -> TokenService:
-        """The service that is called."""
+        """The called service."""
         return TokenService(url, "ledger", credential("ledger", "token:introspect token:revoke"))
 
     @pytest.fixture
     def verifier(self) -> Verifier:
-        """What the operator gives a service that is to check alone."""
+        """The key that the operator gives to a service that validates alone."""
         return Verifier(Signer(KEY).purpose_key("access"))
 
     def test_the_called_service_learns_who_calls(
         self, shop: TokenService, ledger: TokenService, verifier: Verifier
     ) -> None:
-        """For what the token was asked for; by asking, and alone."""
+        """And for what the token was issued; whether it asks or validates alone."""
         token = AccessTokens(shop, "ledger:write").current()
         for scope, caller in (("ledger:write", "shop"), ("ledger:read", None), ("ledger", None)):
             assert services.caller_of(ledger, token, scope) == caller
             assert services.caller_alone(verifier, token, scope) == caller
 
     def test_a_token_is_kept_until_shortly_before_its_end(self, shop: TokenService) -> None:
-        """And then there is a new one."""
+        """Then there is a new one."""
         tokens = AccessTokens(shop, "ledger:write")
         assert tokens.current() == tokens.current()
         assert 3500 < tokens._until - time.monotonic() < 3560
@@ -88,7 +89,8 @@ class TestServices:
     def test_revocation_is_known_to_who_asks(
         self, url: str, shop: TokenService, ledger: TokenService, verifier: Verifier
     ) -> None:
-        """At once; who checks alone learns of it when the token ends, as the recipe says."""
+        """At once. A service that validates alone does not notice before the token expires, as the recipe
+        says."""
         token = AccessTokens(shop, "ledger:write").current()
         shop.post("/oauth/revoke", token=token)
         assert services.caller_of(ledger, token, "ledger:write") is None
@@ -97,7 +99,7 @@ class TestServices:
     def test_nothing_else_is_an_access_token(
         self, shop: TokenService, ledger: TokenService, verifier: Verifier
     ) -> None:
-        """Not the credential, not a mailed link's token, not one for elsewhere, not a user's, not rubbish."""
+        """A credential, a link's token, a token for another service or of a user, and rubbish are refused."""
         signer = Signer(KEY)
         told = {"scope": "ledger:write", "client_id": "shop"}
         others = [
@@ -114,7 +116,7 @@ class TestServices:
             assert services.caller_alone(verifier, token, "ledger:write") is None
 
     def test_who_checks_alone_refuses_what_it_cannot_count(self, verifier: Verifier, store: Store) -> None:
-        """A token that is to be used up is None, and no error that a caller could provoke."""
+        """A token with a number of uses gives None, and not an error that callers could provoke."""
         request = {"sub": "shop", "client_id": "shop", "scope": "ledger:write"}
         signer = Signer(KEY, store)
         counted, plain = signer.issue(**request, max_uses=9), signer.issue(**request)  # type: ignore[arg-type]
@@ -122,14 +124,14 @@ class TestServices:
         assert services.caller_alone(verifier, plain, "ledger:write") == "shop"
 
     def test_a_client_gets_no_more_than_it_holds(self, shop: TokenService, url: str) -> None:
-        """Nor does a stranger get anything; the error stops the caller."""
+        """A stranger gets nothing. The error stops the caller."""
         refused(400, AccessTokens(shop, "ledger:write admin").current)
         refused(401, AccessTokens(TokenService(url, "shop", "guessed"), "ledger:write").current)
         refused(401, AccessTokens(TokenService(url, "other", shop.credential), "ledger:write").current)
         refused(403, lambda: services.caller_of(shop, "x", "ledger:write"))
 
     def test_a_service_that_is_away_is_never_a_yes(self, shop: TokenService) -> None:
-        """It is an error."""
+        """It raises an error."""
         away = TokenService(f"http://127.0.0.1:{free_port()}", "ledger", shop.credential)
         with pytest.raises(URLError):
             services.caller_of(away, "x", "ledger:write")
@@ -145,28 +147,28 @@ class TestServices:
 class TestSingleSignOn:
     @pytest.fixture
     def page(self, credential: Credential) -> str:
-        """The log-in page's credential."""
+        """The credential of the log-in page."""
         return credential("login-page", "token:issue token:revoke read write")
 
     def through_gateway(self, service: Service, cookie: str) -> Reply:
-        """What the gateway is told about a request with this cookie, where it asks for a scope, too."""
+        """The gateway's answer for a request with this cookie, also where it demands a scope."""
         pair = cookie.partition(";")[0]
         return call(service.port, f"{single_sign_on.AUTH}&scope=read", [("Cookie", f"theme=dark; {pair}")])
 
     def test_one_sign_in_is_known_to_every_service(self, service: Service, url: str, page: str) -> None:
-        """By name, whatever characters that has."""
+        """By the user's name, whatever characters it has."""
         for user in ("42", "zoë 100%"):
             cookie = single_sign_on.sign_in(url, page, user, "read")
             assert cookie.startswith("__Host-session=sgt_")
             assert cookie.endswith("; Path=/; Secure; HttpOnly; SameSite=Lax")
-            assert "Domain" not in cookie  # browsers would drop it
+            assert "Domain" not in cookie  # Browsers would drop it.
             reply = self.through_gateway(service, cookie)
             assert reply.status == 200
             told = reply.headers["X-Token-Subject"]
             assert single_sign_on.user_of({"X-Token-Subject": told}) == user
 
     def test_signing_out_ends_it_everywhere(self, service: Service, url: str, page: str) -> None:
-        """A copy of the cookie is dead; another browser's is not, until all are ended."""
+        """A copy of the cookie is refused. Another browser's is accepted until all are ended."""
         here, there = (single_sign_on.sign_in(url, page, "42", "read") for _ in range(2))
         gone = single_sign_on.sign_out(url, page, here.partition(";")[0].partition("=")[2])
         assert gone.startswith("__Host-session=; Max-Age=0; Path=/;")
@@ -178,7 +180,7 @@ class TestSingleSignOn:
         assert self.through_gateway(service, single_sign_on.sign_in(url, page, "42", "read")).status == 200
 
     def test_no_other_token_passes(self, service: Service, url: str, page: str) -> None:
-        """Nor none: a credential, a mailed link's token, two at once; one without the scope gets 403."""
+        """Neither no token, a credential, a link's token nor two tokens. One without the scope gets 403."""
         link = Signer(KEY).issue(purpose="reset", sub="7", scope="read")
         assert service.says_valid(link)
         good = single_sign_on.sign_in(url, page, "42", "read").partition(";")[0]
@@ -196,7 +198,8 @@ class TestSingleSignOn:
     def test_behind_a_gateway_as_its_file_stands(
         self, service: Service, url: str, page: str, kind: type[Gateway], tmp_path: Path
     ) -> None:
-        """A sign-in passes, under its name; in /admin with the scope alone, and after the sign-out not at all."""
+        """The gateway passes on the user's name. /admin needs the scope, and after the sign-out nothing is
+        accepted."""
         if kind.program() is None:
             pytest.skip(f"needs {' or '.join(kind.programs)}")
         cookie = single_sign_on.sign_in(url, page, "zoë 100%", "read").partition(";")[0]
@@ -211,20 +214,20 @@ class TestSingleSignOn:
 
     @pytest.mark.parametrize("file", DEPLOYED)
     def test_each_gateways_file_asks_for_its_purpose(self, file: str) -> None:
-        """Also of those that are not installed here."""
+        """Also for gateways that are not installed here."""
         text = (HERE / file).read_text()
         asked = re.findall(r"\bpurpose=(\w+)|TOKEN_purpose'\) == '(\w+)'", text)
         assert {one or other for one, other in asked} == {single_sign_on.PURPOSE}
 
     def test_without_the_gateways_word_nobody_is_anybody(self) -> None:
-        """And a token without a subject is nobody either."""
+        """A token without a subject names nobody, either."""
         for headers in ({}, {"X-Token-Subject": ""}, {"X-User": "42"}):
             assert single_sign_on.user_of(headers) is None
 
     def test_the_log_in_page_can_do_what_its_credential_can(
         self, url: str, page: str, credential: Credential
     ) -> None:
-        """It hands out no scope that it does not hold; without the right scope, nothing."""
+        """It hands out no scope that it does not have; without the right scope, nothing."""
         refused(403, lambda: single_sign_on.sign_in(url, page, "42", "admin"))
         refused(401, lambda: single_sign_on.sign_in(url, "guessed", "42", "read"))
         reader = credential("reader", "token:introspect read")
@@ -236,7 +239,7 @@ class TestSingleSignOn:
 class TestAuditTrail:
     @pytest.fixture
     def trail(self, tmp_path: Path) -> Path:
-        """Where it is written."""
+        """The file of the trail."""
         return tmp_path / "trail.jsonl"
 
     @pytest.fixture
@@ -245,14 +248,14 @@ class TestAuditTrail:
         return credential("desk", "token:introspect token:revoke")
 
     def issued(self, service: Service, credential: str, **request: str) -> str:
-        """A user's token, by a client."""
+        """A token of a user, issued by a client."""
         reply = service.call("POST", "/app/token", request, credential=credential)
         return str(reply.json["token"])
 
     def test_a_line_says_who_for_whom_and_with_what(
         self, service: Service, url: str, desk: str, credential: Credential, trail: Path
     ) -> None:
-        """And leads to the line in the service's log; the tokens stand in neither."""
+        """It leads to the line in the service's log. Neither of them holds the token."""
         token = self.issued(service, credential("web", "token:issue read"), sub="42", scope="read")
         claims, request_id = audit_trail.checked(url, desk, token, "read")
         assert claims is not None
@@ -260,7 +263,7 @@ class TestAuditTrail:
         (entry,) = audit_trail.deeds(trail, sub="42")
         assert (entry["client_id"], entry["jti"], entry["details"]) == ("web", claims["jti"], {"file": "7"})
         assert abs(entry["time"] - time.time()) < 60
-        # The service writes it when it has answered.
+        # The service writes it after its answer.
         service.wait_for_log(f"request_id={request_id}")
         (line,) = [line for line in service.log.splitlines() if entry["request_id"] in line]
         assert "route=/app/valid " in line
@@ -272,7 +275,7 @@ class TestAuditTrail:
     def test_deeds_are_found_by_user_client_and_token(
         self, service: Service, url: str, desk: str, credential: Credential, trail: Path
     ) -> None:
-        """And what the trail knows of a token is enough to end it, and not to use it."""
+        """What the trail says of a token suffices to revoke it, and not to use it."""
         web, app = (credential(name, "token:issue read") for name in ("web", "app"))
         for issuer, sub in ((web, "1"), (app, "1"), (web, "2")):
             token = self.issued(service, issuer, sub=sub, scope="read")
@@ -288,7 +291,7 @@ class TestAuditTrail:
     def test_a_session_that_is_rotated_is_ended_by_its_sid(
         self, service: Service, url: str, desk: str, credential: Credential, trail: Path
     ) -> None:
-        """The id of the token that did it ends no more than that one."""
+        """The id of the token that was used revokes only that token."""
         web = credential("web", "token:issue read")
         token = self.issued(service, web, sub="42", scope="read")
         answers = []
@@ -307,7 +310,7 @@ class TestAuditTrail:
     def test_who_was_refused_is_recorded_too(
         self, service: Service, url: str, desk: str, credential: Credential, trail: Path
     ) -> None:
-        """Without a name, since nothing that a bad token says is true."""
+        """Without a name, because the claims of an invalid token may be false."""
         token = self.issued(service, credential("web", "token:issue read"), sub="42", scope="read")
         link = Signer(KEY).issue(purpose="reset", sub="7", scope="read")
         assert service.says_valid(link)
@@ -320,7 +323,7 @@ class TestAuditTrail:
         assert {entry["sub"] for entry in entries} == {None}
 
     def test_nobody_forges_a_line(self, trail: Path) -> None:
-        """A line end in a name is two characters of JSON."""
+        """A line end in a name becomes two characters of JSON."""
         forged = 'x"}\n{"what": "paid", "sub": "42"}\r\u2028'
         audit_trail.record(trail, "read", {"sub": "1", "data": "secret"}, "r1", file=forged)
         (entry,) = [json.loads(line) for line in trail.read_text().split("\n")[:-1]]
@@ -329,6 +332,6 @@ class TestAuditTrail:
         assert "secret" not in trail.read_text()
 
     def test_what_cannot_be_written_down_does_not_happen(self, tmp_path: Path) -> None:
-        """The error comes before the deed."""
+        """The error comes before the action."""
         with pytest.raises(OSError, match="directory"):
             audit_trail.record(tmp_path, "read", None, "r1")

@@ -1,7 +1,8 @@
-"""WSGI: a middleware around any application that lets only good tokens through.
+"""WSGI: a middleware around any application that accepts only requests with a valid token.
 
-The application finds the claims as `environ["signer.claims"]`: no header of a caller's can be taken for
-them, since those begin with HTTP_. For another purpose or scopes pass a functools.partial of `validate`.
+The application finds the claims as `environ["signer.claims"]`. No header of a caller can be mistaken for
+them, because the names of headers begin with HTTP_. For another purpose or scopes pass a functools.partial of
+`validate`.
 
 It avoids guarding views one by one, and forgetting one.
 """
@@ -14,7 +15,7 @@ from signer.errors import TokenUsed
 
 
 class TokenGuard:
-    """Calls `app` for requests with a token that `validate` finds good."""
+    """Calls `app` for requests with a token that `validate` accepts."""
 
     def __init__(self, app: WSGIApplication, validate: Callable[[str], Claims]) -> None:
         self._app = app

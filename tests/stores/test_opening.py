@@ -59,6 +59,6 @@ def test_a_list_without_its_driver_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     for name in [name for name in sys.modules if name.startswith("signer.stores.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'signer\[postgres\]'") as caught:
+    with pytest.raises(ConfigurationError, match=r"pip install 'signer-tokens\[postgres\]'") as caught:
         open_store("postgresql://u:secret@host/db")
     assert "secret" not in str(caught.value)

@@ -1013,7 +1013,7 @@ def test_a_missing_driver_is_one_line() -> None:
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
     )
     assert (
-        "ConfigurationError: A list at a Redis server needs its driver: pip install 'signer[redis]'."
+        "ConfigurationError: A list at a Redis server needs its driver: pip install 'signer-tokens[redis]'."
         in made.stderr
     )
 

@@ -1,4 +1,4 @@
-"""A real browser that reaches this machine only."""
+"""A real browser that can reach only this machine."""
 
 import shutil
 

@@ -1,15 +1,15 @@
-"""Time, as tests need it."""
+"""Clocks and waiting, for tests."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
-#: Seconds that nothing takes but what hangs, on however slow or busy a machine.
+#: Seconds that only something that hangs can take, even on a slow and busy machine.
 HANG: Final = 60.0
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -19,7 +19,7 @@ class Clock:
 
 
 def eventually(holds: Callable[[], bool], within: float = HANG) -> float:
-    """Wait until it does; return how many seconds that took."""
+    """Wait until the condition is true; return the seconds that it took."""
     began = time.monotonic()
     while not holds():
         assert time.monotonic() < began + within

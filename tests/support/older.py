@@ -1,4 +1,4 @@
-"""Lists that somebody puts back to an older state underneath the services that use them."""
+"""Lists that are put back to an older state while services use them, as a wrong restore would."""
 
 import shutil
 import sqlite3
@@ -14,25 +14,25 @@ from signer.stores.opening import create_list
 
 
 class Past(ABC):
-    """A list at `url`."""
+    """The list at `url`, and an older state of it."""
 
     url: str
 
     @abstractmethod
     def keep(self) -> None:
-        """Remember how the list is now."""
+        """Remember the present state."""
 
     @abstractmethod
     def put_back(self) -> None:
-        """Make it what it was then."""
+        """Restore the state that was remembered."""
 
     @abstractmethod
     def begin_anew(self) -> None:
-        """Make an empty one in its place."""
+        """Replace the list with an empty one."""
 
 
 class PastFile(Past):
-    """In a file, in whose place another is put."""
+    """For an SQLite file: another file takes its place."""
 
     def __init__(self, folder: Path) -> None:
         self._path, self._kept = folder / "list.db", folder / "kept.db"
@@ -56,7 +56,7 @@ class PastFile(Past):
 
 
 class PastTables(Past):
-    """At a PostgreSQL server."""
+    """For a PostgreSQL server."""
 
     _TABLES = ("state", "tokens", "groups", "log")
 
@@ -82,7 +82,7 @@ class PastTables(Past):
 
 
 class PastKeys(Past):
-    """At a Redis server."""
+    """For a Redis server."""
 
     def __init__(self, server: Redis) -> None:
         self._port = server.port

@@ -1,4 +1,5 @@
-"""The plain twin of signer.tokens.codec: the format told with itsdangerous alone, to hold the fast path against."""
+"""A plain twin of signer.tokens.codec. It implements the format with itsdangerous alone, as a reference for
+the fast implementation."""
 
 import hashlib
 import hmac
@@ -19,7 +20,7 @@ SHAPE = re.compile(
 
 
 class PlainCodec:
-    """Does what Codec does, one step after the other."""
+    """Does what Codec does, in simple steps."""
 
     def __init__(self, keys: KeyRing) -> None:
         self.keys = keys
@@ -31,7 +32,7 @@ class PlainCodec:
         return f"sgt_{kid}.{signed.decode()}.{self._signature(kid, claims.purpose, signed).decode()}"
 
     def decode(self, token: str, purpose: str | None = None) -> Claims:
-        """The claims, or the error that Codec.decode raises."""
+        """The claims. Raises the same error as Codec.decode."""
         match = SHAPE.fullmatch(token)
         if match is None or len(token) > 4096:
             raise TokenMalformed

@@ -1,4 +1,5 @@
-"""Private PostgreSQL servers, and a pooler before them, each with a folder, a port and an end of its own."""
+"""Private PostgreSQL servers, and a pooler in front of them. Each has its own folder and port, and is ended
+by its test."""
 
 import os
 import pwd
@@ -21,7 +22,7 @@ USER, PASSWORD = "signer", "a-pass-word-nobody-tells"
 
 
 def program(name: str) -> str:
-    """Where it is installed; the test is skipped where it is not."""
+    """The path of an installed program; the test is skipped if it is not installed."""
     folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     found = shutil.which(name, path=":".join([*folders, os.environ.get("PATH", ""), "/usr/sbin"]))
     if found is None:
@@ -30,7 +31,7 @@ def program(name: str) -> str:
 
 
 def _unprivileged() -> dict[str, Any]:
-    # These programs refuse to be root's.
+    # These programs refuse to run as root.
     if os.geteuid() != 0:
         return {}
     known = {entry.pw_name for entry in pwd.getpwall()}
@@ -39,11 +40,11 @@ def _unprivileged() -> dict[str, Any]:
 
 
 class _Server:
-    """A program in a session of its own, that listens on `port`."""
+    """A program in its own session, which listens on `port`."""
 
     def __init__(self) -> None:
         self._run_as = _unprivileged()
-        # Not pytest's folder, which is the user's alone.
+        # Not in pytest's folder, which only the user of the tests can read.
         self.folder = Path(tempfile.mkdtemp(prefix="signer-postgres-"))
         if self._run_as:
             os.chown(self.folder, self._run_as["user"], self._run_as["group"])
@@ -72,13 +73,13 @@ class _Server:
         eventually(lambda: self.sql("SELECT 1"), psycopg.Error)
 
     def sql(self, *statements: str) -> None:
-        """Run them as the list's owner, past the list."""
+        """Execute statements as the owner of the list, without using the store."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
             for statement in statements:
                 connection.execute(statement)
 
     def signal(self, number: signal.Signals) -> None:
-        """To it and all its processes, each of which has a session of its own."""
+        """Send a signal to the program and all its processes, each of which has its own session."""
         if self.process is not None:
             pid = self.process.pid
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -98,7 +99,7 @@ class _Server:
 
 
 class Postgres(_Server):
-    """A server with an empty database; with `source`, a standby of that one."""
+    """A server with an empty database; with `source`, a standby of that server."""
 
     def __init__(self, *settings: str, source: "Postgres | None" = None) -> None:
         super().__init__()
@@ -131,14 +132,14 @@ class Postgres(_Server):
         self.launch(program("postgres"), "-D", str(self._data), "-p", str(self.port), *options)
 
     def stop(self) -> None:
-        """At once and in order, as `pg_ctl stop -m fast`."""
+        """Stop it as `pg_ctl stop -m fast` does."""
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(HANG)
             self.process = None
 
     def copy(self) -> Path:
-        """Of all its files; it must not run."""
+        """Copy all its files; it must not be running."""
         target = self.folder / "copy"
         self.run("cp", "-a", str(self._data), str(target))
         return target
@@ -149,7 +150,7 @@ class Postgres(_Server):
 
 
 class PgBouncer(_Server):
-    """A pooler in transaction mode before a server."""
+    """A pooler in transaction mode in front of a server."""
 
     def __init__(self, server: Postgres) -> None:
         super().__init__()
@@ -163,7 +164,7 @@ class PgBouncer(_Server):
 
 
 def eventually(call: Callable[[], object], *errors: type[BaseException], within: float = HANG) -> None:
-    """Until it raises none of these errors."""
+    """Repeat until it raises none of these errors."""
     until = time.monotonic() + within
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Private Redis servers, on free ports and in folders of their own."""
+"""Private Redis servers, on free ports and in their own folders."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ from support.service import free_port
 
 
 class Redis:
-    """A server that keeps its port and its folder over restarts.
+    """A server that keeps its port and its folder when it restarts.
 
     Args:
-        directory: where its files lie.
-        options: each a line of its configuration, such as "appendonly yes".
-        is_sentinel: it watches others, and holds nothing itself.
-        program: what is run.
+        directory: the folder of its files.
+        options: lines of its configuration, such as "appendonly yes".
+        is_sentinel: whether it watches other servers and holds no data.
+        program: the executable.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Redis:
         common = [f"port {self.port}", "bind 127.0.0.1", f"dir {directory}", "logfile server.log"]
         lines = [*common, *([] if is_sentinel else ['save ""', "repl-diskless-sync-delay 0"]), *options]
         if "cluster-enabled yes" in options:
-            # Else it is ten thousand higher, which may be too high.
+            # Its default is the port plus ten thousand, which may be too high.
             self.bus = free_port()
             lines.append(f"cluster-port {self.bus}")
         self._configuration = directory / f"{self.port}.conf"
@@ -55,11 +55,11 @@ class Redis:
 
     @property
     def url(self) -> str:
-        """Without the password."""
+        """The URL, without a password."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         command: Sequence[str] = [self._binary, str(self._configuration), *self._mode]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + HANG
@@ -72,30 +72,30 @@ class Redis:
         raise AssertionError((self.directory / "server.log").read_text())
 
     def call(self, *command: str | int) -> Any:
-        """One command, and what it answers."""
+        """Send one command; return its answer."""
         client: Any = driver.Redis(port=self.port, password=self.password, decode_responses=True, protocol=2)
         with client:
             return client.execute_command(*command)
 
     def signal(self, number: int) -> None:
-        """Such as SIGSTOP."""
+        """Send a signal, such as SIGSTOP."""
         assert self._process
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9."""
+        """End it with kill -9."""
         if self._process:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, signal.SIGKILL)
             self._process.wait(HANG)
 
     def restart(self) -> None:
-        """kill -9, and come back with what its files hold."""
+        """End it with kill -9, and start it with what its files hold."""
         self.kill()
         self.start()
 
     def wait_for(self, *command: str | int, told: str) -> None:
-        """Until the answer to a command, or its error, holds this text."""
+        """Wait until the answer to a command, or its error, contains this text."""
         deadline, answer = time.monotonic() + HANG, ""
         while told not in answer:
             assert time.monotonic() < deadline, (command, told, answer)
@@ -106,6 +106,6 @@ class Redis:
                 answer = str(error)
 
     def wait_for_master(self, master: "Redis") -> None:
-        """Until it holds what its master has, as a replica, and the master knows so."""
+        """Wait until this replica has all that its master has, and the master knows it."""
         self.wait_for("INFO", "replication", told="'master_link_status': 'up'")
         master.wait_for("INFO", "replication", told="'state': 'online'")

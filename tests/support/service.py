@@ -1,4 +1,4 @@
-"""A real service in a process of its own, and a client that sends it exactly what it is told."""
+"""A real service in its own process, and a client that sends exactly what a test asks for."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ PASSED_ON = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """A clean environment with these settings and no others."""
+    """A clean environment with only these settings."""
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return kept | {"PYTHONPATH": str(ROOT)} | settings
 
@@ -45,14 +45,14 @@ def cli(directory: Path, *arguments: str, **settings: str) -> "subprocess.Comple
 
 
 def client(name: str, scope: str, key: str = KEY) -> str:
-    """A credential for a client of which nothing was revoked: what `python -m signer client` prints, in a tenth
-    of a millisecond."""
+    """A credential for a client without any revocation: what `python -m signer client` prints, in a tenth of
+    a millisecond."""
     return issue_credential(Signer(key), name, scope, 24 * 60 * 60)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the service answered."""
+    """The answer of the service."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -73,7 +73,7 @@ class Service:
     credential: str | None = None
     port: int = 0
     waits: bool = True
-    #: What runs it as somebody else, and its arguments.
+    #: A command that runs the service as another user, with its arguments.
     run_as: tuple[str, ...] = ()
 
     def __enter__(self) -> "Service":
@@ -110,7 +110,7 @@ class Service:
             self.kill()
 
     def kill(self) -> None:
-        """kill -9, its workers too."""
+        """End it and its workers with kill -9."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(HANG)
@@ -121,15 +121,16 @@ class Service:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that ever served, the oldest first."""
+        """The processes that have ever served, the oldest first."""
         return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log)]
 
     def wait_for_log(self, text: str, count: int = 1) -> None:
-        """Until the log holds this text so many times."""
+        """Wait until the log contains this text so many times."""
         eventually(lambda: self.log.count(text) >= count)
 
     def wait_until_started(self, workers: int = 1) -> None:
-        """Until so many processes have ever been ready to serve; the first is who lets a Service begin."""
+        """Wait until so many processes have ever been ready to serve. The context is entered when the first
+        one listens."""
         self.wait_for_log("Application startup complete", workers)
 
     def call(
@@ -140,7 +141,7 @@ class Service:
         headers: Mapping[str, str] | None = None,
         credential: str | None = None,
     ) -> Reply:
-        """One request; a body that is not bytes is sent as JSON."""
+        """Send one request. A body that is not bytes is sent as JSON."""
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -158,20 +159,20 @@ class Service:
             connection.close()
 
     def issue(self, **request: Any) -> str:
-        """A token from POST /app/token."""
+        """Issue a token with POST /app/token."""
         reply = self.call("POST", "/app/token", request)
         assert reply.status == 200, reply.raw
         return str(reply.json["token"])
 
     def says_valid(self, token: str) -> bool:
-        """What GET /app/valid/{token} says."""
+        """The answer of GET /app/valid/{token}."""
         reply = self.call("GET", f"/app/valid/{token}")
         assert (reply.status, reply.json["status_code"]) == (200, 200), reply.raw
         return bool(reply.json["status"])
 
     def send_raw(self, data: bytes, *, half_close: bool = False, patience: float = HANG) -> bytes:
-        """Send these bytes and return all that comes back until the other side closes or falls silent after a
-        whole answer; or does not begin one in so many seconds."""
+        """Send these bytes. Return all that comes back until the server closes the connection, or is silent
+        after a complete answer, or begins none in `patience` seconds."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=patience) as connection:
             connection.sendall(data)
             if half_close:
@@ -201,7 +202,7 @@ class Service:
 
 
 def is_whole(answers: bytes, requests: bytes) -> bool:
-    """Whether the last of the answers is; in HTTP/2 nobody looks."""
+    """Whether the last answer is complete. For HTTP/2 this is not checked."""
     if requests.startswith((b"HEAD ", b"PRI ")):
         return True
     head, end, body = answers[answers.rfind(b"HTTP/1.") :].partition(b"\r\n\r\n")
@@ -210,7 +211,7 @@ def is_whole(answers: bytes, requests: bytes) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Applications in real servers on this machine, for as long as a test needs them."""
+"""Applications in real servers on this machine, for the time of a test."""
 
 import http.client
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ def serving_wsgi(app: WSGIApplication) -> Iterator[int]:
 
 
 def call(port: int, path: str, headers: Iterable[tuple[str, str]] = (), method: str = "GET") -> Reply:
-    """One request with exactly these headers, in this order, some perhaps twice."""
+    """Send one request with exactly these headers in this order; a name may occur twice."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
     try:
         connection.putrequest(method, path)
@@ -59,10 +59,10 @@ def call(port: int, path: str, headers: Iterable[tuple[str, str]] = (), method: 
 
 
 def bearer(*tokens: str) -> list[tuple[str, str]]:
-    """A header for each token."""
+    """A header Authorization for each token."""
     return [("Authorization", f"Bearer {token}") for token in tokens]
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it has there
-        """Nothing: paths and times are no test's business."""
+        """Log nothing: no test reads it."""

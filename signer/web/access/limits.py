@@ -44,7 +44,7 @@ class Limits:
 
             from .counters import Counters
         except ImportError:
-            raise ConfigurationError("RATE_LIMIT needs: pip install 'signer[limits]'") from None
+            raise ConfigurationError("RATE_LIMIT needs: pip install 'signer-tokens[limits]'") from None
         shared = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
         try:
             storage: Any = Counters()

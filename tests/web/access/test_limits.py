@@ -160,7 +160,7 @@ def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
     made = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
     )
-    assert "ConfigurationError: RATE_LIMIT needs: pip install 'signer[limits]'" in made.stderr
+    assert "ConfigurationError: RATE_LIMIT needs: pip install 'signer-tokens[limits]'" in made.stderr
 
 
 def test_a_network_is_what_one_caller_has() -> None:
