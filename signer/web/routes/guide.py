@@ -156,7 +156,11 @@ def _renderer() -> "MarkdownIt":
 
 
 def _code(renderer: Any, tokens: "Sequence[Token]", index: int, options: Any, env: Any) -> str:
-    return f'<pre tabindex="0"><code>{html.escape(tokens[index].content)}</code></pre>\n'
+    token = tokens[index]
+    language = html.escape(token.info.partition(" ")[0])
+    # What is typed stands out from what comes back.
+    content = re.sub(r"^(\$ .*)$", r"<b>\1</b>", html.escape(token.content), flags=re.MULTILINE)
+    return f'<pre class="{language}" tabindex="0"><code>{content}</code></pre>\n'
 
 
 def _headings(tokens: "Sequence[Token]") -> Iterator[_Heading]:
