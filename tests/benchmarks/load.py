@@ -46,7 +46,7 @@ class Load:
         file: a path in each line, and a body after a tab, if there is one; see `written`.
         credential: a client credential, or "" for none.
         cycles: whether to begin again after the last line. Otherwise each line is sent once, and there must
-    be enough lines.
+            be enough lines.
         pause: milliseconds that each connection waits between its requests; 0 for the highest rate.
     """
 

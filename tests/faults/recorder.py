@@ -115,7 +115,7 @@ class Recorder:
         issues: whether it also issues tokens at the writable nodes; they are valid everywhere at once.
         pause: seconds between two calls of a thread.
         stream: number of additional threads that revoke without a pause, each at one node while that answers;
-    but not while the service is waited for.
+            but not while the service is waited for.
     """
 
     nodes: Sequence[Node]
