@@ -37,10 +37,26 @@ Id = Annotated[str, Meta(max_length=255)]
 
 
 class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
-    """What a token says. Times are whole seconds since 1970, UTC.
+    """What a token says. A token with an unknown member is refused, because that member may be a restriction
+    that a later version made.
 
-    A member that this version does not know is refused, because it may be a restriction that a later one
-    added.
+    Attributes:
+        jti: the token's id, which names it in the revocation list.
+        exp: when the token expires, in seconds since 1970 (UTC).
+        purpose: what the token was issued for.
+        sub: the subject, such as a user's id.
+        scope: what the token permits: words separated by spaces.
+        aud: the audience that the token is meant for.
+        client_id: the client that asked for the token.
+        sid: the session that the token belongs to.
+        data: the JSON that the issuer put into the token.
+        max_uses: how many times the token can be consumed.
+        bnd: an HMAC of the state that the token is bound to.
+        gen: the generation in which the token was issued: revoking a subject, a session or a client refuses
+            earlier ones.
+        auth_time: when the first token of this chain of rotated ones was issued, in seconds since 1970 (UTC).
+        iat: when the token was issued, in seconds since 1970 (UTC). It is read from the token's timestamp.
+        kid: the id of the key that signed the token. It is read from the token's prefix.
     """
 
     jti: Id
@@ -53,9 +69,9 @@ class Claims(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     sid: Id | None = None
     data: Any = None
     max_uses: Uses | None = None
-    #: An HMAC of the state the token is bound to; see keys.Key.binding.
+    #: See keys.Key.binding.
     bnd: str | None = None
-    #: The generation the token was issued in; see stores.Store.advance.
+    #: See stores.Store.advance.
     gen: Generation = 0
     auth_time: Time | None = None
     #: From the token's timestamp and prefix, never from its payload.

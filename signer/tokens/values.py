@@ -61,11 +61,19 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class IssueRequest(Request, frozen=True, kw_only=True):
-    """What can be asked of a new token; the body of POST /app/token is exactly this.
+    """What a new token should say. All members can be left out. This is also the body of POST /app/token.
 
-    ttl: life in seconds; None takes the service's default. max_uses: how often it may be
-    consumed. bind: a state that the token depends on, such as a password hash: when that changes, the token
-    is refused. data: any JSON, at most 32 levels deep.
+    Attributes:
+        purpose: what the token is for. It is not valid for any other purpose.
+        sub: the subject, such as a user's id.
+        ttl: the token's life in seconds; the service's default if left out.
+        scope: what the token permits: words separated by spaces.
+        aud: the audience that the token is meant for, such as a service's name.
+        sid: a session that the token belongs to; all tokens of a session can be revoked at once.
+        data: any JSON, at most 32 levels deep. The token is signed, not encrypted: its holder can read this.
+        max_uses: how many times the token can be consumed; if left out, once.
+        bind: a state that the token is bound to, such as the user's password hash: the token is refused once
+            that changes. The state itself is neither stored nor part of the token.
     """
 
     purpose: Purpose = DEFAULT_PURPOSE
@@ -80,11 +88,13 @@ class IssueRequest(Request, frozen=True, kw_only=True):
 
 
 class CodeRequest(Request, frozen=True, kw_only=True):
-    """What can be asked of a code; the body of POST /app/code is exactly this.
+    """What a new code is for. This is also the body of POST /app/code.
 
-    sub: the recipient of the code, for whom guesses are counted. ttl: life in seconds; None takes ten
-        minutes.
-    data: any JSON, as in IssueRequest.
+    Attributes:
+        sub: the subject that the code is sent to, such as a user's id. Wrong guesses are counted for it.
+        purpose: what the code is for. It is not valid for any other purpose.
+        ttl: the code's life in seconds; ten minutes if left out.
+        data: any JSON, at most 32 levels deep, which the verified code gives back.
     """
 
     sub: Subject

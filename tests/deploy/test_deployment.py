@@ -440,9 +440,9 @@ def test_it_purges_over_http(
         assert purge_over_http(name, service.port, credential, tmp_path).returncode != 0
 
 
-def test_the_crontab_has_the_line_of_the_readme() -> None:
-    """Both are the same."""
-    assert crontab()[1] in (ROOT / "README.md").read_text()
+def test_the_crontab_has_the_line_of_the_guide() -> None:
+    """Both say the same."""
+    assert crontab()[1] in (ROOT / "signer" / "guide" / "operate.md").read_text()
 
 
 # The settings.

@@ -1,4 +1,4 @@
-"""The README's operations, step by step: what is to be done when something was lost, stolen or wrong."""
+"""The operations of the guide, step by step: what is to be done when something was lost, stolen or wrong."""
 
 import json
 import re
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 NEW_KEY = "a-new-key-of-more-than-thirty-two-bytes!"
 SCOPES = "token:issue token:introspect token:revoke token:purge read"
-README = (ROOT / "README.md").read_text()
+OPERATE = (ROOT / "signer" / "guide" / "operate.md").read_text()
 
 
 def credential(directory: Path, key: str = KEY, name: str = "tests") -> str:
@@ -41,8 +41,8 @@ def revoke(running: Service, **what: Any) -> None:
 
 
 def back_up(directory: Path) -> None:
-    """The README's own line."""
-    (line,) = [line for line in README.splitlines() if line.startswith("$ python -m signer backup")]
+    """The guide's own line."""
+    (line,) = [line for line in OPERATE.splitlines() if line.startswith("$ python -m signer backup")]
     command = line.removeprefix("$ ").replace("python", sys.executable, 1)
     settings = environment(SECRET_KEY=KEY)
     subprocess.run(
@@ -76,7 +76,7 @@ def restored(tmp_path: Path) -> dict[str, str]:
 def test_a_backup_knows_what_was_revoked_before_it_and_no_more(
     tmp_path: Path, restored: dict[str, str]
 ) -> None:
-    """As the README warns; it is a sound list, with rights as they were."""
+    """As the guide warns; it is a sound list, with rights as they were."""
     assert cli(tmp_path, "check", SECRET_KEY=KEY, AUDIT_LOG="off").returncode == 0
     with service(tmp_path) as running:
         valid = [name for name, token in restored.items() if running.says_valid(token)]

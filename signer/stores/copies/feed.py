@@ -23,8 +23,17 @@ _Number = Annotated[int, Meta(ge=-(2**62), le=2**63 - 1)]
 
 
 class Told(Struct, frozen=True, omit_defaults=True):
-    """A token's row: `name` is its purpose, "/" and its `jti`, and `expires_at` its `exp`. Or, with a
-    `generation`, a group, such as "sub:alice": tokens in it that have an earlier one (`gen`) are refused."""
+    """One row of the revocation list: of a token, or of a group of tokens.
+
+    Attributes:
+        name: the token's purpose, "/" and its `jti`; or the group, such as "sub:alice".
+        expires_at: the token's `exp`; of a group, the time when its row may be purged; in seconds since
+            1970 (UTC).
+        generation: 0 for a token. Tokens of the group that have an earlier generation (`gen`) are refused.
+        revoked: whether the token was revoked.
+        uses: how many uses of the token were made.
+        rotated_at: when the token was traded for its successor, in seconds since 1970 (UTC); 0 if it was not.
+    """
 
     name: str
     expires_at: int
@@ -35,15 +44,18 @@ class Told(Struct, frozen=True, omit_defaults=True):
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """Some rows, oldest first, and the cursor that goes on after them.
+    """Some rows of the revocation list, oldest first, and the cursor of the next part.
 
     Attributes:
-        is_anew: the list begins here: forget what was told before.
-        is_whole: with these rows, all is told that was done when the service was asked.
-        horizon: rows of tokens that expired before this second may be gone.
-        newest: the moment that the list was at. Give it back as `seen`.
-        follows: False where `seen` is no moment of this list, as after an older one was put in its place:
-            tokens that were revoked may be missing here.
+        status_code: the HTTP status, repeated in the body.
+        rows: the rows; at most 1,000.
+        next: the cursor of the next part: send it as `since`.
+        is_anew: whether the list begins with these rows: forget all earlier ones.
+        is_whole: whether, with these rows, the reader has everything that was in the list when it asked.
+        horizon: rows of tokens that expired before this second (since 1970, UTC) may have been deleted.
+        newest: the moment that the list had reached: send it as `seen` with the next request.
+        follows: false if `seen` is not a moment of this list, for example because an older list was put in
+            its place. Tokens that were revoked may be missing then.
     """
 
     status_code: int = 200

@@ -12,14 +12,14 @@ from ...tokens.claims import Claims
 from ..telemetry.calls import CODE
 
 _encoder = msgspec.json.Encoder()
-#: Every answer speaks of tokens, and none is ever a page.
+#: Every answer is about tokens, so no cache may keep it; and no browser may take it for a page.
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _RAW_HEADERS: Final = [
     (name.encode(), value.encode())
     for name, value in (*_HEADERS.items(), ("content-type", "application/json"))
 ]
 
-#: How a client may send its credential to the OAuth endpoints, in the registry's words.
+#: How a client may send its credential to the OAuth endpoints, in the words of IANA's registry.
 _METHODS: Final = ("client_secret_basic", "client_secret_post")
 
 
@@ -39,7 +39,7 @@ class Answer(Response):
         if headers or media_type:
             super().__init__(content, status_code, {**_HEADERS, **(headers or {})}, media_type)
             return
-        # What that would make, of parts that are made already.
+        # The same result as above, from parts that are encoded once: most answers come this way.
         self.status_code = status_code
         self.background = None
         self.body = content
@@ -47,7 +47,7 @@ class Answer(Response):
 
 
 class Refusal(Answer):
-    """An answer that is an error, whose `code` the log and the metrics get, too."""
+    """An answer that reports an error; the request log and the metrics count it by its `code`."""
 
     def __init__(
         self,
@@ -66,33 +66,57 @@ class Refusal(Answer):
 
 
 class Done(Struct, frozen=True, kw_only=True):
-    """The original service's "yes"; `status` false is its "no"."""
+    """Yes or no, in the form of the original service.
+
+    Attributes:
+        status_code: the HTTP status, repeated in the body.
+        status: true for yes, false for no.
+    """
 
     status_code: int = 200
     status: bool = True
 
 
 class Purged(Done, frozen=True, kw_only=True):
-    """How many rows went."""
+    """The result of a purge.
+
+    Attributes:
+        purged: how many rows of expired tokens were deleted.
+    """
 
     purged: int
 
 
 class Admitted(Done, frozen=True, kw_only=True):
-    """A token that was good, and what it says."""
+    """A code was right.
+
+    Attributes:
+        claims: what the challenge says about its subject.
+    """
 
     claims: Claims
 
 
 class Used(Done, frozen=True, kw_only=True):
-    """A use granted, and how many are left after it."""
+    """One use of a token was granted.
+
+    Attributes:
+        uses_left: how many uses are left after this one.
+        claims: what the token says.
+    """
 
     uses_left: int
     claims: Claims
 
 
 class Verdict(Done, frozen=True, kw_only=True):
-    """What a token that is good says, or why it is refused."""
+    """What a valid token says, or why a token is refused.
+
+    Attributes:
+        claims: what the token says; only if it is valid.
+        code: why it is refused, as a stable code such as `token_expired`; only if it is refused.
+        detail: why it is refused, in words; only if it is refused.
+    """
 
     claims: Claims | UnsetType = UNSET
     code: str | UnsetType = UNSET
@@ -100,7 +124,12 @@ class Verdict(Done, frozen=True, kw_only=True):
 
 
 class Verdicts(Done, frozen=True, kw_only=True):
-    """A verdict for each token, in order; `status` is true where every one is."""
+    """The verdicts on many tokens.
+
+    Attributes:
+        status: true if every token is valid.
+        results: one verdict for each token, in the order of the request.
+    """
 
     results: list[Verdict]
 
@@ -111,7 +140,14 @@ class _Secret(Struct, frozen=True, kw_only=True):
 
 
 class NewToken(_Secret, frozen=True, kw_only=True):
-    """A token, and what names it in the list."""
+    """A new token.
+
+    Attributes:
+        status_code: the HTTP status, repeated in the body.
+        token: the token's text. It is a secret: anybody who has it can use it.
+        jti: the token's id, which names it in the revocation list, the log and the audit trail.
+        exp: when the token expires, in seconds since 1970 (UTC).
+    """
 
     status_code: int = 200
     token: str
@@ -120,19 +156,38 @@ class NewToken(_Secret, frozen=True, kw_only=True):
 
 
 class Rotated(NewToken, frozen=True, kw_only=True):
-    """A successor, and the session that names its chain."""
+    """The successor of a token.
+
+    Attributes:
+        sid: the session that the token and all its successors belong to; it can be revoked as a whole.
+    """
 
     sid: str
 
 
 class NewCode(NewToken, frozen=True, kw_only=True):
-    """A challenge, and the code that answers it."""
+    """A challenge, and the code that answers it.
+
+    Attributes:
+        token: the challenge, which must come back with the code. It proves nothing by itself.
+        code: six digits to send to the subject, and to nobody else.
+    """
 
     code: str
 
 
 class Outcome(_Secret, frozen=True, kw_only=True):
-    """One of many: a new token, or why there is none; `status_code` is as if it had been asked alone."""
+    """One result of many: a new token, or the reason why there is none.
+
+    Attributes:
+        status_code: the HTTP status that this request alone would have had.
+        token: the token's text; only if one was issued.
+        jti: the token's id; only if one was issued.
+        exp: when the token expires, in seconds since 1970 (UTC); only if one was issued.
+        code: why there is none, as a stable code such as `request_invalid`.
+        detail: why there is none, in words.
+        field: the member of the request that is wrong, if one is.
+    """
 
     status_code: int = 200
     token: str | UnsetType = UNSET
@@ -144,21 +199,38 @@ class Outcome(_Secret, frozen=True, kw_only=True):
 
 
 class NewTokens(Struct, frozen=True, kw_only=True):
-    """An outcome for each request, in order."""
+    """The results of many requests.
+
+    Attributes:
+        status_code: the HTTP status, repeated in the body.
+        tokens: one result for each request, in the same order.
+    """
 
     status_code: int = 200
     tokens: list[Outcome]
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """All is well."""
+    """The service works.
+
+    Attributes:
+        status: always `ok`; a service that does not work answers with an error.
+    """
 
     status: str = "ok"
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """RFC 9457, with a stable `code`; `field` where one member is at fault, and `attempts_left` where a code
-    was wrong."""
+    """An error in the form of RFC 9457, with a stable code.
+
+    Attributes:
+        title: the name of the HTTP status.
+        status: the HTTP status.
+        code: what went wrong, as a code that does not change; programs should read this.
+        detail: what went wrong and what to do, for people.
+        field: the member of the request that is wrong, if one is.
+        attempts_left: how many guesses the challenge still takes, if a code was wrong.
+    """
 
     title: str
     status: int
@@ -169,7 +241,14 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Undecided(Struct, frozen=True, kw_only=True):
-    """No verdict, where a verdict was asked for; `status` is false, so that nobody takes it for a yes."""
+    """The token cannot be checked now.
+
+    Attributes:
+        status_code: the HTTP status, repeated in the body.
+        status: always false, so that no client mistakes a missing verdict for a yes.
+        code: why, as a stable code such as `store_unavailable`.
+        detail: why, in words.
+    """
 
     status_code: int = 503
     status: bool = False
@@ -178,14 +257,26 @@ class Undecided(Struct, frozen=True, kw_only=True):
 
 
 class OAuthProblem(Struct, frozen=True, kw_only=True):
-    """RFC 6749, section 5.2."""
+    """An error in the form of RFC 6749, section 5.2.
+
+    Attributes:
+        error: the error's code, from the registry of OAuth.
+        error_description: what went wrong and what to do, for people.
+    """
 
     error: str
     error_description: str
 
 
 class AccessToken(_Secret, frozen=True, kw_only=True):
-    """RFC 6749, section 5.1."""
+    """An access token (RFC 6749, section 5.1).
+
+    Attributes:
+        access_token: the token's text. It is a secret: anybody who has it can use it.
+        token_type: always `Bearer`: send the token as `Authorization: Bearer …` (RFC 6750).
+        expires_in: seconds until the token expires.
+        scope: the scopes that were granted, separated by spaces.
+    """
 
     access_token: str
     token_type: str = "Bearer"  # noqa: S105 - a type, no secret
@@ -194,8 +285,21 @@ class AccessToken(_Secret, frozen=True, kw_only=True):
 
 
 class Metadata(Struct, frozen=True, kw_only=True):
-    """RFC 8414, section 2. No authorization endpoint is here, and the response types are required: "none" is
-    the registered word for no response."""
+    """The OAuth endpoints of this service (RFC 8414, section 2).
+
+    Attributes:
+        issuer: the URL that identifies this service.
+        token_endpoint: where a client gets an access token.
+        token_endpoint_auth_methods_supported: how a client can send its credential there.
+        introspection_endpoint: where a token is looked up (RFC 7662).
+        introspection_endpoint_auth_methods_supported: how a client can send its credential there.
+        revocation_endpoint: where a token is revoked (RFC 7009).
+        revocation_endpoint_auth_methods_supported: how a client can send its credential there.
+        grant_types_supported: the grant types of the token endpoint.
+        response_types_supported: always `none`, the registered word for a service that has no authorization
+            endpoint; RFC 8414 requires this member.
+        service_documentation: a page for people.
+    """
 
     issuer: str
     token_endpoint: str
@@ -210,17 +314,38 @@ class Metadata(Struct, frozen=True, kw_only=True):
 
 
 class Inactive(Struct, frozen=True, kw_only=True):
-    """All that is ever told of a token that is not good (RFC 7662, section 2.2)."""
+    """A token that is not valid. No reason is given (RFC 7662, section 2.2).
+
+    Attributes:
+        active: always false.
+    """
 
     active: bool = False
 
 
 class Ended(Struct, frozen=True):
-    """An empty object (RFC 7009, section 2.2)."""
+    """An empty object: the token is revoked, or was not valid anyway (RFC 7009, section 2.2)."""
 
 
 class Introspection(Struct, frozen=True, kw_only=True):
-    """What RFC 7662, section 2.2, tells of an active token; `purpose`, `sid` and `data` are ours."""
+    """A valid token, as RFC 7662, section 2.2, describes it; `purpose`, `sid` and `data` are our own members.
+
+    Attributes:
+        active: always true.
+        token_type: always `Bearer`.
+        iss: the URL of the service that issued the token.
+        jti: the token's id.
+        iat: when the token was issued, in seconds since 1970 (UTC).
+        exp: when the token expires, in seconds since 1970 (UTC).
+        purpose: what the token was issued for.
+        sub: the subject, such as a user's id.
+        client_id: the client that asked for the token.
+        scope: what the token permits: words separated by spaces.
+        aud: the audience that the token is meant for.
+        sid: the session that the token belongs to.
+        auth_time: when the first token of this chain of rotated ones was issued, in seconds since 1970 (UTC).
+        data: the JSON that the issuer put into the token.
+    """
 
     active: bool = True
     token_type: str = "Bearer"  # noqa: S105 - a type, no secret
@@ -239,7 +364,6 @@ class Introspection(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, claims: Claims, iss: str) -> "Introspection":
-        """The claims of an active token that the service at `iss` issued."""
-        said = {name: getattr(claims, name, None) for name in cls.__struct_fields__}
-        told = {name: value for name, value in said.items() if value is not None}
-        return cls(**told, iss=iss)
+        """The answer about a valid token with these claims, which the service at `iss` issued."""
+        members = {name: getattr(claims, name, None) for name in cls.__struct_fields__}
+        return cls(**{name: value for name, value in members.items() if value is not None}, iss=iss)

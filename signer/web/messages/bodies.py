@@ -1,4 +1,4 @@
-"""Request bodies: what they may hold, and reading them with limits."""
+"""Request bodies: what they can contain, and how they are read within limits of size and time."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from ...tokens.values import (
 )
 from ..telemetry.calls import header
 
-#: Where a scope holds the whole body, if that came with the head.
+#: The key under which a scope has the whole body, if that arrived together with the head.
 WHOLE: Final = "signer.body"
 
 T = TypeVar("T", bound=Request)
@@ -41,7 +41,7 @@ F = TypeVar("F", bound="Form")
 
 
 class Demands(TypedDict):
-    """What a token must satisfy besides its purpose; see Signer.validate."""
+    """What a token must have besides its purpose; see Signer.validate."""
 
     scope: str | None
     aud: str | None
@@ -49,6 +49,14 @@ class Demands(TypedDict):
 
 
 class _CheckRequest(Request, frozen=True, kw_only=True):
+    """What a token must have.
+
+    Attributes:
+        scope: words, separated by spaces, that the token's scope must contain.
+        aud: the audience that the token must be meant for; leave it out if the token must have none.
+        bind: the state that the token was bound to, such as the user's current password hash.
+    """
+
     scope: Scope | None = None
     aud: Audience | None = None
     bind: Binding | None = None
@@ -58,9 +66,9 @@ class _CheckRequest(Request, frozen=True, kw_only=True):
 
 
 class OneOf(Request, frozen=True, kw_only=True):
-    """A request in one of several ways."""
+    """A request that names its object in one of several ways."""
 
-    #: Exactly one of these members must be there.
+    #: Exactly one of these members must be given.
     one_of: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -70,7 +78,11 @@ class OneOf(Request, frozen=True, kw_only=True):
 
 
 class BatchRequest(Request, frozen=True, kw_only=True):
-    """Several tokens at once: each as in POST /app/token. What is wrong with one is told in its place."""
+    """Several tokens at once. A request that is wrong is reported in its place, and the others are answered.
+
+    Attributes:
+        tokens: up to 100 requests, each with the members of a body of POST /app/token.
+    """
 
     max_body = MAX_BATCH_BODY
 
@@ -78,7 +90,15 @@ class BatchRequest(Request, frozen=True, kw_only=True):
 
 
 class ValidateRequest(_CheckRequest, OneOf, frozen=True, kw_only=True):
-    """Is this token good, or are these, and for this? Without `purpose`, for whatever it was issued for."""
+    """Which token to validate, or which tokens, and what each must have.
+
+    Attributes:
+        token: the token's text.
+        tokens: the texts of up to 1,000 tokens, instead of `token`.
+        purpose: what the token must have been issued for; null or nothing accepts any purpose.
+        aud: the audience that the token must be meant for. With a `purpose`, leave it out only if the token
+            must have none.
+    """
 
     max_body = MAX_BATCH_BODY
     one_of = ("token", "tokens")
@@ -89,14 +109,28 @@ class ValidateRequest(_CheckRequest, OneOf, frozen=True, kw_only=True):
 
 
 class ConsumeRequest(_CheckRequest, frozen=True, kw_only=True):
-    """Use this token once, for this purpose."""
+    """Which token to use once, and what it must have.
+
+    Attributes:
+        token: the token's text.
+        purpose: what the token must have been issued for.
+    """
 
     token: str
     purpose: Purpose = DEFAULT_PURPOSE
 
 
 class RotateRequest(Request, frozen=True, kw_only=True):
-    """Trade this token for its successor; `session_ttl` in seconds from the first token of the chain."""
+    """Which token to trade for its successor.
+
+    Attributes:
+        token: the token's text.
+        purpose: what the token must have been issued for.
+        aud: the audience that the token must be meant for; leave it out if the token must have none.
+        bind: the state that the token is bound to; its successor is bound to the same.
+        session_ttl: seconds after which the chain of tokens ends, counted from the issue of the first one.
+            Send the same number each time.
+    """
 
     token: str
     purpose: Purpose = DEFAULT_PURPOSE
@@ -106,7 +140,13 @@ class RotateRequest(Request, frozen=True, kw_only=True):
 
 
 class VerifyCodeRequest(Request, frozen=True, kw_only=True):
-    """Is this the code of this challenge?"""
+    """A code to verify.
+
+    Attributes:
+        token: the challenge that was issued with the code.
+        code: the six digits that the subject has entered.
+        purpose: what the code must have been issued for.
+    """
 
     token: str
     code: Code
@@ -114,7 +154,16 @@ class VerifyCodeRequest(Request, frozen=True, kw_only=True):
 
 
 class RevokeRequest(OneOf, frozen=True, kw_only=True):
-    """Exactly one of: `token`, `jti`, `sub`, `sid`, `client_id`. Whoever knows a `jti`'s `exp` may add it."""
+    """What to revoke: exactly one of `token`, `jti`, `sub`, `sid` and `client_id`.
+
+    Attributes:
+        token: the text of one token.
+        jti: the id of one token.
+        exp: when the token with that `jti` expires, in seconds since 1970 (UTC). It may be left out.
+        sub: a subject, all of whose tokens end.
+        sid: a session, all of whose tokens end.
+        client_id: a client, all of whose tokens and credentials end.
+    """
 
     one_of = ("token", "jti", "sub", "sid", "client_id")
 
@@ -127,13 +176,22 @@ class RevokeRequest(OneOf, frozen=True, kw_only=True):
 
 
 class SameTokenRequest(Request, frozen=True, kw_only=True):
-    """The body of the original POST /app/valid/{token}: the same token again."""
+    """The body of POST /app/valid/{token}, as the original service had it.
+
+    Attributes:
+        token: the same token as in the path. With another one, the answer is no.
+    """
 
     token: str | None = None
 
 
 class Form(Struct, frozen=True, kw_only=True):
-    """The form of an OAuth endpoint. What it does not know it ignores (RFC 6749, section 3.2)."""
+    """The form of an OAuth endpoint. Unknown parameters are ignored (RFC 6749, section 3.2).
+
+    Attributes:
+        client_id: the client, if its credential is sent in the form and not in a header.
+        client_secret: the credential of that client.
+    """
 
     client_id: str | UnsetType = UNSET
     client_secret: str | UnsetType = UNSET
@@ -143,21 +201,31 @@ class Form(Struct, frozen=True, kw_only=True):
 
 
 class TokenRequestForm(Form, frozen=True, kw_only=True):
-    """RFC 6749, section 4.4.2."""
+    """A request for an access token (RFC 6749, section 4.4.2).
+
+    Attributes:
+        grant_type: always `client_credentials`.
+        scope: the scopes to grant, separated by spaces; without it, all that the credential can hand out.
+    """
 
     grant_type: Annotated[str, Meta(extra_json_schema={"enum": ["client_credentials"]})]
     scope: str | UnsetType = UNSET
 
 
 class TokenForm(Form, frozen=True, kw_only=True):
-    """RFC 7662, section 2.1, and RFC 7009, section 2.1."""
+    """A token to look up or to revoke (RFC 7662, section 2.1, and RFC 7009, section 2.1).
+
+    Attributes:
+        token: the token's text.
+        token_type_hint: the kind of token. It is ignored: there is one kind here.
+    """
 
     token: Annotated[str, Meta(min_length=1)]
     token_type_hint: str | UnsetType = UNSET
 
 
 async def read(request: HTTPRequest, wanted: type[T]) -> T:
-    """The body as `wanted`; an empty one as an empty object.
+    """The body as `wanted`; an empty body counts as an empty object.
 
     Raises:
         HTTPException: 400 not JSON, 408 too slow, 413 too long, 415 not declared as JSON.
@@ -168,7 +236,7 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
 
     def check(length: int) -> None:
         _check_length(length, wanted.max_body)
-        # Also keeps pages of other sites out: a browser asks first (CORS) before it sends this type.
+        # This also keeps out pages of other sites: a browser sends this type only after asking us (CORS).
         if length and _media_type(scope) != b"application/json":
             raise HTTPException(415, "Send JSON, and say so: Content-Type: application/json.")
 
@@ -185,7 +253,7 @@ async def read(request: HTTPRequest, wanted: type[T]) -> T:
 
 @lru_cache
 def _empty(wanted: type[T]) -> T:
-    # What is frozen may be everybody's.
+    # It is frozen, so all requests can share it.
     return decoded(b"{}", wanted)
 
 
@@ -204,7 +272,7 @@ def decoded(raw: bytes | Raw, wanted: type[T]) -> T:
     # msgspec's and Unicode's errors are ValueErrors; too many brackets are a RecursionError.
     except (ValueError, RecursionError):
         refusal = HTTPException(400, "The body is not JSON in UTF-8, or is nested too deep.")
-    # Out here, or the decoder's error, which may hold the whole body, would stay as its context.
+    # Raised outside of the handler: as its context, the decoder's error could carry the whole body.
     raise refusal
 
 
@@ -212,7 +280,7 @@ def _leniently(raw: bytes | Raw, wanted: type[T]) -> T:
     try:
         return msgspec.json.decode(raw, type=wanted)
     except msgspec.ValidationError:
-        # To JSON Schema, and to some languages' encoders, 900.0 is an integer.
+        # For JSON Schema, and for the encoders of some languages, 900.0 is an integer.
         with suppress(ValueError, RecursionError):
             members = msgspec.json.decode(raw, type=dict[str, Any])
             return msgspec.convert({name: _whole(name, value) for name, value in members.items()}, wanted)
@@ -228,7 +296,7 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
 
     Raises:
         HTTPException: 408 too slow, 413 too long, 415 not declared as a form.
-        RequestInvalid: not a form, a parameter is missing or given twice.
+        RequestInvalid: it is no form, or a parameter is missing or given twice.
         ClientDisconnect: the sender is gone.
     """
 
@@ -246,14 +314,14 @@ async def read_form(request: HTTPRequest, wanted: type[F]) -> F:
         raise RequestInvalid("The body is not a form in UTF-8.")
     if len({name for name, _ in pairs}) < len(pairs):
         raise RequestInvalid("A parameter is given twice.")
-    # RFC 6749, section 3.2: a parameter without a value is one that was not sent.
+    # RFC 6749, section 3.2: a parameter without a value counts as not sent.
     form: F = converted({name: value for name, value in pairs if value}, wanted)
     return form
 
 
 async def _read_bytes(request: HTTPRequest, check: Callable[[int], None]) -> bytes:
-    """The body, unless `check` raises, which is given the length that the head declares before anything of
-    the body is awaited, and then how much has come."""
+    """The body, unless `check` raises. It is called with the length that the head declares, before any part
+    of the body is awaited, and then with the number of bytes that have arrived."""
     declared = _declared_length(request.scope)
     check(declared or 0)
     if declared is None:
@@ -265,15 +333,16 @@ async def _read_bytes(request: HTTPRequest, check: Callable[[int], None]) -> byt
                 body += chunk
                 check(len(body))
     except TimeoutError:
-        # RFC 9110, section 15.5.9: what else may come on this connection cannot be told from the body.
+        # RFC 9110, section 15.5.9: the rest of the body cannot be told apart from another request.
         detail = f"The body did not arrive within {BODY_TIMEOUT:.0f} seconds."
         raise HTTPException(408, detail, {"connection": "close"}) from None
     return bytes(body)
 
 
 def _declared_length(scope: HTTPScope) -> int | None:
-    """None where there is no body (RFC 9112, section 6.3). One in chunks has a byte at least where its sender
-    gives it a type, or asks whether to send it; otherwise it may be empty."""
+    """Bytes of the body, or the least number of them; None where there is no body (RFC 9112, section 6.3). A
+    body in chunks has at least one byte if its sender names its type or asks whether to send it; otherwise it
+    can be empty."""
     if header(scope, b"transfer-encoding"):
         return 1 if header(scope, b"content-type") or header(scope, b"expect") else 0
     length = header(scope, b"content-length")
@@ -282,7 +351,7 @@ def _declared_length(scope: HTTPScope) -> int | None:
 
 def _check_length(length: int, limit: int) -> None:
     if length > limit:
-        raise HTTPException(413, f"This body may have {limit} bytes.")
+        raise HTTPException(413, f"The body is too long: at most {limit} bytes are accepted here.")
 
 
 def _media_type(scope: HTTPScope) -> bytes:

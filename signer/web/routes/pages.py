@@ -20,6 +20,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import NotModifiedResponse
 
 _STATIC: Final = Path(__file__).parent / "static"
+#: What a file holds, and its headers.
+File = tuple[bytes, dict[str, str]]
 #: Bytes of a file that are sent at once.
 _PART: Final = 64 * 1024
 _PAGE: Final = """<!doctype html>
@@ -32,6 +34,7 @@ _PAGE: Final = """<!doctype html>
 <link rel="stylesheet" href="static/{name}.css">
 </head>
 <body>
+<nav><a href="guide">Guide</a> <a href="docs">Try the API</a> <a href="redoc">API reference</a></nav>
 <div id="page"></div>
 <noscript>This page needs JavaScript to show <a href="openapi.json">openapi.json</a>.</noscript>
 <script src="static/{library}"></script>
@@ -76,16 +79,28 @@ def _page(name: str, title: str, library: str, policy: str) -> Response:
 
 
 @lru_cache
-def _file(path: str) -> tuple[bytes, dict[str, str]]:
-    """What one of the files holds, and its headers: browsers keep it, and ask each time if it is new."""
+def _file(path: str) -> File:
     content = (_STATIC / path).read_bytes()
-    return content, {
-        "content-type": guess_type(path)[0] or "text/plain",
+    return content, headers_of(content, guess_type(path)[0] or "text/plain")
+
+
+def headers_of(content: bytes, media_type: str) -> dict[str, str]:
+    """Those of a file that is the same for everybody. Browsers keep it, and ask each time whether it has
+    changed."""
+    return {
+        "content-type": media_type,
         "content-length": str(len(content)),
         "etag": f'"{sha256(content).hexdigest()}"',
         "cache-control": "no-cache",
         "x-content-type-options": "nosniff",
     }
+
+
+def sent(request: HTTPRequest, content: bytes, headers: dict[str, str]) -> Response:
+    """A file with the headers that headers_of made, unless the client has it already."""
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return NotModifiedResponse(Headers(headers))
+    return StreamingResponse(_parts(content), headers=headers)
 
 
 class _Files:
@@ -100,10 +115,7 @@ class _Files:
         path = request.path_params["path"]
         if path not in self._paths:
             raise HTTPException(404)
-        content, headers = _file(path)
-        if headers["etag"] in request.headers.get("if-none-match", ""):
-            return NotModifiedResponse(Headers(headers))
-        return StreamingResponse(_parts(content), headers=headers)
+        return sent(request, *_file(path))
 
 
 async def _parts(content: bytes) -> AsyncIterator[bytes]:

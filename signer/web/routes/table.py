@@ -1,10 +1,7 @@
-"""Every route: what it takes and answers, and who may call. Routing and the API document are made of this."""
+"""The table of all routes. Starlette's routing and the OpenAPI document are both made of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
-
-from msgspec import Struct
-from starlette.routing import Route
 
 from ...stores.copies.feed import Part
 from ...tokens.values import CodeRequest, IssueRequest, Request
@@ -21,7 +18,6 @@ from ..messages.answers import (
     NewToken,
     NewTokens,
     OAuthProblem,
-    Problem,
     Purged,
     Rotated,
     Undecided,
@@ -41,16 +37,16 @@ from ..messages.bodies import (
     ValidateRequest,
     VerifyCodeRequest,
 )
+from .entry import METHODS, RouteEntry
 from .gateways import ForwardAuth
 from .oauth import OAuth
+from .probes import Probes
 from .tokens import API, Handler
 
-#: All that OpenAPI knows.
-METHODS: Final = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
 _EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
 _BODY: Final = (400, 408, 413, 415, 422)
 _CALLER: Final = (401, 403)
-#: 429 is RATE_LIMIT's.
+#: 429 is the answer to a caller that exceeds RATE_LIMIT.
 _CLIENT: Final = (*_CALLER, 429)
 _CLAIMS: Final = {
     "jti": "3fNqkGlafwkpeLd-NPyRQA",
@@ -63,59 +59,24 @@ _CLAIMS: Final = {
 _NEW: Final = {"status_code": 200, "token": _EXAMPLE, "jti": _CLAIMS["jti"], "exp": _CLAIMS["exp"]}
 
 
-class Operation(Struct, frozen=True, kw_only=True):
-    """One route. `answer` is the body of its 200, or several that it may be, or str for text; `errors` are
-    the statuses of its refusals, whose body is `problem`; `scope` is what the credential must hold; `query`
-    has its parameters, and what each means."""
-
-    path: str
-    tag: str
-    endpoint: Any
-    summary: str
-    detail: str = ""
-    answer: Any
-    methods: tuple[str, ...] = ("POST",)
-    body: type[Request] | type[Form] | None = None
-    needs_body: bool = True
-    scope: str = ""
-    errors: tuple[int, ...] = ()
-    problem: type[Struct] = Problem
-    unavailable: type[Struct] = Problem
-    takes_token: bool = False
-    query: Mapping[str, str] = {}
-    example: Any = None
-    answer_example: Any = None
-
-    @property
-    def is_guarded(self) -> bool:
-        """Whether it looks at a client's credential."""
-        return bool(self.scope) or self.problem is OAuthProblem
-
-    @property
-    def route(self) -> Route:
-        """Starlette's route for this."""
-        methods = None if self.methods == METHODS else list(self.methods)
-        return Route(self.path.replace("}", ":text}"), self.endpoint, methods=methods)
-
-
-def operations(api: API, oauth: OAuth, auth: ForwardAuth) -> list[Operation]:
-    """All of them, in the order of the document."""
+def route_entries(api: API, oauth: OAuth, auth: ForwardAuth, probes: Probes) -> list[RouteEntry]:
+    """All routes, in the order of the document."""
     return [
         *_issuing(api),
         *_checking(api),
         *_ending(api),
         *_oauth(oauth),
         *_auth(auth),
-        *_feed(api),
-        *_probes(api),
+        *_feed(probes),
+        *_probes(probes),
     ]
 
 
 def _call(
     api: API, path: str, handler: Handler, body: type[Request], scope: str, *refuses: int, **more: Any
-) -> Operation:
-    taken = None if body is Request else body  # which has no members
-    return Operation(
+) -> RouteEntry:
+    taken = None if body is Request else body  # Request itself has no members
+    return RouteEntry(
         path=path,
         tag="tokens",
         endpoint=api.endpoint(handler, body, scope),
@@ -126,7 +87,7 @@ def _call(
     )
 
 
-def _issuing(api: API) -> list[Operation]:
+def _issuing(api: API) -> list[RouteEntry]:
     return [
         _call(
             api,
@@ -147,7 +108,7 @@ def _issuing(api: API) -> list[Operation]:
             BatchRequest,
             "token:issue",
             summary="Issue many tokens",
-            detail="Up to 100; each is answered in its place.",
+            detail="Up to 100. Each has its own result, in the order of the request.",
             answer=NewTokens,
             example={"tokens": [{"sub": "42"}, {"sub": "43", "ttl": 900}]},
             answer_example={"status_code": 200, "tokens": [_NEW, _NEW]},
@@ -159,7 +120,7 @@ def _issuing(api: API) -> list[Operation]:
             CodeRequest,
             "token:issue",
             summary="Issue a code",
-            detail="Six digits to send to the subject, and the challenge to bring back with them.",
+            detail="Six digits to send to the subject, and the challenge that must come back with them.",
             answer=NewCode,
             example={"sub": "42", "purpose": "login"},
             answer_example=_NEW | {"code": "012345"},
@@ -172,7 +133,8 @@ def _issuing(api: API) -> list[Operation]:
             "token:issue",
             409,
             summary="Trade a token for its successor",
-            detail="Once more within the grace window gives the same one; after it, that ends the session.",
+            detail="Repeated within the grace window, the call gives the same successor. After it, a"
+            " repetition counts as theft, and the whole session ends.",
             answer=Rotated,
             example={"token": _EXAMPLE, "session_ttl": 43200},
             answer_example=_NEW | {"sid": _CLAIMS["jti"]},
@@ -180,22 +142,9 @@ def _issuing(api: API) -> list[Operation]:
     ]
 
 
-def _checking(api: API) -> list[Operation]:
+def _checking(api: API) -> list[RouteEntry]:
     return [
-        Operation(
-            path="/app/valid/{token}",
-            tag="tokens",
-            methods=("GET", "POST"),
-            endpoint=api.is_valid,
-            summary="Is it valid now?",
-            detail="For any purpose and audience, unless it is bound. Asking has no effect. A body may name"
-            " the same token again, as the original service had it.",
-            body=SameTokenRequest,
-            needs_body=False,
-            answer=Done,
-            errors=(*_BODY, 503),
-            unavailable=Undecided,
-        ),
+        _valid(api),
         _call(
             api,
             "/app/valid",
@@ -203,7 +152,7 @@ def _checking(api: API) -> list[Operation]:
             ValidateRequest,
             "token:introspect",
             summary="Validate a token, or many",
-            detail="The claims, or the code of the reason; for one token, or up to 1,000.",
+            detail="The claims, or the code of the reason, for one token or for up to 1,000.",
             answer=Verdict | Verdicts,
             unavailable=Undecided,
             example={"token": _EXAMPLE, "purpose": "access", "scope": "read"},
@@ -217,7 +166,8 @@ def _checking(api: API) -> list[Operation]:
             "token:introspect",
             409,
             summary="Use a token once",
-            detail="Validates it for its purpose, and counts one use, whoever else tries.",
+            detail="Validates the token for its purpose and counts one use. Of several callers that try at"
+            " once, only as many succeed as uses are left.",
             answer=Used,
             example={"token": _EXAMPLE, "purpose": "verify-email"},
             answer_example={"status_code": 200, "status": True, "uses_left": 0, "claims": _CLAIMS},
@@ -230,7 +180,8 @@ def _checking(api: API) -> list[Operation]:
             "token:introspect",
             409,
             summary="Verify a code",
-            detail="Five guesses a challenge, and twenty in any sixty minutes a subject. Success uses it up.",
+            detail="A challenge takes five guesses, and a subject twenty in any sixty minutes. A right code"
+            " uses the challenge up.",
             answer=Admitted,
             example={"token": _EXAMPLE, "code": "012345", "purpose": "login"},
             answer_example={"status_code": 200, "status": True, "claims": _CLAIMS},
@@ -238,7 +189,24 @@ def _checking(api: API) -> list[Operation]:
     ]
 
 
-def _ending(api: API) -> list[Operation]:
+def _valid(api: API) -> RouteEntry:
+    return RouteEntry(
+        path="/app/valid/{token}",
+        tag="tokens",
+        methods=("GET", "POST"),
+        endpoint=api.is_valid,
+        summary="Check whether a token is valid",
+        detail="For any purpose and audience, unless the token is bound to a state. Asking has no effect. A"
+        " body can repeat the token, as in the original service.",
+        body=SameTokenRequest,
+        needs_body=False,
+        answer=Done,
+        errors=(*_BODY, 503),
+        unavailable=Undecided,
+    )
+
+
+def _ending(api: API) -> list[RouteEntry]:
     return [
         _call(
             api,
@@ -260,8 +228,8 @@ def _ending(api: API) -> list[Operation]:
             Request,
             "token:purge",
             methods=("DELETE",),
-            summary="Purge the list",
-            detail="Deletes rows of tokens that have expired, and nothing else.",
+            summary="Purge the revocation list",
+            detail="Deletes the rows of tokens that have expired, and no others.",
             needs_body=False,
             answer=Purged,
             answer_example={"status_code": 200, "status": True, "purged": 17},
@@ -269,31 +237,32 @@ def _ending(api: API) -> list[Operation]:
     ]
 
 
-def _oauth(oauth: OAuth) -> list[Operation]:
-    def operation(
-        path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
-    ) -> Operation:
-        errors = (400, *_CLIENT, 408, 413, 503)
-        return Operation(
-            path=path,
-            tag="oauth",
-            endpoint=oauth.endpoint(handler, body, scope),
-            body=body,
-            scope=scope,
-            errors=errors,
-            problem=OAuthProblem,
-            unavailable=OAuthProblem,
-            **more,
-        )
+def _form(
+    oauth: OAuth, path: str, handler: Callable[..., Any], body: type[Form], scope: str, **more: Any
+) -> RouteEntry:
+    return RouteEntry(
+        path=path,
+        tag="oauth",
+        endpoint=oauth.endpoint(handler, body, scope),
+        body=body,
+        scope=scope,
+        errors=(400, *_CLIENT, 408, 413, 503),
+        problem=OAuthProblem,
+        unavailable=OAuthProblem,
+        **more,
+    )
 
+
+def _oauth(oauth: OAuth) -> list[RouteEntry]:
     return [
-        operation(
+        _form(
+            oauth,
             "/oauth/token",
             oauth.token,
             TokenRequestForm,
             "",
             summary="Get an access token",
-            detail="For the client itself (RFC 6749, client_credentials).",
+            detail="For the client itself: grant type client_credentials (RFC 6749, section 4.4).",
             answer=AccessToken,
             example={"grant_type": "client_credentials", "scope": "read"},
             answer_example={
@@ -303,53 +272,62 @@ def _oauth(oauth: OAuth) -> list[Operation]:
                 "scope": "read",
             },
         ),
-        operation(
+        _form(
+            oauth,
             "/oauth/introspect",
             oauth.introspect,
             TokenForm,
             "token:introspect",
             summary="Introspect a token",
-            detail="Is it active, and what does it say (RFC 7662)?",
+            detail="Whether the token is valid, and what it says (RFC 7662).",
             answer=Introspection | Inactive,
             example={"token": _EXAMPLE},
             answer_example={"active": False},
         ),
-        operation(
+        _form(
+            oauth,
             "/oauth/revoke",
             oauth.revoke,
             TokenForm,
             "",
             summary="Revoke a token",
-            detail="A client its own, with `token:revoke` any (RFC 7009).",
+            detail="A client can revoke its own tokens, and with the scope `token:revoke` any (RFC 7009).",
             answer=Ended,
             example={"token": _EXAMPLE},
             answer_example={},
         ),
-        *(
-            Operation(
-                path=path,
-                tag="oauth",
-                methods=("GET",),
-                endpoint=oauth.metadata,
-                summary="Find the OAuth endpoints",
-                detail="RFC 8414.",
-                answer=Metadata,
-                errors=(400,),
-            )
-            for path in oauth.metadata_paths
-        ),
+        *_metadata(oauth),
     ]
 
 
-def _auth(auth: ForwardAuth) -> list[Operation]:
-    detail = "200, 401 or 403 and nothing else, for every method."
+def _metadata(oauth: OAuth) -> list[RouteEntry]:
     return [
-        Operation(
+        RouteEntry(
+            path=path,
+            tag="oauth",
+            methods=("GET",),
+            endpoint=oauth.metadata,
+            summary="Find the OAuth endpoints",
+            detail="Metadata of an authorization server (RFC 8414).",
+            answer=Metadata,
+            errors=(400,),
+        )
+        for path in oauth.metadata_paths
+    ]
+
+
+def _auth(auth: ForwardAuth) -> list[RouteEntry]:
+    detail = (
+        "A request of any method is answered in the same way, although only GET is shown here. The status is"
+        " 200, 401 or 403, and never another one."
+    )
+    return [
+        RouteEntry(
             path=path,
             tag="gateways",
             methods=METHODS,
             endpoint=auth,
-            summary="May this request pass a gateway?",
+            summary="Check a request for a gateway",
             detail=detail,
             answer=Done,
             errors=_CALLER,
@@ -359,18 +337,19 @@ def _auth(auth: ForwardAuth) -> list[Operation]:
     ]
 
 
-def _feed(api: API) -> list[Operation]:
+def _feed(probes: Probes) -> list[RouteEntry]:
     return [
-        Operation(
+        RouteEntry(
             path="/app/revocations",
             tag="copies",
             methods=("GET",),
-            endpoint=api.revocations,
-            summary="What was revoked or used before it expired",
-            detail="For those who keep a copy: all rows in parts, then what changes. Go on with `next`.",
+            endpoint=probes.revocations,
+            summary="Read the revocation list",
+            detail="For readers that keep a copy: first all rows, part by part, then the changes. Each part"
+            " has the cursor of the next one in `next`.",
             query={
-                "since": "`next` of the answer before; without it, the list begins.",
-                "seen": "`newest` of the answer before, which the list is to follow.",
+                "since": "`next` of the previous answer; without it, the first part is sent.",
+                "seen": "`newest` of the previous answer; `follows` says whether the list continues from it.",
             },
             answer=Part,
             scope="revocations:read",
@@ -379,32 +358,32 @@ def _feed(api: API) -> list[Operation]:
     ]
 
 
-def _probes(api: API) -> list[Operation]:
+def _probes(probes: Probes) -> list[RouteEntry]:
     return [
-        Operation(
+        RouteEntry(
             path="/healthz",
             tag="probes",
             methods=("GET",),
-            endpoint=api.healthz,
-            summary="Is the process alive?",
+            endpoint=probes.healthz,
+            summary="Check that the process answers",
             answer=Health,
         ),
-        Operation(
+        RouteEntry(
             path="/readyz",
             tag="probes",
             methods=("GET",),
-            endpoint=api.readyz,
+            endpoint=probes.readyz,
             answer=Health,
             errors=(503,),
-            summary="Can clock and list answer?",
+            summary="Check that the clock and the revocation list work",
         ),
-        Operation(
+        RouteEntry(
             path="/metrics",
             tag="probes",
             methods=("GET",),
-            endpoint=api.metrics,
-            summary="What was counted",
-            detail="In the format of Prometheus.",
+            endpoint=probes.metrics,
+            summary="Read the metrics",
+            detail="In the text format of Prometheus, or of OpenMetrics.",
             answer=str,
             scope="metrics:read",
             errors=(*_CLIENT, 503),

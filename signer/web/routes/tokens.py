@@ -1,7 +1,6 @@
-"""The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
+"""The handlers of routes about tokens. `API.endpoint` adds what all of them need: the caller and the body."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any, Final, TypeVar
@@ -11,17 +10,15 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from ...aio.changes import Writer
-from ...aio.lookups import Lookups, in_time
+from ...aio.lookups import Lookups
 from ...errors import (
     CredentialMissing,
     RequestInvalid,
     ScopeInsufficient,
-    SystemUnavailable,
     TokenError,
 )
-from ...policy import PURGE_PAUSE, READINESS
+from ...policy import PURGE_PAUSE
 from ...signer import Signer
-from ...stores.copies.feed import Part
 from ...tokens.claims import Issued, scope_words
 from ...tokens.values import CodeRequest, IssueRequest, Request, check_public
 from ..access.callers import Caller, Guard
@@ -30,7 +27,6 @@ from ..messages.answers import (
     Admitted,
     Answer,
     Done,
-    Health,
     NewCode,
     NewToken,
     NewTokens,
@@ -52,7 +48,7 @@ from ..messages.bodies import (
     decoded,
     read,
 )
-from ..messages.problems import problem, refusal
+from ..messages.problems import refusal
 
 B = TypeVar("B", bound=Request)
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
@@ -61,25 +57,19 @@ Handler = Callable[[Caller, Any], Awaitable[Response]]
 
 _VALID: Final = Answer(Done())
 _INVALID: Final = Answer(Done(status=False))
-#: Tokens that are validated in a row; a millisecond's work at most.
+#: Tokens that are validated without a pause. They take a millisecond at most.
 _AT_ONCE: Final = 250
-_NO_METRICS: Final = (
-    "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
-    " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
-)
 
 
 class API:
-    """The service's calls on one Signer.
+    """The handlers of routes about tokens.
 
     Args:
         signer: does the work.
-        guard: says who may call.
-        writer: runs what waits for a disk.
-        limits: count what costs others something.
-        lookups: runs what may wait for a network.
-        feed: the part of the list that comes after a cursor, and whether it follows a moment.
-        page: the metrics' text and media type; None where there is none.
+        guard: says who calls.
+        writer: makes the changes, which wait for a disk.
+        limits: count expensive calls.
+        lookups: runs validations that may have to wait for a network.
     """
 
     def __init__(
@@ -90,24 +80,18 @@ class API:
         writer: Writer,
         limits: Limits,
         lookups: Lookups,
-        feed: Callable[[str, str], Part],
-        page: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer
         self._lookups = lookups
-        self._feed = feed
         self._guard = guard
         self._writer = writer
         self._limits = limits
-        self._page = page
-        self._check: asyncio.Future[SystemUnavailable | None] | None = None
-        self._checked_at = 0.0
         self._slice = asyncio.Lock()
 
     def endpoint(
         self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
     ) -> Endpoint:
-        """A route's function: the caller's credential first, then the body, then the handler."""
+        """The function of a route. It checks the caller, then reads the body, then calls the handler."""
         words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
@@ -127,9 +111,9 @@ class API:
         return Answer(await self._writer.issue(self._outcomes, caller, request.tokens))
 
     async def is_valid(self, request: HTTPRequest) -> Response:
-        """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
+        """GET and POST /app/valid/{token}: yes or no. Anybody can ask, and asking has no effect."""
         token = request.path_params["token"]
-        # One that the body contradicts is not valid.
+        # If the body names another token, the answer is no.
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
             return _INVALID
         try:
@@ -145,7 +129,7 @@ class API:
             return Answer(verdict)
         tokens, results = request.tokens or [], list[Verdict]()
         for start in range(0, len(tokens), _AT_ONCE):
-            # One slice of all requests at a time, and others are served in between.
+            # Of all such requests, one slice at a time; other requests are answered in between.
             async with self._slice if self._lookups.are_prompt else nullcontext():
                 await asyncio.sleep(0)
                 results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
@@ -162,13 +146,13 @@ class API:
     async def rotate(self, caller: Caller, request: RotateRequest) -> Response:
         """POST /app/rotate"""
         check_public(request.purpose)
-        # What the text says of itself will do: it is verified before anything happens.
+        # Claims that are not verified are enough here, because `rotate` verifies them before it acts.
         claims = self._signer.inspect(request.token).unverified_claims
         if not caller.holds(scope_words(claims.scope)):
             raise ScopeInsufficient("The client credential lacks a scope that the token has.")
         await self._limits.count(ISSUE)
         if caller.client_id is None and not caller.is_developer:
-            raise CredentialMissing  # a token of nobody's client may be anybody's
+            raise CredentialMissing  # a token without a client may belong to anybody
         issued = await self._writer.run(
             caller.acting(self._signer).rotate,
             request.token,
@@ -217,49 +201,11 @@ class API:
         """DELETE /app/clear/all/tokens"""
         steps = caller.acting(self._signer).purge_steps()
         purged = 0
-        # Not with the other changes, which would wait for it: an engine may let them by.
+        # Not together with other changes, which would wait: an engine may allow them between two steps.
         while (step := await self._lookups.elsewhere(next, steps, None)) is not None:
             purged += step
             await asyncio.sleep(PURGE_PAUSE)
         return Answer(Purged(purged=purged))
-
-    async def revocations(self, request: HTTPRequest) -> Response:
-        """GET /app/revocations: the list, for those who keep a copy."""
-        await self._guard.admit(request.scope, frozenset({"revocations:read"}))
-        since, seen = (request.query_params.get(name, "") for name in ("since", "seen"))
-        return Answer(await self._lookups.elsewhere(self._feed, since, seen))
-
-    async def healthz(self, request: HTTPRequest) -> Response:
-        """GET /healthz: the process answers."""
-        return Answer(Health())
-
-    async def readyz(self, request: HTTPRequest) -> Response:
-        """GET /readyz: clock and list can answer, or could less than a second ago."""
-        # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
-        if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + READINESS):
-            self._check = asyncio.ensure_future(self._unreadiness())
-        check = self._check
-        if error := check.result() if check.done() else await in_time(check):
-            raise error.with_traceback(None)  # each answer would lengthen it
-        return Answer(Health())
-
-    async def _unreadiness(self) -> SystemUnavailable | None:
-        try:
-            await asyncio.to_thread(self._signer.ping)
-        except SystemUnavailable as error:
-            return error
-        finally:
-            self._checked_at = time.monotonic()
-        return None
-
-    async def metrics(self, request: HTTPRequest) -> Response:
-        """GET /metrics"""
-        await self._guard.admit(request.scope, frozenset({"metrics:read"}))
-        if self._page is None:
-            return problem(503, "metrics_unavailable", _NO_METRICS)
-        asked = asyncio.to_thread(self._page, request.headers.get("accept", ""))
-        text, media_type = await in_time(asyncio.ensure_future(asked))
-        return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 
     def _granted(self, caller: Caller, request: IssueRequest) -> NewToken:
         check_public(request.purpose)

@@ -120,12 +120,12 @@ def test_without_a_descriptor_those_inside_are_served_and_those_outside_wait(nar
         assert ask(inside) == {b"HTTP/1.1 200 OK"}
         with connections(narrow.port, 100):
             outside = later.enter_context(connections(narrow.port, 1))
-            narrow.wait_for_log("No connection is let in")
+            narrow.wait_for_log("No connection is accepted")
             used = processor_time(narrow)
             assert ask(inside) == {b"HTTP/1.1 200 OK"}
             time.sleep(1.5)
             assert processor_time(narrow) - used < 0.5
-            assert narrow.log.count("No connection is let in") < 10
+            assert narrow.log.count("No connection is accepted") < 10
         assert ask(outside) == {b"HTTP/1.1 200 OK"}
     assert narrow.call("GET", "/readyz").status == 200
 
@@ -139,7 +139,7 @@ def processor_time(service: Service) -> float:
 def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
     """In the time it always takes, and without a word of the listener that it cannot watch any more."""
     with connections(narrow.port, 100):
-        narrow.wait_for_log("No connection is let in")
+        narrow.wait_for_log("No connection is accepted")
         assert narrow.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in narrow.log
 
@@ -157,7 +157,7 @@ def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: in
         service.wait_until_started(concurrency)
         inside.connect()
         with connections(service.port, 50 * concurrency), connections(service.port, 1) as outside:
-            service.wait_for_log("No connection is let in", concurrency)
+            service.wait_for_log("No connection is accepted", concurrency)
             for path in ("/readyz", "/metrics", "/static/redoc/redoc.standalone.js", "/app/valid/x"):
                 inside.request("GET", path)
                 response = inside.getresponse()
@@ -175,4 +175,4 @@ def test_it_takes_as_many_descriptors_as_it_may_have(tmp_path: Path) -> None:
         connections(service.port, 200) as crowd,
     ):
         assert ask(crowd) == {b"HTTP/1.1 200 OK"}
-        assert "No connection is let in" not in service.log
+        assert "No connection is accepted" not in service.log

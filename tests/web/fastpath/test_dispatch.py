@@ -11,7 +11,7 @@ from signer import Signer
 from signer.settings import Settings
 from signer.web import create_app
 from signer.web.fastpath.dispatch import Dispatch
-from signer.web.routes.table import METHODS
+from signer.web.routes.entry import METHODS
 
 TOKEN = Signer(KEY).issue(sub="42")
 PATHS = [

@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from signer.settings import Settings
 from signer.web import create_app
-from signer.web.routes.tokens import API
+from signer.web.routes.probes import Probes
 
 
 def test_a_bug_is_500_with_its_request_id(
@@ -17,10 +17,10 @@ def test_a_bug_is_500_with_its_request_id(
 ) -> None:
     """In the same form, saying nothing of what went wrong; the traceback is the server's to log."""
 
-    async def broken(self: API, request: Any) -> None:
+    async def broken(self: Probes, request: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(API, "healthz", broken)
+    monkeypatch.setattr(Probes, "healthz", broken)
     environ = {"SECRET_KEY": "k" * 40, "DATABASE_URL": "memory://"}
     app = create_app(Settings.from_env(environ))
     sent: list[Message] = []
