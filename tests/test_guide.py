@@ -1,5 +1,6 @@
 """Every example of README and guide runs, and shows what really comes out; what the pages list is all there is."""
 
+import inspect
 import re
 import shutil
 import subprocess
@@ -15,16 +16,19 @@ from support.pages import GUIDE, PAGES, Shell, blocks, fences, matches, steps
 from support.service import KEY, ROOT, Service, free_port
 from support.serving import call, serving
 
-from signer import Store, open_store
+from signer import Signer, Store, errors, open_store
 from signer.audit import AuditTrail
 from signer.cli.parser import main
 from signer.settings import Settings
 from signer.web import create_app
+from signer.web.messages.problems import _CODE
 from signer.web.routes import guide
 from signer.web.routes.guide import INDEX, rendered, slug
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 OPERATE, SETTINGS, HTTP = (PAGES[f"guide/{name}"] for name in ("operate", "settings", "http"))
+#: Of Signer, for the service alone.
+INTERNAL = {"check", "as_of"}
 #: What is shown and cannot be run; test_readme.py and a test below look at the others.
 NO_PROGRAMS = {"text", "promql"}
 OTHERS = {("README", "sh"), ("guide/operate", "crontab")}
@@ -185,6 +189,31 @@ class TestLists:
             assert reply.status == 200
             assert "Server" not in reply.headers
             assert service.send_raw(b"GET /" + b"a" * 70_000).startswith(b"HTTP/1.1 431")
+
+    def test_every_code_is_there(self) -> None:
+        """Of errors that a caller of HTTP can get, and of what HTTP itself refuses."""
+        listed = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", HTTP[HTTP.index("### Codes") :]))
+        raised = {
+            kind.code
+            for kind in vars(errors).values()
+            if isinstance(kind, type)
+            and issubclass(kind, errors.SignerError)
+            and not kind.__subclasses__()
+            and not issubclass(kind, errors.ConfigurationError)
+        }
+        assert raised | set(_CODE.values()) <= listed
+
+    def test_every_method_is_there_with_its_arguments(self) -> None:
+        """Of Signer, as a caller names them."""
+        library = PAGES["guide/library"]
+        table = library[library.index("## All methods") : library.index("## Hooks")]
+        shown = dict(re.findall(r"`(\w+)\(([^`]*)\)`", table))
+        for name, method in inspect.getmembers(Signer, inspect.isfunction):
+            if not name.startswith("_") and name not in INTERNAL:
+                arguments = [*inspect.signature(method).parameters][1:]
+                named = re.findall(r"\w+", shown[name])
+                assert set(named) <= set(arguments), name
+                assert name.startswith(("grant", "revoke")) or named == arguments, name
 
 
 class TestPages:
