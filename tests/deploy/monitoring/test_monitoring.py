@@ -484,7 +484,7 @@ def test_each_alert_says_what_to_do() -> None:
         assert "for" in alert, name
         assert alert["labels"]["severity"] in ("critical", "warning", "info"), name
         assert alert["annotations"].keys() == {"summary", "description"}, name
-        assert "README, Incidents" in alert["annotations"]["description"], name
+        assert "the guide, Incidents" in alert["annotations"]["description"], name
     assert COMMAND in (HERE / "prometheus.yml").read_text()
     assert COMMAND in README
 
