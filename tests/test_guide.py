@@ -40,7 +40,7 @@ class TestExamples:
         shown = list(steps(PAGES[page]))
         starts = any(command.endswith("&") for command, _ in shown)
         port = free_port() if starts else development.port
-        with closing(Shell(tmp_path, port)) as shell:
+        with closing(Shell(tmp_path, port, starts=starts)) as shell:
             for command, output in shown:
                 printed = shell.run(command)
                 if command.endswith("&"):
@@ -175,9 +175,9 @@ class TestLists:
 
     def test_the_uvicorn_line_starts_the_service(self, tmp_path: Path) -> None:
         """With its options as shown."""
-        line = re.search(r"`uvicorn app:app ([^`]*)`", OPERATE)
-        assert line
-        command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *line[1].split())
+        (line,) = [block.text for block in fences(OPERATE) if block.text.startswith("uvicorn app:app ")]
+        options = line.replace("\\", "").removeprefix("uvicorn app:app ").split()
+        command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *options)
         with Service(tmp_path, command=command) as service:
             reply = service.call("GET", "/readyz")
             assert reply.status == 200
