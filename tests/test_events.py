@@ -21,6 +21,7 @@ from signer.errors import (
     TokenUsed,
 )
 from signer.events import CHANGES, NAMES, CountingHook, Event, Hook
+from signer.stores.direct import DirectView
 from signer.stores.memory import MemoryStore
 from signer.stores.sqlite.store import SQLiteStore
 
@@ -448,19 +449,25 @@ def test_many_are_validated_as_each_would_be(signer: Signer, recorder: Recorder,
     assert len(one_by_one) == len(tokens)
 
 
-def test_many_are_validated_until_the_list_fails(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+class FailingList(MemoryStore):
+    """A list that fails for one subject."""
+
+    @property
+    def view(self) -> DirectView:
+        is_clear = super().view.is_clear
+
+        def fails(claims: Claims, end: int) -> bool:
+            if claims.sub == "gone":
+                raise StoreError("It is gone.")
+            return is_clear(claims, end)
+
+        return DirectView(self.lookup, fails, is_local=True)
+
+
+def test_many_are_validated_until_the_list_fails(recorder: Recorder) -> None:
     """Hooks are notified of the earlier tokens and of the one that failed; there is no answer for some of
     them only."""
-    store = MemoryStore()
-    is_clear = store.is_clear
-
-    def fails(claims: Claims, end: int) -> bool:
-        if claims.sub == "gone":
-            raise StoreError("It is gone.")
-        return is_clear(claims, end)
-
-    monkeypatch.setattr(store, "is_clear", fails)
-    signer = Signer(KEY, store, hooks=[recorder])
+    signer = Signer(KEY, FailingList(), hooks=[recorder])
     bare = Signer(KEY)
     tokens = [bare.issue(sub="1"), bare.issue(sub="gone"), bare.issue(sub="2")]
     with pytest.raises(StoreError):

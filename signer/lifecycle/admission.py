@@ -55,10 +55,18 @@ class Admission:
     ) -> None:
         self._codec = codec
         self._store = store
+        self._view = None if store is None else store.view
         self._max_ttl = max_ttl
         self._leeway = leeway
         self._grace = grace
         self._clock = clock
+
+    def as_of(self, moment: float) -> "Admission":
+        """The same checks for calls that may not wait; see stores.contract.View.at."""
+        pinned = object.__new__(type(self))
+        view = self._view and self._view.at(moment)
+        pinned.__dict__.update(self.__dict__, _view=view)
+        return pinned
 
     def now(self) -> float:
         """Seconds since 1970.
@@ -136,13 +144,14 @@ class Admission:
         end = check_time(claims, now, self._leeway, oldest)
         if scope is not None:
             check_scope(claims, converted(scope, str, "scope"))
-        if self._store is None:
+        view = self._view
+        if view is None:
             if claims.max_uses is not None:
                 raise StoreRequired
-        elif is_change and not self._store.is_local:
+        elif is_change and self._store is not None and not view.is_local:
             return self._check_list(self._store.lookup, claims, now)
-        elif not self._store.is_clear(claims, end):
-            return self._check_list(self._store.recall, claims, now)
+        elif not view.is_clear(claims, end):
+            return self._check_list(view.recall, claims, now)
         return claims.gen
 
     def is_rotated(self, claims: Claims) -> bool:
@@ -217,8 +226,8 @@ class Admission:
             CredentialInvalid: the credential is not good now.
             SystemUnavailable: the list cannot answer.
         """
-        store = self._store
-        if store is None or (store.is_local and store.is_clear(claims, claims.exp)):
+        store, view = self._store, self._view
+        if store is None or view is None or (view.is_local and view.is_clear(claims, claims.exp)):
             if credential is not None:
                 self.confirm(credential)
             return claims

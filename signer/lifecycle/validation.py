@@ -1,6 +1,9 @@
 """Checking tokens, which changes nothing."""
 
 from collections.abc import Iterable
+from typing import Self
+
+from msgspec.structs import replace
 
 from ..errors import SignerError, TokenError
 from ..events import BUG, OK, Hooks, Operation
@@ -18,6 +21,17 @@ class Validator:
         self._hooks = core.hooks
         self._is_watched = bool(core.hooks)
         self._check = core.admission.check
+
+    def as_of(self, moment: float) -> Self:
+        """The same for calls that may not wait for a list on another machine: a copy answers that was equal
+        to the list at `moment` (stores.copies.refresher.now) or later, and StoreError is raised if there is
+        none.
+        """
+        # As copy() would, in a fifth of its time: the service makes one for each call that had to catch up.
+        pinned = object.__new__(type(self))
+        core = replace(self._core, admission=self._core.admission.as_of(moment))
+        pinned.__dict__.update(self.__dict__, _core=core, _check=core.admission.check)
+        return pinned
 
     def validate(
         self,

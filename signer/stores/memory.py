@@ -1,4 +1,4 @@
-"""A list in memory: for tests, and for one process that may forget."""
+"""A list in memory: for tests, and for a single process that may forget everything when it ends."""
 
 import os
 import secrets
@@ -11,40 +11,38 @@ from weakref import WeakSet
 
 from ..errors import StoreError
 from ..policy import LOG_SIZE, PURGE_STEP
-from .contract import Entry, Log, Page, Point, Row
+from .contract import Changes, Chunk, Entry, Point, Row
 from .copies.index import NEVER, Index
+from .direct import DirectView
+from .forks import ForkGuard
 
 _of_this_process: Final = WeakSet["MemoryStore"]()
 
 
 class MemoryStore:
-    """A Store that lives and dies with its process."""
-
-    is_local = True
-    is_prompt = True
-    freshness = None
+    """A Store that ends with its process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tokens: dict[tuple[int, str], Entry] = {}
         self._groups: dict[str, tuple[int, int]] = {}
-        self._exchange(Index())
+        #: One object for ever, because views keep its `is_clear`.
+        self._index: Final = Index()
         self._generation = 0
         self._horizon = 0
         self._log = deque([_Line(Point(0, secrets.randbits(63)), "", 0)], maxlen=LOG_SIZE)
         self._closed = False
-        self._pid = os.getpid()
+        self._guard = ForkGuard()
         _of_this_process.add(self)
+
+    @property
+    def view(self) -> DirectView:
+        return DirectView(self.lookup, self._index.is_clear, is_local=True)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         self._check_open()
         with self._lock:
             return self._entry(jti, exp, groups)
-
-    recall = lookup
-
-    def catch_up(self) -> None:
-        return None
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         self._check_open()
@@ -100,7 +98,7 @@ class MemoryStore:
             deleted = len(tokens) + len(groups)
             self._note("", 0)
             if deleted < limit:
-                self._exchange(self._indexed())
+                self._index.replace(self._indexed())
             return deleted
 
     def together(self) -> None:
@@ -122,12 +120,11 @@ class MemoryStore:
 
     def close(self) -> None:
         self._closed = True
-        self._exchange(Index(horizon=NEVER))
+        self.clear_nothing()
 
-    def _exchange(self, index: Index) -> None:
-        self._index = index
-        #: Of the Store; a method around it would take half as long as it.
-        self.is_clear = index.is_clear
+    def clear_nothing(self) -> None:
+        """Send every validation to the list itself, which refuses it: the list is closed, or in a child."""
+        self._index.horizon = NEVER
 
     def _indexed(self) -> Index:
         index = Index(self._horizon)
@@ -158,13 +155,11 @@ class MemoryStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("The list in memory was closed.")
-        # Before any lock: another thread may have held it at the fork.
-        if self._pid != os.getpid():
-            raise StoreError("A list in memory is one process's own: it cannot be carried across fork().")
+        self._guard.check()
 
 
 class _Line(NamedTuple):
-    """Of the log; a group's has no `exp`."""
+    """One line of the log; that of a group has no `exp`."""
 
     point: Point
     name: str
@@ -178,20 +173,20 @@ class _Snapshot(NamedTuple):
     rows: list[Row]
     lines: list[_Line]
 
-    def page(self, start: Any, limit: int) -> Page:
-        """By expiry and name, from after [expires_at, name]."""
+    def chunk(self, start: Any, limit: int) -> Chunk:
+        """Rows by expiry and name, after the row [expires_at, name]."""
         rest = sorted((row for row in self.rows if start is None or _place(row) > start), key=_place)
-        return Page(rest[:limit], _place(rest[limit - 1]) if len(rest) > limit else None)
+        return Chunk(rest[:limit], _place(rest[limit - 1]) if len(rest) > limit else None)
 
-    def log(self, after: Point, limit: int) -> Log | None:
-        """As it was changed."""
+    def changes(self, after: Point, limit: int) -> Changes | None:
+        """In the order in which they were made."""
         points = [line.point for line in self.lines]
         if after not in points:
             return None
         lines = self.lines[points.index(after) + 1 :][:limit]
         known = {(row.name, 0 if row.generation else row.expires_at): row for row in self.rows}
         rows = [known[line[1:]] for line in lines if line[1:] in known]
-        return Log(rows, lines[-1].point if lines else after)
+        return Changes(rows, lines[-1].point if lines else after)
 
 
 def _place(row: Row) -> list[Any]:
@@ -199,9 +194,9 @@ def _place(row: Row) -> list[Any]:
 
 
 def _leave_behind() -> None:
-    # A copy would not hear of changes; and to ask for the process at each look would take as long as that.
+    # A child would not hear of changes. To compare process ids in each is_clear would double its time.
     for store in list(_of_this_process):
-        store._exchange(Index(horizon=NEVER))
+        store.clear_nothing()
 
 
 os.register_at_fork(after_in_child=_leave_behind)

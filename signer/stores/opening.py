@@ -8,7 +8,6 @@ from urllib.parse import unquote
 from ..errors import ConfigurationError, StoreError
 from ..policy import PATIENCE
 from .contract import Store
-from .copies.view import Followable, FollowedStore
 from .newest import Newest, NewestOfNode
 
 MEMORY_URL: Final = "memory://"
@@ -37,9 +36,10 @@ def open_store(
     server; no list is made there but by create_list. `https://client:credential@host` is the list of a
     service elsewhere, to look up only. `memory://` is one process's own and forgets.
 
-    Of lists on other machines a copy is kept here, for validations, that is fresher than `staleness` seconds;
-    see followed.py for 0. Where it is None there is none, and they are asked every time. Where it is not, an
-    event loop may wait for the answers: those of a file come from a thread, within asking.PATIENCE or never.
+    Validations ask a copy in memory of a list on another machine, which is fresher than `staleness` seconds
+    (see copies/view.py for 0). With None there is no copy, and the list is asked every time. With a number,
+    an event
+    loop may wait for the answers: those of a file come from a thread, within PATIENCE seconds or never.
 
     With `only_reads` a file is opened that cannot be written at the moment, too.
 
@@ -74,9 +74,9 @@ def _opened(url: str, newest: Newest, *, create: bool, staleness: float | None, 
             newest=newest,
         )
     if url.startswith(_POSTGRES):
-        return _followed(_open_postgres(url, newest, create=create), staleness)
+        return _open_postgres(url, newest, create=create, staleness=staleness)
     if url.startswith(_REDIS):
-        return _followed(_open_redis(url, newest), staleness)
+        return _open_redis(url, newest, staleness=staleness)
     if url.startswith(_REMOTE):
         return _open_remote(url, newest, staleness)
     raise ConfigurationError(f"DATABASE_URL must be of one of these kinds: {_EXAMPLES}.")
@@ -102,27 +102,17 @@ def create_list(url: str) -> None:
     raise ConfigurationError("There is a list at DATABASE_URL already: it is left as it is.")
 
 
-def _followed(store: Followable, staleness: float | None) -> Store:
-    if staleness is None:
-        return store
-    try:
-        return FollowedStore(store, staleness)
-    except BaseException:
-        store.close()
-        raise
-
-
-def _open_postgres(url: str, newest: Newest, *, create: bool) -> Followable:
+def _open_postgres(url: str, newest: Newest, *, create: bool, staleness: float | None) -> Store:
     try:
         from .postgres.store import PostgresStore
     except ImportError:  # of the driver, or of the library that it needs
         raise ConfigurationError(
             "A list in PostgreSQL needs its driver: pip install 'signer-tokens[postgres]'."
         ) from None
-    return PostgresStore(url, create=create, newest=newest)
+    return PostgresStore(url, create=create, newest=newest, staleness=staleness)
 
 
-def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable:
+def _open_redis(url: str, newest: Newest, *, create: bool = False, staleness: float | None = None) -> Store:
     try:
         from .redis.store import RedisStore
     except ModuleNotFoundError as error:
@@ -131,7 +121,7 @@ def _open_redis(url: str, newest: Newest, *, create: bool = False) -> Followable
         raise ConfigurationError(
             "A list at a Redis server needs its driver: pip install 'signer-tokens[redis]'."
         ) from None
-    return RedisStore(url, create=create, newest=newest)
+    return RedisStore(url, create=create, newest=newest, staleness=staleness)
 
 
 def _open_remote(url: str, newest: Newest, staleness: float | None) -> Store:

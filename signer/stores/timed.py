@@ -7,43 +7,28 @@ from typing import ParamSpec, TypeVar
 
 from ..policy import PURGE_STEP
 from ..tokens.claims import Claims
-from .contract import Entry, Freshness, Snapshot, Store
+from .contract import Entry, Freshness, Snapshot, Store, View
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_Observe = Callable[[str, float], None]
 
 
 class TimedStore:
-    """A Store that passes every call on to another, and says how long it took.
+    """A Store that passes every call on to another one, and reports how long it took.
 
     Args:
         store: does the work.
-        observe: is told the method's name and the seconds, also where it failed.
+        observe: receives the method's name and the seconds, also if the call failed.
     """
 
-    def __init__(self, store: Store, observe: Callable[[str, float], None]) -> None:
+    def __init__(self, store: Store, observe: _Observe) -> None:
         self._store = store
         self._observe = observe
-        self.is_local = store.is_local
-        #: Not timed, which would take longer than most of these calls.
-        self.is_clear: Callable[[Claims, int], bool] = store.is_clear
-
-    @property
-    def is_prompt(self) -> bool:
-        return self._store.is_prompt
-
-    @property
-    def freshness(self) -> Freshness | None:
-        return self._store.freshness
-
-    def catch_up(self) -> float | None:
-        return self._timed(self._store.catch_up)
+        self.view = TimedView(store.view, observe)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         return self._timed(self._store.lookup, jti, exp, groups)
-
-    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        return self._timed(self._store.recall, jti, exp, groups)
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         return self._timed(self._store.revoke, jti, exp, groups)
@@ -72,7 +57,7 @@ class TimedStore:
                 yield
                 ended = perf_counter()
         finally:
-            # What it waits for is the disk, and all changes in it together.
+            # The commit is what waits for the disk, for all changes of the group at once.
             if ended is not None:
                 self._observe("commit", perf_counter() - ended)
 
@@ -89,8 +74,40 @@ class TimedStore:
         self._store.close()
 
     def _timed(self, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        started = perf_counter()
-        try:
-            return method(*args, **kwargs)
-        finally:
-            self._observe(method.__name__, perf_counter() - started)
+        return _timed(self._observe, method, *args, **kwargs)
+
+
+class TimedView:
+    """A View that passes every call on to another one, and reports how long look-ups and refreshes took.
+    `is_clear` is not timed, because that would take longer than most of its calls."""
+
+    def __init__(self, view: View, observe: _Observe) -> None:
+        self._view = view
+        self._observe = observe
+        self.is_local = view.is_local
+        self.is_clear: Callable[[Claims, int], bool] = view.is_clear
+
+    @property
+    def is_prompt(self) -> bool:
+        return self._view.is_prompt
+
+    @property
+    def freshness(self) -> Freshness | None:
+        return self._view.freshness
+
+    def catch_up(self) -> float | None:
+        return _timed(self._observe, self._view.catch_up)
+
+    def at(self, moment: float) -> "TimedView":
+        return TimedView(self._view.at(moment), self._observe)
+
+    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        return _timed(self._observe, self._view.recall, jti, exp, groups)
+
+
+def _timed(observe: _Observe, method: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    started = perf_counter()
+    try:
+        return method(*args, **kwargs)
+    finally:
+        observe(method.__name__, perf_counter() - started)

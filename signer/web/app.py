@@ -25,6 +25,7 @@ from ..aio.lookups import Lookups
 from ..assembly import Assembly, assemble
 from ..errors import ConfigurationError, SignerError
 from ..settings import LOG_LEVELS, Settings
+from ..signer import Signer
 from ..stores import Store
 from ..stores.copies.feed import part_after
 from ..stores.opening import MEMORY_URL
@@ -60,7 +61,7 @@ class _Means(NamedTuple):
 
     assembly: Assembly
     limits: Limits
-    lookups: Lookups
+    lookups: Lookups[Signer]
     writer: Writer
     guard: Guard
     #: Whether issuing a token has to wait for a disk or a network.
@@ -117,8 +118,8 @@ def _assembled(settings: Settings, metrics: Metrics | None, *, create: bool, nod
 
 def _means(settings: Settings, assembly: Assembly, limits: Limits, metrics: Metrics | None) -> _Means:
     anonymous = DEVELOPER if settings.is_development else Caller(scopes=settings.anonymous_scopes)
-    lookups = Lookups(assembly.store)
-    issues_wait = assembly.trail is not None or not assembly.store.is_local
+    lookups = Lookups(assembly.signer, assembly.store.view)
+    issues_wait = assembly.trail is not None or not assembly.store.view.is_local
     writer = Writer(
         assembly.signer,
         metrics.change_waits if metrics else _unheeded,
@@ -141,7 +142,7 @@ def _route_entries(settings: Settings, means: _Means, exposition: Exposition | N
     return route_entries(
         API(signer, **changing),
         OAuth(signer, **changing, issuer=settings.issuer),
-        ForwardAuth(signer, lookups, settings.auth_cookie),
+        ForwardAuth(lookups, settings.auth_cookie),
         Probes(signer, guard=guard, lookups=lookups, feed=feed, exposition=exposition),
     )
 

@@ -8,22 +8,23 @@ from typing import Any
 
 import pytest
 from support.clock import HANG
+from support.service import KEY
 
+from signer import Signer
 from signer.aio import lookups
 from signer.aio.lookups import Lookups
 from signer.errors import StoreError
+from signer.stores.contract import View
 from signer.stores.copies.refresher import now
+from signer.stores.direct import DirectView
 from signer.stores.memory import MemoryStore
 
 
-class Distant(MemoryStore):
-    """A list that takes its time to be asked, and counts the questions."""
-
-    is_local = False
-    is_prompt = False
+class Distant(DirectView):
+    """The view of a list that takes its time to be asked, and counts the questions."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(MemoryStore().lookup, is_local=False)
         self.questions = 0
         self.fails = False
         self.may_answer = threading.Event()
@@ -38,16 +39,9 @@ class Distant(MemoryStore):
         return began
 
 
-class Copyless(MemoryStore):
-    """A list that is asked for each validation."""
-
-    is_local = False
-    is_prompt = False
-
-
-def run(store: MemoryStore, work: Callable[[Lookups], Any]) -> Any:
+def run(view: View, work: Callable[[Lookups[Signer]], Any]) -> Any:
     async def main() -> Any:
-        with closing(Lookups(store)) as asked:
+        with closing(Lookups(Signer(KEY), view)) as asked:
             return await work(asked)
 
     return asyncio.run(main())
@@ -55,55 +49,54 @@ def run(store: MemoryStore, work: Callable[[Lookups], Any]) -> Any:
 
 def test_one_question_answers_all_who_wait() -> None:
     """But none that began before they came."""
-    store = Distant()
+    view = Distant()
+    view.may_answer.clear()
 
-    store.may_answer.clear()
-
-    async def work(asked: Lookups) -> list[float]:
-        first = [asyncio.ensure_future(asked.run(now)) for _ in range(100)]
-        while not store.questions:  # noqa: ASYNC110 - another thread counts
+    async def work(asked: Lookups[Signer]) -> list[float]:
+        first = [asyncio.ensure_future(asked.run(lambda _: now())) for _ in range(100)]
+        while not view.questions:  # noqa: ASYNC110 - another thread counts
             await asyncio.sleep(0.001)
-        second = [asyncio.ensure_future(asked.run(now)) for _ in range(100)]
+        second = [asyncio.ensure_future(asked.run(lambda _: now())) for _ in range(100)]
         await asyncio.sleep(0)
-        store.may_answer.set()
+        view.may_answer.set()
         return await asyncio.gather(*first, *second)
 
-    answered = run(store, work)
-    assert store.questions == 2
+    answered = run(view, work)
+    assert view.questions == 2
     assert max(answered[:100]) < min(answered[100:])
 
 
 def test_what_fails_for_one_fails_for_all_who_wait() -> None:
     """And is tried again for the next."""
-    store = Distant()
-    store.fails = True
+    view = Distant()
+    view.fails = True
 
-    async def work(asked: Lookups) -> list[Any]:
+    async def work(asked: Lookups[Signer]) -> list[Any]:
         outcomes: list[Any] = await asyncio.gather(
-            *(asked.run(lambda: True) for _ in range(10)), return_exceptions=True
+            *(asked.run(lambda _: True) for _ in range(10)), return_exceptions=True
         )
-        store.fails = False
-        return [*outcomes, await asked.run(lambda: True)]
+        view.fails = False
+        return [*outcomes, await asked.run(lambda _: True)]
 
-    *failed, last = run(store, work)
+    *failed, last = run(view, work)
     assert all(isinstance(outcome, StoreError) for outcome in failed)
     assert last is True
 
 
 def test_who_leaves_takes_the_answer_from_nobody() -> None:
     """A question goes on when one of those that wait for it is gone."""
-    store = Distant()
+    view = Distant()
 
-    async def work(asked: Lookups) -> Any:
-        store.may_answer.clear()
-        leaver, stayer = (asyncio.ensure_future(asked.run(lambda: True)) for _ in range(2))
+    async def work(asked: Lookups[Signer]) -> Any:
+        view.may_answer.clear()
+        leaver, stayer = (asyncio.ensure_future(asked.run(lambda _: True)) for _ in range(2))
         await asyncio.sleep(0.01)
         leaver.cancel()
-        store.may_answer.set()
+        view.may_answer.set()
         return await stayer
 
-    assert run(store, work) is True
-    assert store.questions <= 2
+    assert run(view, work) is True
+    assert view.questions <= 2
 
 
 def test_without_a_copy_threads_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,12 +104,12 @@ def test_without_a_copy_threads_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookups, "MOST_WAITING", 10)
     release = threading.Event()
 
-    async def work(asked: Lookups) -> list[Any]:
-        waiting = [asyncio.ensure_future(asked.run(lambda: release.wait(HANG))) for _ in range(10)]
+    async def work(asked: Lookups[Signer]) -> list[Any]:
+        waiting = [asyncio.ensure_future(asked.run(lambda _: release.wait(HANG))) for _ in range(10)]
         await asyncio.sleep(0.1)
         with pytest.raises(StoreError, match="Too many"):
-            await asked.run(lambda: True)
+            await asked.run(lambda _: True)
         release.set()
-        return [*await asyncio.gather(*waiting), await asked.run(lambda: True)]
+        return [*await asyncio.gather(*waiting), await asked.run(lambda _: True)]
 
-    assert run(Copyless(), work) == [True] * 11
+    assert run(DirectView(MemoryStore().lookup, is_local=False), work) == [True] * 11

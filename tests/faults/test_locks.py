@@ -281,7 +281,7 @@ def test_a_change_that_waited_in_vain_spares_the_next_ones_that(tmp_path: Path) 
     with closing(SQLiteStore(tmp_path / "list.db", timeout=0.5)) as store, ExitStack() as released:
 
         def waits() -> int:
-            (milliseconds,) = store._writer.execute("PRAGMA busy_timeout").fetchone()
+            (milliseconds,) = store._opened.writer.execute("PRAGMA busy_timeout").fetchone()
             return int(milliseconds)
 
         other = released.enter_context(closing(sqlite3.connect(tmp_path / "list.db", isolation_level=None)))

@@ -164,7 +164,7 @@ def test_a_table_that_lost_its_rows_is_refused(
         with pytest.raises(StoreError, match="lost rows, as by TRUNCATE"):
             call()
     with store.snapshot() as snapshot:
-        for read in (lambda: snapshot.page(None, 10), lambda: snapshot.log(known, 10)):
+        for read in (lambda: snapshot.chunk(None, 10), lambda: snapshot.changes(known, 10)):
             with pytest.raises(StoreError, match="lost rows"):
                 read()
     with pytest.raises(StoreError, match="lost rows"):
@@ -181,8 +181,8 @@ def test_a_log_that_was_lost_makes_nothing_valid(store: PostgresStore, postgres_
         refuses_everything(behind, "went back to an older state")
         assert store.lookup(OTHER, EXP, []).revoked
         with closing(PostgresStore(postgres_url)) as restarted, restarted.snapshot() as snapshot:
-            assert snapshot.log(known, 10) is None
-            assert {row.name for row in snapshot.page(None, 10).rows} == {JTI, OTHER}
+            assert snapshot.changes(known, 10) is None
+            assert {row.name for row in snapshot.chunk(None, 10).rows} == {JTI, OTHER}
 
 
 def test_a_list_that_must_be_there_is_not_made(postgres_url: str) -> None:
@@ -413,7 +413,7 @@ def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None
         assert two.purge(EXP + 1) == 2
         assert [one.count(), two.count()] == [1, 1]
         with one.snapshot() as snapshot:
-            assert len(snapshot.page(None, 10).rows) == 1
+            assert len(snapshot.chunk(None, 10).rows) == 1
 
 
 def test_a_standby_is_refused(postgres: Postgres, store: PostgresStore) -> None:
@@ -593,7 +593,7 @@ def test_every_change_is_in_the_log(
         assert numbers == list(range(numbers[0], changes + 1))
         assert 20 <= len(numbers) <= 20 + 4
         with other.snapshot() as snapshot:
-            assert snapshot.log(start, 10) is None
+            assert snapshot.changes(start, 10) is None
         assert other.lookup(JTI, EXP, []).revoked
 
 
@@ -601,8 +601,8 @@ def test_a_snapshot_is_of_one_moment(store: PostgresStore) -> None:
     """What changes while it is read is not in it."""
     with store.snapshot() as snapshot, ThreadPoolExecutor(1) as pool:
         pool.submit(store.revoke, OTHER, EXP).result(5)
-        assert [row.name for row in snapshot.page(None, 10).rows] == [JTI]
-        assert snapshot.log(snapshot.point, 10) == ([], snapshot.point)
+        assert [row.name for row in snapshot.chunk(None, 10).rows] == [JTI]
+        assert snapshot.changes(snapshot.point, 10) == ([], snapshot.point)
 
 
 def test_an_error_of_the_readers_own_is_left_alone(store: PostgresStore) -> None:

@@ -276,8 +276,8 @@ def test_a_log_that_was_lost_makes_nothing_valid(store: RedisStore, redis_server
     store.revoke(OTHER, EXP)
     restarted = RedisStore(redis_server.url)
     with restarted.snapshot() as snapshot:
-        assert snapshot.log(known, 10) is None
-        assert {row.name for row in snapshot.page(None, 10).rows} == {JTI, OTHER}
+        assert snapshot.changes(known, 10) is None
+        assert {row.name for row in snapshot.chunk(None, 10).rows} == {JTI, OTHER}
     for opened in (behind, restarted):
         opened.close()
 
@@ -376,8 +376,8 @@ def test_moments_that_the_log_forgot_are_not_told(store: RedisStore, redis_serve
         store.revoke(str(number), EXP)
     redis_server.call("XTRIM", LOG, "MAXLEN", 2)
     with store.snapshot() as snapshot:
-        assert snapshot.log(known, 10) is None
-        assert snapshot.log(snapshot.point, 10) == ([], snapshot.point)
+        assert snapshot.changes(known, 10) is None
+        assert snapshot.changes(snapshot.point, 10) == ([], snapshot.point)
 
 
 def test_a_page_is_begun_anew_on_another_server(server: Redis) -> None:
@@ -391,7 +391,7 @@ def test_a_page_is_begun_anew_on_another_server(server: Redis) -> None:
         if number in {2, 4}:
             server.restart()
         with store.snapshot() as snapshot:
-            page = snapshot.page(key, 100)
+            page = snapshot.chunk(key, 100)
         found |= {row.name for row in page.rows}
         key = page.next
         if key is None:
@@ -512,7 +512,7 @@ def test_what_the_engine_let_go_lies_behind_the_horizon(
     else:
         with store.snapshot() as snapshot:
             assert snapshot.horizon == 0
-            snapshot.page(None, 10) if how == "page" else snapshot.log(known, 10)
+            snapshot.chunk(None, 10) if how == "page" else snapshot.changes(known, 10)
             assert snapshot.horizon == ending
     entry = store.lookup(JTI, EXP, [])
     assert not entry.revoked
@@ -867,8 +867,8 @@ def exercise(store: RedisStore) -> None:
     store.purge(100)
     assert store.count() == 2
     with store.snapshot() as snapshot:
-        assert len(snapshot.page(None, 10).rows) == 2
-        told = snapshot.log(snapshot.point, 10)
+        assert len(snapshot.chunk(None, 10).rows) == 2
+        told = snapshot.changes(snapshot.point, 10)
         assert told
         assert told.rows == []
     store.ping()

@@ -10,7 +10,7 @@ import pytest
 
 from signer import Store, open_store
 from signer.errors import StoreError
-from signer.stores.contract import Log, Point, Row
+from signer.stores.contract import Changes, Point, Row
 
 JTI, OTHER = "a" * 22, "b" * 22
 EXP = 1_800_000_000
@@ -33,7 +33,7 @@ def pages(store: Store, limit: int, between: Callable[[int], object] = lambda nu
     key: Any = None
     for number in range(10_000):
         with store.snapshot() as snapshot:
-            page = snapshot.page(key, limit)
+            page = snapshot.chunk(key, limit)
         rows += page.rows
         key = json.loads(json.dumps(page.next))
         if key is None:
@@ -47,9 +47,9 @@ def point(store: Store) -> Point:
         return snapshot.point
 
 
-def log(store: Store, after: Point, limit: int = 1000) -> Log | None:
+def log(store: Store, after: Point, limit: int = 1000) -> Changes | None:
     with store.snapshot() as snapshot:
-        return snapshot.log(after, limit)
+        return snapshot.changes(after, limit)
 
 
 def test_pages_hold_rows_and_groups_as_they_are(store: Store) -> None:
@@ -92,7 +92,7 @@ def test_pages_are_of_about_the_size_asked_for(store: Store) -> None:
     for number in range(1500):
         store.revoke(f"{number:060d}-long-enough-for-a-big-hash", EXP)
     with store.snapshot() as snapshot:
-        assert 0 < len(snapshot.page(None, 100).rows) < 600
+        assert 0 < len(snapshot.chunk(None, 100).rows) < 600
 
 
 def test_pages_over_several_snapshots_hold_what_stayed(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_the_log_tells_what_changed_oldest_first(store: Store) -> None:
 def test_the_log_ends_with_nothing_new(store: Store) -> None:
     """At the newest change."""
     store.revoke(JTI, EXP)
-    assert log(store, point(store)) == Log([], point(store))
+    assert log(store, point(store)) == Changes([], point(store))
 
 
 def test_the_log_is_told_in_parts(store: Store) -> None:
@@ -191,7 +191,7 @@ def test_a_closed_list_tells_nothing(store: Store) -> None:
     """Nor does a snapshot of it."""
     store.close()
     with pytest.raises(StoreError), store.snapshot() as snapshot:
-        snapshot.page(None, 10)
+        snapshot.chunk(None, 10)
 
 
 def test_what_was_not_made_is_not_told(store: Store) -> None:

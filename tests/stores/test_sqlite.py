@@ -18,7 +18,7 @@ from support.service import environment
 
 from signer.errors import StoreError
 from signer.policy import MAX_GROUPS
-from signer.stores.sqlite import store as sqlite
+from signer.stores.sqlite import statements
 from signer.stores.sqlite.store import SQLiteStore
 
 JTI, OTHER = "a" * 22, "b" * 22
@@ -68,27 +68,27 @@ def test_only_its_owner_may_read_it(store: SQLiteStore, path: Path) -> None:
 
 def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
     """WAL, synchronous=FULL for every commit, clustered by expiry."""
-    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._opened.writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert store._opened.writer.execute("PRAGMA synchronous").fetchone() == (2,)
     for sql, values in (
-        (sqlite._LOOKUP, MAX_GROUPS + 2),
-        (sqlite._PURGE_BOUND, 2),
-        (sqlite._PURGE_TOKENS, 2),
-        (sqlite._PURGE_GROUPS, 2),
+        (statements.LOOKUP, MAX_GROUPS + 2),
+        (statements.PURGE_BOUND, 2),
+        (statements.PURGE_TOKENS, 2),
+        (statements.PURGE_GROUPS, 2),
     ):
-        plan = [row[3] for row in store._writer.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * values)]
+        plan = [row[3] for row in store._opened.writer.execute(f"EXPLAIN QUERY PLAN {sql}", [1] * values)]
         assert not [step for step in plan if "SCAN" in step and "state" not in step], plan
 
 
 def test_a_look_up_waits_for_no_lock(store: SQLiteStore) -> None:
     """It runs in an event loop, maybe: better refused at once than everybody held up."""
-    assert store._reader.execute("PRAGMA busy_timeout").fetchone() == (0,)
+    assert store._opened.reader.execute("PRAGMA busy_timeout").fetchone() == (0,)
 
 
 def test_a_look_up_cannot_change_anything(store: SQLiteStore) -> None:
     """Its connection is for reading."""
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        store._reader.execute("DELETE FROM tokens")
+        store._opened.reader.execute("DELETE FROM tokens")
 
 
 def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: Path) -> None:
@@ -141,11 +141,11 @@ def test_side_files_of_a_lost_list_stop_a_new_one(store: SQLiteStore, path: Path
 
 def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) -> None:
     """`cp backup list` keeps the inode; the list has made fewer changes than this process has seen."""
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     backup = path.read_bytes()
     store.revoke(OTHER, EXP)
     assert store.lookup(OTHER, EXP, []).revoked
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     path.write_bytes(backup)
     # Another process's change makes every cache look again.
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -194,7 +194,7 @@ def test_a_file_put_back_answers_again(store: SQLiteStore, path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 100, 4096, 8192])
 def test_a_truncated_file_refuses(store: SQLiteStore, path: Path, size: int) -> None:
     """Readiness and the next start notice; no look-up calls a revoked token good."""
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(path, size)
     with pytest.raises(StoreError):
         store.ping()
@@ -206,7 +206,7 @@ def test_a_truncated_file_refuses(store: SQLiteStore, path: Path, size: int) -> 
 
 def test_a_damaged_file_refuses(store: SQLiteStore, path: Path) -> None:
     """Pages overwritten with garbage behind the header."""
-    store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = path.stat().st_size
     with path.open("r+b") as file:
         file.seek(4096)
@@ -237,7 +237,7 @@ def test_another_database_is_not_touched(path: Path) -> None:
 @pytest.mark.parametrize("version", [1, 2, 6])
 def test_a_list_of_another_version_is_refused(store: SQLiteStore, path: Path, version: int) -> None:
     """It may hold rows that this version would not heed, or lack what this one writes."""
-    store._writer.execute(f"PRAGMA user_version = {version}")
+    store._opened.writer.execute(f"PRAGMA user_version = {version}")
     store.close()
     with pytest.raises(StoreError, match="not a list this version can read"):
         SQLiteStore(path)

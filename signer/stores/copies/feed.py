@@ -1,10 +1,11 @@
-"""How a service tells its list to others, part by part: GET /app/revocations.
+"""The feed of a list, for other services that keep a copy: GET /app/revocations, part by part.
 
-Who has no copy begins without a cursor, and goes on with the one that comes with each part, for ever; that
-tells first all rows, then what changes. The service remembers nothing of its readers.
+A reader without a copy begins without a cursor, and continues with the cursor that comes with each part, for
+ever. It receives all rows first, then what changes. The service remembers nothing about its readers.
 """
 
 from base64 import urlsafe_b64decode
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
@@ -18,11 +19,11 @@ from ..contract import Point, Row, Snapshot, Store
 from ..newest import Moment, follows
 
 #: Rows in one part.
-PART: Final = 1000
+PART_SIZE: Final = 1000
 _Number = Annotated[int, Meta(ge=-(2**62), le=2**63 - 1)]
 
 
-class Told(Struct, frozen=True, omit_defaults=True):
+class FeedRow(Struct, frozen=True, omit_defaults=True):
     """One row of the revocation list: of a token, or of a group of tokens.
 
     Attributes:
@@ -43,7 +44,7 @@ class Told(Struct, frozen=True, omit_defaults=True):
     rotated_at: int = 0
 
 
-class Part(Struct, frozen=True, kw_only=True):
+class FeedPart(Struct, frozen=True, kw_only=True):
     """Some rows of the revocation list, oldest first, and the cursor of the next part.
 
     Attributes:
@@ -59,7 +60,7 @@ class Part(Struct, frozen=True, kw_only=True):
     """
 
     status_code: int = 200
-    rows: list[Told]
+    rows: list[FeedRow]
     next: str
     is_anew: bool
     is_whole: bool
@@ -68,9 +69,9 @@ class Part(Struct, frozen=True, kw_only=True):
     follows: bool = True
 
 
-def part_after(store: Store, cursor: str = "", seen: str = "") -> Part:
-    """The part of the list that comes after `cursor`; the first for "", or any that is not known (any more).
-    It tells whether the list was ever at `seen`, the `newest` of a part.
+def part_after(store: Store, cursor: str = "", seen: str = "") -> FeedPart:
+    """The part of the list that comes after `cursor`; the first one for "" and for every unknown cursor. It
+    says whether the list ever was at the moment `seen`, which is the `newest` of an earlier part.
 
     Raises:
         StoreError: the list cannot answer.
@@ -80,14 +81,14 @@ def part_after(store: Store, cursor: str = "", seen: str = "") -> Part:
         return replace(part, newest=_written(snapshot.point), follows=_follows(snapshot, seen))
 
 
-def moment_of(text: str) -> Moment | None:
-    """The moment that `newest` of a part tells; None where it tells none."""
-    point, _ = _read(text)
+def moment_of(newest: str) -> Moment | None:
+    """The moment that a part's `newest` stands for; None if it is no moment."""
+    point, _ = _read(newest)
     return point and Moment(*point)
 
 
 def text_of(moment: Moment) -> str:
-    """The same, to be given as `seen`."""
+    """The text of a moment, to be sent as `seen`."""
     return _written(Point(*moment[:2]))
 
 
@@ -95,35 +96,37 @@ def _follows(snapshot: Snapshot, text: str) -> bool:
     seen = moment_of(text)
     if seen is None or snapshot.point == seen[:2]:
         return True
-    is_known = snapshot.log(Point(*seen[:2]), 1) is not None
+    is_known = snapshot.changes(Point(*seen[:2]), 1) is not None
     return follows(snapshot.point, seen, seen.mark if is_known else None)
 
 
-def _part_after(snapshot: Snapshot, cursor: str) -> Part:
+def _part_after(snapshot: Snapshot, cursor: str) -> FeedPart:
     point, start = _read(cursor)
     if point and start is None:
-        log = snapshot.log(point, PART)
-        if log:
-            is_whole = log.end.number >= snapshot.point.number
-            return _part(log.rows, _written(log.end), is_whole, snapshot.horizon)
+        changes = snapshot.changes(point, PART_SIZE)
+        if changes:
+            is_whole = changes.end.number >= snapshot.point.number
+            return _part(changes.rows, _written(changes.end), is_whole, snapshot.horizon)
         point = None
-    page = None
+    chunk = None
     if point:
-        # A caller's own may be of any shape.
+        # A reader may send a cursor of any shape.
         with suppress(LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-            page = snapshot.page(start, PART)
-    is_anew = page is None or point is None
-    if page is None or point is None:
-        page, point = snapshot.page(None, PART), snapshot.point
-    is_whole = page.next is None and point == snapshot.point
-    following = _written(point, page.next)
-    return _part(page.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
+            chunk = snapshot.chunk(start, PART_SIZE)
+    is_anew = chunk is None or point is None
+    if chunk is None or point is None:
+        chunk, point = snapshot.chunk(None, PART_SIZE), snapshot.point
+    is_whole = chunk.next is None and point == snapshot.point
+    following = _written(point, chunk.next)
+    return _part(chunk.rows, following, is_whole, snapshot.horizon, is_anew=is_anew)
 
 
-def _part(rows: Any, following: str, is_whole: bool, horizon: int, *, is_anew: bool = False) -> Part:
-    # Guesses at codes, which begin so, are counted where the codes are checked.
-    told = [Told(*row) for row in rows if not row.name.startswith("/")]
-    return Part(rows=told, next=following, is_anew=is_anew, is_whole=is_whole, horizon=horizon)
+def _part(
+    rows: Iterable[Row], following: str, is_whole: bool, horizon: int, *, is_anew: bool = False
+) -> FeedPart:
+    # Names that begin with "/" count guesses at codes, which only the service that checks codes needs.
+    sent = [FeedRow(*row) for row in rows if not row.name.startswith("/")]
+    return FeedPart(rows=sent, next=following, is_anew=is_anew, is_whole=is_whole, horizon=horizon)
 
 
 def _written(point: Point, start: Any = None) -> str:
@@ -140,6 +143,6 @@ def _read(cursor: str) -> tuple[Point | None, Any]:
     return None, None
 
 
-def row_of(told: Told) -> Row:
-    """The row that was told."""
-    return Row(*(getattr(told, name) for name in Told.__struct_fields__))
+def row_of(received: FeedRow) -> Row:
+    """The row that a feed's row stands for."""
+    return Row(*(getattr(received, name) for name in FeedRow.__struct_fields__))

@@ -1,4 +1,4 @@
-"""All that a list holds, in memory, for those who cannot ask it at every turn."""
+"""All rows of a list, in memory, to answer validations without asking the list."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -9,22 +9,22 @@ from ..names import row as name_of
 from .index import NEVER, Index
 
 
-class Copied:
-    """A mirror.Copy that answers as the list did. About 131 bytes a token's row."""
+class FullCopy:
+    """A loader.Copy that answers as the list did. A token's row takes about 131 bytes."""
 
     def __init__(self) -> None:
-        #: For each hour of expiry, by `exp` and name in one text, which takes half the memory of the two.
+        #: By hour of expiry, then by `exp` and name in one text, which takes half the memory of two values.
         self._hours: dict[int, dict[str, tuple[bool, int, int]]] = {}
-        #: Generation and expiry of groups.
+        #: Generation and expiry of each group.
         self._groups: dict[str, tuple[int, int]] = {}
-        #: Of the groups.
+        #: The groups' ids.
         self._index = Index()
-        #: As in base.Entry.
+        #: As in contract.Entry.
         self.last_generation = 0
 
     @property
     def horizon(self) -> int:
-        """As in base.Entry."""
+        """As in contract.Entry."""
         return self._index.horizon
 
     @horizon.setter
@@ -33,7 +33,7 @@ class Copied:
         if horizon <= self._index.horizon:
             return
         self._index.horizon = horizon
-        # Of what expired before it the list knows nothing either. What is left of its hour does no harm.
+        # The list knows nothing either about what expired before. What remains of the same hour does no harm.
         if is_next_hour:
             self._forget(horizon // _HOUR)
 
@@ -45,16 +45,16 @@ class Copied:
             index = Index(self._index.horizon)
             for name, (generation, expires_at) in groups.items():
                 index.add(Row(name, expires_at, generation))
-            # Exchanged whole, since others read them meanwhile.
+            # Replaced as a whole, because other threads read them meanwhile.
             self._index, self._groups = index, groups
 
     def __len__(self) -> int:
         return sum(map(len, self._hours.values())) + len(self._groups)
 
     def add(self, row: Row) -> None:
-        """See mirror.Copy."""
+        """See loader.Copy."""
         if not row.generation:
-            # Most are alike, and one object then.
+            # Most entries are equal, and share one object.
             entry = (row.revoked, row.uses, row.rotated_at)
             tokens = self._hours.setdefault(row.expires_at // _HOUR, {})
             tokens[f"{row.expires_at}/{row.name}"] = _REVOKED if entry == _REVOKED else entry
@@ -64,13 +64,13 @@ class Copied:
             self._index.add(row)
 
     def is_clear(self, claims: Claims, end: int) -> bool:
-        """See base.Store.is_clear."""
+        """See contract.View.is_clear."""
         tokens = self._hours.get(claims.exp // _HOUR)
         is_listed = tokens is not None and f"{claims.exp}/{name_of(claims)}" in tokens
         return not is_listed and self._index.is_clear(claims, end)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        """See base.Store.lookup."""
+        """See contract.Store.lookup."""
         known = self._groups.get
         generation = max((known(group, (0, 0))[0] for group in groups), default=0)
         entry = self._hours.get(exp // _HOUR, {}).get(f"{exp}/{jti}", (False, 0, 0))
@@ -79,6 +79,6 @@ class Copied:
 
 _HOUR: Final = 3600
 _REVOKED: Final = (True, 0, 0)
-#: A copy of nothing, in which nothing is clear and nothing can be looked up.
-UNKNOWING: Final = Copied()
-UNKNOWING.horizon = NEVER
+#: Stands for a missing copy: nothing is clear in it, and nothing may be looked up in it.
+NO_COPY: Final = FullCopy()
+NO_COPY.horizon = NEVER

@@ -1,4 +1,5 @@
-"""The ids of all that a list holds, in memory: most tokens are in no list, and this is enough to know it."""
+"""The ids of everything in a list, in memory. Most tokens are in no list, and the ids are enough to know
+that."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,16 +8,16 @@ from ...tokens.claims import Claims
 from ..contract import Row
 from ..names import id_of_group, id_of_row
 
-#: A horizon that no token lies beyond: nothing is clear.
+#: A horizon beyond every token: with it, nothing is clear.
 NEVER: Final = 1 << 62
-#: A set of a million takes tens of milliseconds to grow, and to go, in which no other thread runs. So the ids
-#: are spread over this many small ones.
+#: A set of a million ids takes tens of milliseconds to grow or to be freed, and no other thread runs
+#: meanwhile. So the ids are spread over this many small sets.
 _PARTS: Final = 1024
 _PLACE: Final = _PARTS - 1
 
 
 class Index:
-    """What the list may hold something against. It may name more than the list holds, and never less."""
+    """The ids that the list may have something against: all that it holds, and possibly more."""
 
     __slots__ = ("_groups", "_rows", "_size", "horizon", "last_generation")
 
@@ -24,7 +25,7 @@ class Index:
         self._rows: list[set[str]] = [set() for _ in range(_PARTS)]
         self._groups: list[dict[str, int]] = [{} for _ in range(_PARTS)]
         self._size = 0
-        #: These two as in base.Entry; a later generation than is known here may have been given out.
+        #: These two as in contract.Entry; the list may have given out later generations than this.
         self.last_generation = 0
         self.horizon = horizon
 
@@ -33,11 +34,11 @@ class Index:
 
     @property
     def parts(self) -> Sequence[Any]:
-        """Whoever gives up a large index drops these one by one, after it."""
+        """What a large index consists of. Free the index first, then these one by one."""
         return [*self._rows, *self._groups]
 
     def add(self, row: Row) -> None:
-        """Note a token's row, or a group."""
+        """Add a token's row, or a group."""
         if not row.generation:
             name = id_of_row(row.name)
             rows = self._rows[hash(name) & _PLACE]
@@ -52,19 +53,29 @@ class Index:
             self._size += len(groups)
             self.last_generation = max(row.generation, self.last_generation)
 
+    def replace(self, other: "Index") -> None:
+        """Hold what `other` holds, while others read.
+
+        Both must be indexes of the list as it is now. A reader then may meet old and new parts in any
+        mixture, because each part alone names all that the list holds. The method `is_clear` stays the same
+        object, so callers can keep it.
+        """
+        self._rows, self._groups, self._size = other._rows, other._groups, other._size
+        self.last_generation, self.horizon = other.last_generation, other.horizon
+
     def is_clear(self, claims: Claims, end: int) -> bool:
-        """See base.Store.is_clear."""
+        """See contract.View.is_clear."""
         jti = claims.jti
         place = hash(jti) & _PLACE
-        # Whoever has a key may put a slash into an id, which names do not tell from their own.
+        # Whoever has a key can put a slash into an id, and then it cannot be told from the rest of a name.
         if end < self.horizon or jti in self._rows[place] or "/" in jti:
             return False
-        # Of a generation that is newer than all here the list itself knows whether there ever was one.
+        # Whether a later generation than all in here was ever given out is known to the list alone.
         if not self.last_generation:
             return claims.gen == 0
         groups, gen = self._groups, claims.gen
         sub, client_id, sid = claims.sub, claims.client_id, claims.sid
-        # Whatever kind of group has the id: to be taken for another costs a look-up, and no more.
+        # The kind of group is ignored: taking one for another costs a look-up, and nothing else.
         return (
             groups[place].get(jti, 0) <= gen <= self.last_generation
             and (sub is None or groups[hash(sub) & _PLACE].get(sub, 0) <= gen)

@@ -1,7 +1,7 @@
-"""A list's copy in memory, loaded in small steps and kept in step with the list.
+"""Loads a copy of a list into memory, and keeps it up to date, in small steps.
 
-No step is long, since an event loop may wait for it: until all is loaded, and wherever it cannot keep up, the
-list itself is asked.
+No step takes long, because an event loop may wait for it. Until everything is loaded, and whenever the copy
+cannot keep up, the list itself must be asked.
 """
 
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from ...policy import MAX_ROWS
 from ..contract import Point, Row, Snapshot
 
-#: Rows that one step takes in, where nothing else is said.
+#: Rows that one step takes in by default.
 STEP: Final = 1000
-#: Seconds until it tries again after there were too many.
+#: Seconds until it tries again after there were too many rows.
 REST: Final = 600.0
 
 
 class Copy(Protocol):
-    """What the rows are put into."""
+    """What the rows are put into: an Index or a FullCopy."""
 
-    #: These two as in base.Entry.
+    #: These two as in contract.Entry.
     horizon: int
     last_generation: int
 
     def add(self, row: Row) -> None:
-        """Take this in, whatever was known of it."""
+        """Take in a row, and replace what was known about it."""
         ...
 
     def __len__(self) -> int: ...
@@ -34,12 +34,12 @@ class Copy(Protocol):
 C = TypeVar("C", bound=Copy)
 
 
-class Mirror(Generic[C]):
-    """Whose `copy` is complete, and as the list was at the last step, once `step` has said so.
+class Loader(Generic[C]):
+    """Fills its `copy`, which is complete and equal to the list at the last step once `step` has said so.
 
     Args:
         kind: makes an empty copy.
-        give_up: takes a copy that is not kept any more, which may be large.
+        give_up: takes a copy that is not used any more, which may be large.
     """
 
     def __init__(self, kind: type[C], give_up: Callable[[C], object] = lambda copy: None) -> None:
@@ -51,7 +51,7 @@ class Mirror(Generic[C]):
     def _begin(self) -> None:
         self.copy = self._kind()
         self._is_loaded = False
-        #: How far it is: in the rows while it loads, and in the changes.
+        #: How far it has come: in the rows while it loads, and in the changes.
         self._next: Any = None
         self._point: Point | None = None
 
@@ -62,23 +62,23 @@ class Mirror(Generic[C]):
 
     @property
     def is_loading(self) -> bool:
-        """Whether it has not been through all rows yet."""
+        """Whether it has not read all rows yet."""
         return not self._is_loaded
 
     @property
     def is_resting(self) -> bool:
-        """Whether the list was too large for it a moment ago."""
+        """Whether it pauses because the list was too large."""
         return monotonic() < self._rests_until
 
     def rest(self) -> None:
-        """Give up a list that is too large, for a while."""
+        """Give up a list that is too large, for REST seconds."""
         self._rests_until = monotonic() + REST
         self._begin_anew()
 
     def step(self, source: Snapshot, rows: int | None = None) -> bool:
-        """Take in up to so many rows more of the list; return whether that was all of it."""
+        """Take in up to that many more rows of the list; return whether the copy is complete."""
         if self._point is None:
-            self._point = source.point  # what changes from here on is in the log
+            self._point = source.point  # the log contains every change after this one
         if is_loading := not self._is_loaded:
             self._load(source, rows or STEP)
         elif self._point != source.point:
@@ -86,23 +86,23 @@ class Mirror(Generic[C]):
         self.copy.horizon = source.horizon
         self.copy.last_generation = max(source.last_generation, self.copy.last_generation)
         if len(self.copy) > MAX_ROWS:
-            # Rows that were purged leave it only by loading anew; what was just loaded is all there.
+            # Purged rows leave a copy only when it is loaded anew. If it was just loaded, none was purged.
             self.rest() if is_loading else self._begin_anew()
-        # A log may tell more than there was when the snapshot was taken.
+        # A log may hold more changes than there were when the snapshot was taken.
         return self._is_loaded and self._point is not None and self._point.number >= source.point.number
 
     def _load(self, source: Snapshot, rows: int) -> None:
-        page = source.page(self._next, rows)
-        for row in page.rows:
+        chunk = source.chunk(self._next, rows)
+        for row in chunk.rows:
             self.copy.add(row)
-        self._next = page.next
-        self._is_loaded = page.next is None
+        self._next = chunk.next
+        self._is_loaded = chunk.next is None
 
     def _follow(self, source: Snapshot, after: Point, rows: int) -> None:
-        log = source.log(after, rows)
-        if log is None:
+        changes = source.changes(after, rows)
+        if changes is None:
             self._begin_anew()
             return
-        for row in log.rows:
+        for row in changes.rows:
             self.copy.add(row)
-        self._point = log.end
+        self._point = changes.end

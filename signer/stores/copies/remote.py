@@ -1,5 +1,6 @@
-"""The list of a service elsewhere, copied: tokens are checked here, at full speed, and what is revoked there
-is refused within a bound."""
+"""A list whose one engine is another service: a full copy of it, made from the service's feed. Tokens are
+checked here, at full speed, and a token that is revoked there is refused here within a bound.
+"""
 
 import http
 import http.client
@@ -20,13 +21,13 @@ from ...policy import ENGINE_TIMEOUT, LOG_SIZE, PURGE_STEP, UNHEARD
 from ...tokens.claims import Claims
 from ..contract import Entry, Freshness, Point, Snapshot
 from ..newest import NOTHING, Moment, Newest, follows
-from .feed import Part, moment_of, row_of, text_of
-from .full import Copied
-from .refresher import Following, Step
+from .feed import FeedPart, moment_of, row_of, text_of
+from .full import FullCopy
+from .refresher import Progress, Refresher
 
-#: Bytes of an answer: many times what a part has.
+#: Bytes of an answer: many times what a part takes.
 _MAX_ANSWER: Final = 8 << 20
-#: Client and credential are of the characters that those have.
+#: Client and credential may have the characters that the service itself allows in them.
 _SERVICE: Final = (
     r"(?P<scheme>https?)://[A-Za-z0-9._~-]{1,64}:(?P<credential>[A-Za-z0-9._~-]+)@"
     r"(?:(?P<name>[A-Za-z0-9.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?"
@@ -37,22 +38,19 @@ _READ_ONLY: Final = "This list is a copy of a service's: use, rotate and revoke 
 
 
 class RemoteStore:
-    """A Store that only looks up, in a copy of what GET /app/revocations of a service tells.
+    """A Store that only looks up, in a copy made from GET /app/revocations of a service.
 
     Args:
-        url: the service's, with a client's name and credential (scope revocations:read) before the host:
+        url: the service's, with the name and credential of a client (scope revocations:read) before the host:
             "https://edge:sgt_...@tokens.example.org".
-        staleness: seconds; the copy is fresher, or nothing is answered.
+        staleness: the bound in seconds: the copy is fresher, or nothing is answered.
         timeout: seconds that the service has for each part.
-        newest: what was seen of the list, by this process where it is None. Closed with the store.
+        newest: the newest moment of the list that was seen; None: by this process. Closed with the store.
 
     Raises:
-        ConfigurationError: it is no such URL.
+        ConfigurationError: the URL has another form.
         StoreError: the service cannot be read now, or refuses the credential.
     """
-
-    is_local = False
-    is_prompt = True
 
     def __init__(
         self, url: str, staleness: float, timeout: float = ENGINE_TIMEOUT, newest: Newest | None = None
@@ -63,25 +61,13 @@ class RemoteStore:
         self._headers = {"Accept": "application/json", "Authorization": f"Bearer {credential}"}
         self._connection: http.client.HTTPConnection | None = None
         self._cursor = ""
-        self._copy = Copied()
+        self._copy = FullCopy()
         self._is_closed = Event()
-        self._following = Following(self._step, self._sleep, staleness, self._is_closed.set)
-
-    @property
-    def freshness(self) -> Freshness:
-        return self._following.freshness
+        self._refresher = Refresher(self._step, self._sleep, staleness, self._is_closed.set)
+        self.view = RemoteView(self._refresher)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        # As FollowedStore within its bound.
-        return self._following.copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD)
-
-    recall = lookup
-
-    def catch_up(self) -> float | None:
-        return self._following.catch_up()
-
-    def is_clear(self, claims: Claims, end: int) -> bool:
-        return self._following.copy.is_clear(claims, end)
+        return self.view.recall(jti, exp, groups)
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> NoReturn:
         raise StoreRequired(_READ_ONLY)
@@ -105,20 +91,20 @@ class RemoteStore:
         raise StoreRequired(_READ_ONLY)
 
     def count(self) -> int:
-        return len(self._following.copy)
+        return len(self._refresher.copy)
 
     def ping(self) -> None:
-        len(self._following.copy)
+        len(self._refresher.copy)
 
     def close(self) -> None:
-        self._following.close()
+        self._refresher.close()
         self._disconnect()
         self._newest.close()
 
     def _sleep(self, seconds: float) -> None:
         self._is_closed.wait(seconds)
 
-    def _step(self) -> Step:
+    def _step(self) -> Progress:
         seen = self._newest.get()
         try:
             part = self._part(seen)
@@ -127,18 +113,18 @@ class RemoteStore:
             raise
         self._check_history(part, seen)
         if part.is_anew:
-            self._copy = Copied()
-        for told in part.rows:
-            self._copy.add(row_of(told))
+            self._copy = FullCopy()
+        for row in part.rows:
+            self._copy.add(row_of(row))
         self._copy.horizon = part.horizon
         self._cursor = part.next
-        return Step(self._copy if part.is_whole else None, part.is_whole)
+        return Progress(self._copy if part.is_whole else None, part.is_whole)
 
-    def _check_history(self, part: Part, seen: Moment) -> None:
+    def _check_history(self, part: FeedPart, seen: Moment) -> None:
         newest = moment_of(part.newest)
-        if newest is None:  # a service of the version before does not tell
+        if newest is None:  # the previous version of the service does not send it
             return
-        # Beyond the log the service cannot know either.
+        # Of a moment that its log has forgotten, the service cannot know the mark either.
         mark = seen.mark if newest.number - seen.number < LOG_SIZE else None
         if not (part.follows and follows(Point(*newest[:2]), seen, mark)):
             self._newest.miss(seen)
@@ -148,15 +134,15 @@ class RemoteStore:
             )
         self._newest.see(newest)
 
-    def _part(self, seen: Moment) -> Part:
+    def _part(self, seen: Moment) -> FeedPart:
         try:
             status, body = self._asked(seen)
             if status == http.HTTPStatus.OK:
-                return msgspec.json.decode(body, type=Part)
+                return msgspec.json.decode(body, type=FeedPart)
         except (OSError, http.client.HTTPException) as error:
             raise StoreError(f"The service at {self._host} does not answer: {_named(error)}.") from None
         except ValueError:
-            status = -1  # out here: the answer would stay as the context
+            status = -1  # raised below, or the answer would stay in the error's context
         if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
             raise StoreError(
                 f"The service at {self._host} refuses the credential ({status}): its scope must have"
@@ -168,11 +154,11 @@ class RemoteStore:
     def _asked(self, seen: Moment) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = self._connected()
-            self._connection.connect()  # in a time of its own
+            self._connection.connect()  # with a time limit of its own
         asked = {"since": self._cursor, "seen": "" if seen == NOTHING else text_of(seen)}
         query = "&".join(f"{name}={quote(value)}" for name, value in asked.items() if value)
         path = f"{self._path}?{query}" if query else self._path
-        # A time-out of sockets is for each piece: an answer may come drop by drop.
+        # A socket's time-out limits each piece only, and an answer may come byte by byte.
         latest = threading.Timer(self._timeout, _cut, (self._connection,))
         latest.start()
         try:
@@ -197,8 +183,40 @@ class RemoteStore:
         self._connection = None
 
 
+class RemoteView:
+    """A View that has nothing but the copy."""
+
+    is_local = False
+    is_prompt = True
+
+    def __init__(self, refresher: Refresher) -> None:
+        self._refresher = refresher
+
+    @property
+    def freshness(self) -> Freshness:
+        """See View."""
+        return self._refresher.freshness
+
+    def catch_up(self) -> float | None:
+        """See View."""
+        return self._refresher.catch_up()
+
+    def at(self, moment: float) -> "RemoteView":
+        """Any copy within the bound answers."""
+        return self
+
+    def is_clear(self, claims: Claims, end: int) -> bool:
+        """See View."""
+        return self._refresher.copy.is_clear(claims, end)
+
+    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        """See View. The list may have given out more generations within the bound."""
+        return self._refresher.copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD)
+
+
 def _parsed(url: str) -> tuple[bool, str, int, str, str]:
-    # Strictly, and by one pattern: what two parsers read differently would send the credential elsewhere.
+    # Strictly, and by one pattern: if two parsers read a URL differently, the credential could go to another
+    # host.
     match = re.fullmatch(_SERVICE, url)
     if match is None or not 0 < int(match["port"] or 1) <= _MAX_PORT:
         raise ConfigurationError(
@@ -217,7 +235,7 @@ def _cut(connection: http.client.HTTPConnection) -> None:
 
 
 def _named(error: Any) -> str:
-    # The text of some holds what was sent.
+    # The text of some errors contains what was sent, and so the credential.
     return (
         f"{type(error).__name__}: {error.strerror}"
         if getattr(error, "strerror", "")

@@ -8,7 +8,6 @@ pooler may stand between.
 """
 
 import logging
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +19,9 @@ import psycopg
 
 from ...errors import StoreError
 from ...policy import ENGINE_TIMEOUT, LOG_SIZE, PURGE_STEP
-from ...tokens.claims import Claims
-from ..contract import Entry, Log, Page, Point, Row
+from ..contract import Changes, Chunk, Entry, Point, Row, View
+from ..copies.view import view_of
+from ..forks import ForkGuard
 from ..newest import NOTHING, Moment, Newest, follows
 from . import statements
 from .pool import Connection, Pool, reason_of
@@ -48,15 +48,12 @@ class PostgresStore:
         timeout: seconds a call may take, whatever becomes of the server.
         pool_size: connections of this process at the most, and one more that listens.
         newest: what was seen of the list, by this process where it is None. Closed with the store.
+        staleness: keep a copy for validations that is fresher than that many seconds; None: keep none.
 
     Raises:
         ConfigurationError: it is no such URL.
         StoreError: there is no server, no list, one of another version, or one that cannot be written.
     """
-
-    is_local = False
-    is_prompt = False
-    freshness = None
 
     def __init__(
         self,
@@ -66,8 +63,9 @@ class PostgresStore:
         timeout: float = ENGINE_TIMEOUT,
         pool_size: int = 8,
         newest: Newest | None = None,
+        staleness: float | None = None,
     ) -> None:
-        self._pid = os.getpid()
+        self._guard = ForkGuard()
         self._newest = newest or Newest()
         self.timeout = timeout
         self._pool = Pool(url, size=pool_size, timeout=timeout)
@@ -85,8 +83,9 @@ class PostgresStore:
         self._changed: list[tuple[bytes, int, int]] = []
         self._listener: Connection | None = None
         with ExitStack() as opened:
-            opened.callback(self.close)
+            opened.callback(self._let_go)
             self._open(create=create)
+            self._view = view_of(self, staleness, self._let_go)
             opened.pop_all()
         logger.info("Opened the list %s", self._name)
 
@@ -96,6 +95,10 @@ class PostgresStore:
             prepare(connection, self._name, create=create)
             self._can_notify = not is_cockroach(connection)
         self.lookup("", 0, ())
+
+    @property
+    def view(self) -> View:
+        return self._view
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         def read(connection: Connection) -> Entry:
@@ -113,14 +116,6 @@ class PostgresStore:
                 return read(writer)
         with self.translated(), ExitStack() as held:
             return self._on_connection(held, read)[1]
-
-    recall = lookup
-
-    def catch_up(self) -> None:
-        return None
-
-    def is_clear(self, claims: Claims, end: int) -> bool:
-        return False
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         with self._writing() as writer:
@@ -212,8 +207,11 @@ class PostgresStore:
             self._changed.append((_NOTHING, 0, 0))
 
     def close(self) -> None:
-        if self._pid != os.getpid():
-            return  # a farewell on a connection of the parent's would end it
+        self._view.close()
+
+    def _let_go(self) -> None:
+        if self._guard.is_child:
+            return  # to end a connection in a child would end the parent's
         self._closed.set()
         self._pool.close()
         if listener := self._listener:
@@ -390,9 +388,7 @@ class PostgresStore:
         return row
 
     def _check_open(self) -> None:
-        # Before any lock: another thread may have held it at the fork, and nobody is left to let go.
-        if self._pid != os.getpid():
-            raise StoreError("A list cannot be carried across fork(): close it before, open it after.")
+        self._guard.check()
         if self._closed.is_set():
             raise StoreError(f"The list {self._name} was closed.")
 
@@ -428,7 +424,7 @@ class _Snapshot(NamedTuple):
     last_generation: int
     point: Point
 
-    def page(self, start: Any, limit: int) -> Page:
+    def chunk(self, start: Any, limit: int) -> Chunk:
         """Tokens by expiry, then groups by name: [0, expires_at, jti] and [1, 0, name]."""
         self._check_whole()
         kind, expires_at, name = start or _BEFORE_ALL
@@ -436,13 +432,13 @@ class _Snapshot(NamedTuple):
         if kind == 0:
             rows = self._rows(statements.TOKENS_AFTER, (expires_at, name.encode(), limit))
             if len(rows) == limit:
-                return Page(rows, [0, rows[-1].expires_at, rows[-1].name])
+                return Chunk(rows, [0, rows[-1].expires_at, rows[-1].name])
             name = ""
         groups = self._rows(statements.GROUPS_AFTER, (name.encode(), limit - len(rows)))
         is_last = len(groups) < limit - len(rows)
-        return Page([*rows, *groups], None if is_last else [1, 0, groups[-1].name])
+        return Chunk([*rows, *groups], None if is_last else [1, 0, groups[-1].name])
 
-    def log(self, after: Point, limit: int) -> Log | None:
+    def changes(self, after: Point, limit: int) -> Changes | None:
         """By number."""
         self._check_whole()
         if self._fetched(statements.LOG_MARK, (after.number,)) != [(after.mark,)]:
@@ -450,7 +446,7 @@ class _Snapshot(NamedTuple):
         lines = self._fetched(statements.LOG_AFTER, (after.number, limit))
         with self.store.translated():  # what was garbled on its way
             rows = dict.fromkeys(_row(line[2:]) for line in lines if line[3] is not None)
-            return Log(list(rows), Point(*lines[-1][:2]) if lines else after)
+            return Changes(list(rows), Point(*lines[-1][:2]) if lines else after)
 
     def _check_whole(self) -> None:
         check_whole(self.name, is_whole=self._fetched(statements.IS_WHOLE, ()) == [(True,)])

@@ -12,7 +12,6 @@ call is answered.
 """
 
 import logging
-import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,9 @@ from typing import Any, Final
 
 from ...errors import StoreError
 from ...policy import ENGINE_TIMEOUT, PURGE_STEP
-from ...tokens.claims import Claims
-from ..contract import Entry, Log, Page, Point, Row
+from ..contract import Changes, Chunk, Entry, Point, Row, View
+from ..copies.view import view_of
+from ..forks import ForkGuard
 from ..newest import NOTHING, Moment, Newest
 from . import scripts
 from .link import Link
@@ -64,20 +64,23 @@ class RedisStore:
         create: make an empty list where there is none; False where a missing one means a lost list.
         timeout: seconds after which a call is given up.
         newest: what was seen of the list, by this process where it is None. Closed with the store.
+        staleness: keep a copy for validations that is fresher than that many seconds; None: keep none.
 
     Raises:
         ConfigurationError: no such URL.
         StoreError: the server does not answer, is a replica, too old, may forget, or holds no list.
     """
 
-    is_local = False
-    is_prompt = False
-    freshness = None
-
     def __init__(
-        self, url: str, *, create: bool = False, timeout: float = ENGINE_TIMEOUT, newest: Newest | None = None
+        self,
+        url: str,
+        *,
+        create: bool = False,
+        timeout: float = ENGINE_TIMEOUT,
+        newest: Newest | None = None,
+        staleness: float | None = None,
     ) -> None:
-        self._pid = os.getpid()
+        self._guard = ForkGuard()
         self._timeout = timeout
         self._newest = newest or Newest()
         self._ear_lock = threading.Lock()
@@ -94,22 +97,19 @@ class RedisStore:
             self._upgrade()
             self._id, *_ = self._run(scripts.BEGIN)
             self._run(scripts.BEGIN)  # now with its name, what is seen of it can be noted
+            self._view = view_of(self, staleness, self._let_go)
         except BaseException:
-            self.close()
+            self._let_go()
             raise
         logger.info("Opened the list at %s", self._link.where)
+
+    @property
+    def view(self) -> View:
+        return self._view
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
         key, field = _place(jti, exp)
         return self._entry_of(self._run(scripts.LOOKUP, (key,), field, *groups))
-
-    recall = lookup
-
-    def catch_up(self) -> None:
-        return None
-
-    def is_clear(self, claims: Claims, end: int) -> bool:
-        return False
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> Entry:
         key, field = _place(jti, exp)
@@ -202,15 +202,16 @@ class RedisStore:
             ear.close()
 
     def close(self) -> None:
-        if self._pid == os.getpid():
+        self._view.close()
+
+    def _let_go(self) -> None:
+        if not self._guard.is_child:
             self._closed.set()
             self._link.close()
             self._newest.close()
 
     def _check(self) -> None:
-        # Before any lock: another thread may have held it at the fork, and nobody is left to let go.
-        if self._pid != os.getpid():
-            raise StoreError("A list cannot be carried across fork(): close it before, open it after.")
+        self._guard.check()
         if self._closed.is_set():
             raise StoreError(f"The list at {self._link.where} was closed.")
 
@@ -295,7 +296,7 @@ class _Snapshot:
         self.horizon = horizon
         self.last_generation = last_generation
 
-    def page(self, start: Any, limit: int) -> Page:
+    def chunk(self, start: Any, limit: int) -> Chunk:
         """By bucket, then groups, from [run of the server, bucket, cursor]."""
         run, first, cursor = start or ("", 0, "0")
         # A caller's own may be of any shape; and so may a reply be that was garbled.
@@ -306,14 +307,14 @@ class _Snapshot:
         with self._link.translated():
             return self._page(run, first, cursor, limit)
 
-    def log(self, after: Point, limit: int) -> Log | None:
+    def changes(self, after: Point, limit: int) -> Changes | None:
         """By number."""
         if max(map(abs, after)) >= _LIMIT:
             return None  # of another engine's list
         with self._link.translated():
-            return self._log(after, limit)
+            return self._changes(after, limit)
 
-    def _page(self, run: str, first: int, cursor: str, limit: int) -> Page:
+    def _page(self, run: str, first: int, cursor: str, limit: int) -> Chunk:
         (buckets,) = self._run(scripts.LIST)
         places = [place for place in (*map(int, buckets), _LAST) if place >= first]
         if places[0] != first:
@@ -323,16 +324,16 @@ class _Snapshot:
         # A row that was not there to be told lies behind it.
         self.horizon = max(self.horizon, horizon)
         rows = [_row(name, value) for name, value in zip(found[::2], found[1::2], strict=True)]
-        return Page(rows, [run, places[done], cursor] if done < len(places) else None)
+        return Chunk(rows, [run, places[done], cursor] if done < len(places) else None)
 
-    def _log(self, after: Point, limit: int) -> Log | None:
+    def _changes(self, after: Point, limit: int) -> Changes | None:
         (entries,) = self._run(scripts.CHANGES, (), *after, limit)
         if entries is None:
             return None
         told = [_entry(entry) for entry in entries]
         # Once each, in the order of their first change.
         names = {name: _key(name, generation) for _, name, generation in told if name}
-        return Log(self._read(names) if names else [], told[-1][0] if told else after)
+        return Changes(self._read(names) if names else [], told[-1][0] if told else after)
 
     def _read(self, names: dict[str, str]) -> list[Row]:
         keys = list(dict.fromkeys(names.values()))

@@ -82,7 +82,7 @@ class Guard:
         lookups: runs checks that may have to wait for a network.
     """
 
-    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups) -> None:
+    def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups[Signer]) -> None:
         self._lookups = lookups
         self._signer = signer
         self._anonymous = anonymous
@@ -117,7 +117,7 @@ class Guard:
             caller.require(words)
             return caller
 
-    def _identified(self, shown: list[bytes], form: Form, operation: Operation) -> Caller:
+    def _identified(self, signer: Signer, shown: list[bytes], form: Form, operation: Operation) -> Caller:
         if shown and form.client_secret is not UNSET:
             raise RequestInvalid(
                 "Send the credential either in the header or in the form, not in both.", "client_secret"
@@ -126,20 +126,21 @@ class Guard:
             client_id, credential = _from_header(shown)
         else:
             client_id, credential = form.client_id or "", str(form.client_secret)
-        claims = self._credential(credential, operation)
+        claims = _credential(signer, credential, operation)
         if client_id not in (None, claims.client_id) or form.client_id not in (UNSET, claims.client_id):
             raise CredentialInvalid
         return Caller(credential=claims, scopes=scope_words(claims.scope))
 
-    def _credential(self, credential: str, operation: Operation) -> Claims:
-        try:
-            claims = self._signer.check(operation, credential, CLIENT_PURPOSE)
-        except TokenError as error:
-            raise CredentialInvalid from error
-        # A caller is known by its client_id, and could be revoked by its sub: they must be the same.
-        if claims.client_id is None or claims.client_id != claims.sub:
-            raise CredentialInvalid
-        return claims
+
+def _credential(signer: Signer, credential: str, operation: Operation) -> Claims:
+    try:
+        claims = signer.check(operation, credential, CLIENT_PURPOSE)
+    except TokenError as error:
+        raise CredentialInvalid from error
+    # A caller is known by its client_id, and could be revoked by its sub: they must be the same.
+    if claims.client_id is None or claims.client_id != claims.sub:
+        raise CredentialInvalid
+    return claims
 
 
 def _from_header(values: list[bytes]) -> tuple[str | None, str]:

@@ -29,7 +29,7 @@ class Shortcut:
         issues_wait: whether issuing a token has to wait; the application then answers those requests.
     """
 
-    def __init__(self, dispatch: Dispatch, lookups: Lookups, *, issues_wait: bool) -> None:
+    def __init__(self, dispatch: Dispatch, lookups: Lookups[Any], *, issues_wait: bool) -> None:
         self._lookups = lookups
         self._dispatch = dispatch
         self._issues_wait = issues_wait

@@ -40,14 +40,12 @@ class ForwardAuth:
     counted, is no session, and is always refused.
 
     Args:
-        signer: validates the token.
         lookups: runs validations that may have to wait for a network.
         cookie: the cookie that has the token if there is no Authorization header; "" for none.
     """
 
-    def __init__(self, signer: Signer, lookups: Lookups, cookie: str = "") -> None:
+    def __init__(self, lookups: Lookups[Signer], cookie: str = "") -> None:
         self._lookups = lookups
-        self._signer = signer
         self._cookie = cookie
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +59,7 @@ class ForwardAuth:
             return problem(401, "token_missing", _MISSING, challenge())
         try:
             demands = partial(_check_demands, request.query_params)
-            claims = await self._lookups.run(checked_session, self._signer, token, demands)
+            claims = await self._lookups.run(checked_session, token, demands)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
         # The reason is not given, because anybody may see this answer.

@@ -51,7 +51,7 @@ class OAuth:
         guard: Guard,
         writer: Writer,
         limits: Limits,
-        lookups: Lookups,
+        lookups: Lookups[Signer],
         issuer: str = "",
     ) -> None:
         self._signer = signer
@@ -102,7 +102,7 @@ class OAuth:
         """POST /oauth/introspect (RFC 7662). A token is active if a resource server can accept it repeatedly.
         A client's credential is not, nor is a token whose uses are counted."""
         try:
-            claims = await self._lookups.run(checked_session, self._signer, form.token)
+            claims = await self._lookups.run(checked_session, form.token)
         except TokenError:
             return Answer(Inactive())
         return Answer(Introspection.of(claims, self.issuer(request)))

@@ -12,7 +12,7 @@ from ...aio.lookups import Lookups, in_time
 from ...errors import SystemUnavailable
 from ...policy import READINESS
 from ...signer import Signer
-from ...stores.copies.feed import Part
+from ...stores.copies.feed import FeedPart
 from ..access.callers import Guard
 from ..messages.answers import Answer, Health
 from ..messages.problems import problem
@@ -39,8 +39,8 @@ class Probes:
         signer: Signer,
         *,
         guard: Guard,
-        lookups: Lookups,
-        feed: Callable[[str, str], Part],
+        lookups: Lookups[Signer],
+        feed: Callable[[str, str], FeedPart],
         exposition: Callable[[str], tuple[bytes, str]] | None,
     ) -> None:
         self._signer = signer

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...stores.copies.feed import Part
+from ...stores.copies.feed import FeedPart
 from ...tokens.values import CodeRequest, IssueRequest, Request
 from ..messages.answers import (
     AccessToken,
@@ -351,7 +351,7 @@ def _feed(probes: Probes) -> list[RouteEntry]:
                 "since": "`next` of the previous answer; without it, the first part is sent.",
                 "seen": "`newest` of the previous answer; `follows` says whether the list continues from it.",
             },
-            answer=Part,
+            answer=FeedPart,
             scope="revocations:read",
             errors=(*_CLIENT, 503),
         )

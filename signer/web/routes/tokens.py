@@ -79,7 +79,7 @@ class API:
         guard: Guard,
         writer: Writer,
         limits: Limits,
-        lookups: Lookups,
+        lookups: Lookups[Signer],
     ) -> None:
         self._signer = signer
         self._lookups = lookups
@@ -117,7 +117,7 @@ class API:
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
             return _INVALID
         try:
-            await self._lookups.run(self._signer.introspect, token)
+            await self._lookups.run(Signer.introspect, token)
         except TokenError:
             return _INVALID
         return _VALID
@@ -222,8 +222,8 @@ class API:
         except (RequestInvalid, CredentialMissing, ScopeInsufficient) as error:
             return refusal(error)
 
-    def _verdicts(self, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
-        found = self._signer.validate_each(tokens, purpose=request.purpose, **request.demands())
+    def _verdicts(self, signer: Signer, tokens: list[str], request: ValidateRequest) -> list[Verdict]:
+        found = signer.validate_each(tokens, purpose=request.purpose, **request.demands())
         return [
             Verdict(status=False, code=said.code, detail=str(said))
             if isinstance(said, TokenError)

@@ -251,7 +251,7 @@ class _State(Collector):
             "Rows that expired before this time were purged; 0 if there was never a purge.",
             horizon,
         )
-        if freshness := self._store.freshness:
+        if freshness := self._store.view.freshness:
             yield GaugeMetricFamily(
                 "signer_store_copy_age_seconds",
                 "Seconds since this worker's copy of the revocation list was up to date.",

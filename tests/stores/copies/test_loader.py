@@ -19,10 +19,10 @@ from signer.errors import StoreError
 from signer.policy import TRUST
 from signer.stores import newest
 from signer.stores.contract import Entry, Row
-from signer.stores.copies import loader as mirror
+from signer.stores.copies import loader
 from signer.stores.copies.feed import part_after
 from signer.stores.names import by_subject, row
-from signer.stores.sqlite import store as sqlite
+from signer.stores.sqlite import trust, writer
 from signer.stores.sqlite.bell import SIZE
 from signer.stores.sqlite.store import SQLiteStore
 from signer.tokens.claims import Claims
@@ -42,13 +42,13 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(path: Path) -> Iterator[SQLiteStore]:
     with closing(SQLiteStore(path)) as opened:
-        assert opened.is_clear(claims(0), EXP)
+        assert opened.view.is_clear(claims(0), EXP)
         yield opened
 
 
 def wait_until_clear(store: SQLiteStore, of: Claims) -> None:
     """A long list is read by a thread."""
-    eventually(lambda: store.is_clear(of, EXP), 60)
+    eventually(lambda: store.view.is_clear(of, EXP), 60)
 
 
 def fill(path: Path, count: int, first: int = 1) -> None:
@@ -64,9 +64,9 @@ def fill(path: Path, count: int, first: int = 1) -> None:
 def test_it_asks_the_list_nothing_while_nobody_changes_it(store: SQLiteStore) -> None:
     """Ten thousand tokens, and a handful of statements: one in a tenth of a second."""
     statements: list[str] = []
-    store._reader.set_trace_callback(statements.append)
+    store._opened.reader.set_trace_callback(statements.append)
     started = time.monotonic()
-    assert all(store.is_clear(claims(number), EXP) for number in range(10_000))
+    assert all(store.view.is_clear(claims(number), EXP) for number in range(10_000))
     assert len(statements) <= 4 * (2 + (time.monotonic() - started) / TRUST)
 
 
@@ -74,78 +74,78 @@ def test_of_a_change_it_reads_that_alone(store: SQLiteStore) -> None:
     """And goes on knowing all the rest."""
     for number in range(1, 50):
         store.revoke(row(claims(number)), EXP)
-        assert not store.is_clear(claims(number), EXP)
-        assert store.is_clear(claims(number + 1), EXP)
+        assert not store.view.is_clear(claims(number), EXP)
+        assert store.view.is_clear(claims(number + 1), EXP)
     store.advance(by_subject("alice"), 1, EXP)
-    assert not store.is_clear(claims(99, "alice"), EXP)
-    assert store.is_clear(claims(99, "bob"), EXP)
-    assert not any(store.is_clear(claims(number), EXP) for number in range(1, 50))
+    assert not store.view.is_clear(claims(99, "alice"), EXP)
+    assert store.view.is_clear(claims(99, "bob"), EXP)
+    assert not any(store.view.is_clear(claims(number), EXP) for number in range(1, 50))
 
 
 def test_a_long_list_is_read_by_a_thread_in_small_steps(path: Path) -> None:
     """Meanwhile every token is looked up in the list itself."""
     SQLiteStore(path).close()
-    fill(path, 3 * sqlite._STEP + 1)
+    fill(path, 3 * trust.STEP + 1)
     with closing(SQLiteStore(path)) as store:
         store.advance(by_subject("alice"), 1, EXP)
-        assert not store.is_clear(claims(0), EXP)
+        assert not store.view.is_clear(claims(0), EXP)
         assert store.lookup(row(claims(1)), EXP, []).revoked
         wait_until_clear(store, claims(0))
         assert not any(
-            store.is_clear(claims(number), EXP) for number in (1, sqlite._STEP, 3 * sqlite._STEP + 1)
+            store.view.is_clear(claims(number), EXP) for number in (1, trust.STEP, 3 * trust.STEP + 1)
         )
-        assert not store.is_clear(claims(0, "alice"), EXP)
+        assert not store.view.is_clear(claims(0, "alice"), EXP)
 
 
 def test_what_changes_while_it_is_read_is_not_overlooked(path: Path) -> None:
     """A row that comes in behind the place it has reached."""
     SQLiteStore(path).close()
-    fill(path, 20 * sqlite._STEP, first=1000)
+    fill(path, 20 * trust.STEP, first=1000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         number = 0
-        while not store.is_clear(claims(0), EXP):
+        while not store.view.is_clear(claims(0), EXP):
             number += 1
             other.revoke(row(claims(number)), EXP)
         assert number > 1
-        assert not any(store.is_clear(claims(known), EXP) for known in range(1, number + 1))
+        assert not any(store.view.is_clear(claims(known), EXP) for known in range(1, number + 1))
 
 
 def test_who_is_too_far_behind_reads_the_list_anew(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log forgets what is old."""
-    for module in (sqlite, newest):
+    for module in (writer, newest):
         monkeypatch.setattr(module, "LOG_SIZE", 300)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 1000):
             other.revoke(row(claims(number)), EXP)
-    (logged,) = store._reader.execute("SELECT count(*) FROM log").fetchone()
+    (logged,) = store._opened.reader.execute("SELECT count(*) FROM log").fetchone()
     assert 300 <= logged < 600
     wait_until_clear(store, claims(0))
-    assert not any(store.is_clear(claims(number), EXP) for number in range(1, 1000))
+    assert not any(store.view.is_clear(claims(number), EXP) for number in range(1, 1000))
 
 
 def test_a_list_too_long_for_memory_is_looked_up(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And read again when there has been time to purge it."""
-    monkeypatch.setattr(mirror, "MAX_ROWS", 500)
+    monkeypatch.setattr(loader, "MAX_ROWS", 500)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 600):
             other.revoke(row(claims(number)), EXP if number > 400 else 1000)
 
     def rests() -> bool:
-        assert not store.is_clear(claims(0), EXP)
-        return store._mirror.is_resting
+        assert not store.view.is_clear(claims(0), EXP)
+        return store._index.loader.is_resting
 
     eventually(rests)
     assert store.lookup(row(claims(500)), EXP, []).revoked
     while store.purge(2000):
         pass
-    monkeypatch.setattr(store._mirror, "_rests_until", 0.0)
+    monkeypatch.setattr(store._index.loader, "_rests_until", 0.0)
     wait_until_clear(store, claims(0))
-    assert not store.is_clear(claims(500), EXP)
-    assert len(store._mirror.copy) == 199
+    assert not store.view.is_clear(claims(500), EXP)
+    assert len(store._index.loader.copy) == 199
 
 
 def test_of_a_list_too_long_for_memory_nothing_is_read(
@@ -153,32 +153,32 @@ def test_of_a_list_too_long_for_memory_nothing_is_read(
 ) -> None:
     """Its rows are counted first, up to that number."""
     SQLiteStore(path).close()
-    fill(path, 5 * sqlite._STEP)
+    fill(path, 5 * trust.STEP)
     added: list[Row] = []
-    monkeypatch.setattr(sqlite, "MAX_ROWS", 2 * sqlite._STEP)
-    monkeypatch.setattr(mirror.Mirror, "_load", lambda *_: added.append(_))
+    monkeypatch.setattr(trust, "MAX_ROWS", 2 * trust.STEP)
+    monkeypatch.setattr(loader.Loader, "_load", lambda *_: added.append(_))
     with closing(SQLiteStore(path)) as store:
-        store.is_clear(claims(0), EXP)
-        eventually(lambda: store._mirror.is_resting)
+        store.view.is_clear(claims(0), EXP)
+        eventually(lambda: store._index.loader.is_resting)
         assert len(added) == 1  # the first step, which most lists do not go beyond
         assert store.lookup(row(claims(1)), EXP, []).revoked
-        assert not store.is_clear(claims(0), EXP)
+        assert not store.view.is_clear(claims(0), EXP)
 
 
 def test_an_index_that_is_given_up_is_forgotten(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Part by part, since a million ids that go at once hold up the whole process."""
-    monkeypatch.setattr(mirror, "MAX_ROWS", 5000)
+    monkeypatch.setattr(loader, "MAX_ROWS", 5000)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 4900):
             other.revoke(row(claims(number)), EXP)
     wait_until_clear(store, claims(0))
-    given_up = [ref(part) for part in store._mirror.copy.parts if isinstance(part, set)]
+    given_up = [ref(part) for part in store._index.loader.copy.parts if isinstance(part, set)]
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(4900, 5100):
             other.revoke(row(claims(number)), EXP)
-    eventually(lambda: not store.is_clear(claims(0), EXP) and store._mirror.is_resting)
+    eventually(lambda: not store.view.is_clear(claims(0), EXP) and store._index.loader.is_resting)
     eventually(lambda: not any(part() for part in given_up))
 
 
@@ -186,15 +186,15 @@ def test_rows_that_were_purged_leave_when_there_is_no_more_room(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before, and without a rest."""
-    monkeypatch.setattr(mirror, "MAX_ROWS", 500)
+    monkeypatch.setattr(loader, "MAX_ROWS", 500)
     for lot in range(4):
         with store.together():
             for number in range(200):
                 store.revoke(row(claims(1000 * lot + number)), 1000 + lot)
         store.purge(1001 + lot)
         wait_until_clear(store, claims(99_999))
-    assert len(store._mirror.copy) <= 500
-    assert not store._mirror.is_resting
+    assert len(store._index.loader.copy) <= 500
+    assert not store._index.loader.is_resting
 
 
 def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path
         connection.execute("INSERT INTO log SELECT changes + 1, 7, ?, ?, 0 FROM state", (row(claims(7)), EXP))
         connection.execute("UPDATE state SET changes = changes + 1, mark = 7")
     time.sleep(2 * TRUST)
-    assert not store.is_clear(claims(7), EXP)
+    assert not store.view.is_clear(claims(7), EXP)
 
 
 REVOKE = """
@@ -220,7 +220,7 @@ for line in sys.stdin:
 DIE_BETWEEN = REVOKE.replace(
     'print("ready"',
     """import os, signal
-store._bell.ring = lambda changes: os.kill(os.getpid(), signal.SIGKILL)
+store._opened.bell.ring = lambda changes: os.kill(os.getpid(), signal.SIGKILL)
 print(\"ready\"""",
 )
 
@@ -236,10 +236,10 @@ def test_no_other_process_accepts_what_one_was_told_is_revoked(store: SQLiteStor
         assert other.stdout
         assert other.stdout.readline() == "ready\n"
         for number in range(1, 2001):
-            assert store.is_clear(claims(number), EXP)
+            assert store.view.is_clear(claims(number), EXP)
             other.stdin.write(f"{number:022}\n")
             assert other.stdout.readline() == "done\n"
-            assert not store.is_clear(claims(number), EXP), number
+            assert not store.view.is_clear(claims(number), EXP), number
 
 
 @contextmanager
@@ -267,7 +267,7 @@ def test_a_writer_killed_before_it_rang_is_noticed(store: SQLiteStore, path: Pat
     with about_to_die(path, 5) as die:
         die()
     time.sleep(2 * TRUST)
-    assert not store.is_clear(claims(5), EXP)
+    assert not store.view.is_clear(claims(5), EXP)
 
 
 def looked_up_together(store: SQLiteStore) -> Entry:
@@ -281,7 +281,7 @@ READS: dict[str, Callable[[SQLiteStore], object]] = {
     "look-up among changes": looked_up_together,
     "use": lambda store: store.use(row(claims(5)), EXP, 1),
     "rotation": lambda store: store.rotate(row(claims(5)), EXP, 1),
-    "index": lambda store: store.is_clear(claims(5), EXP),
+    "index": lambda store: store.view.is_clear(claims(5), EXP),
     "part for a copy": part_after,
     "ping": SQLiteStore.ping,
 }
@@ -292,13 +292,13 @@ def test_who_reads_what_a_killed_writer_left_tells_everybody(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
     """Before it answers: what one process calls used is not called good by another, not for a moment."""
-    monkeypatch.setattr(sqlite, "TRUST", 3600.0)  # nothing else would tell it
+    monkeypatch.setattr(trust, "TRUST", 3600.0)  # nothing else would tell it
     with closing(SQLiteStore(path)) as reader, about_to_die(path, 5) as die:
-        assert store.is_clear(claims(6), EXP)
+        assert store.view.is_clear(claims(6), EXP)
         die()
-        assert store.is_clear(claims(5), EXP)  # the hole, which nobody has seen yet
+        assert store.view.is_clear(claims(5), EXP)  # the hole, which nobody has seen yet
         READS[reads](reader)
-        assert not store.is_clear(claims(5), EXP)
+        assert not store.view.is_clear(claims(5), EXP)
 
 
 def test_without_its_bell_a_list_is_not_changed(store: SQLiteStore, path: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_bell_that_was_lost_is_made_again_at_the_start(path: Path) -> None:
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         wait_until_clear(store, claims(1))
         other.revoke(row(claims(1)), EXP)
-        assert not store.is_clear(claims(1), EXP)
+        assert not store.view.is_clear(claims(1), EXP)
 
 
 #: What makes a list one of that version, and a statement of who still runs with it.
@@ -342,10 +342,10 @@ def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> No
         old.executescript(f"{OLDER[version][0]} PRAGMA user_version = {version};")
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         wait_until_clear(store, claims(2))
-        assert not store.is_clear(claims(1), EXP)
-        assert not store.is_clear(claims(2, "alice"), EXP)
+        assert not store.view.is_clear(claims(1), EXP)
+        assert not store.view.is_clear(claims(2, "alice"), EXP)
         other.revoke(row(claims(2)), EXP)
-        assert not store.is_clear(claims(2), EXP)
+        assert not store.view.is_clear(claims(2), EXP)
     with closing(sqlite3.connect(path)) as old, pytest.raises(sqlite3.OperationalError):
         old.execute(OLDER[version][1])
 
@@ -353,13 +353,13 @@ def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> No
 def counted(store: SQLiteStore) -> list[int]:
     """What it rings its bell for, from now on."""
     rung: list[int] = []
-    ring = store._bell.ring
+    ring = store._opened.bell.ring
 
     def ring_and_note(changes: int) -> None:
         rung.append(changes)
         ring(changes)
 
-    store._bell.ring = ring_and_note  # type: ignore[method-assign]
+    store._opened.bell.ring = ring_and_note  # type: ignore[method-assign]
     return rung
 
 
@@ -371,7 +371,7 @@ def test_changes_made_together_are_rung_once(store: SQLiteStore) -> None:
             store.revoke(row(claims(number)), EXP)
         assert not rung
     assert len(rung) == 1
-    assert not any(store.is_clear(claims(number), EXP) for number in range(1, 600))
+    assert not any(store.view.is_clear(claims(number), EXP) for number in range(1, 600))
 
 
 def test_reading_rings_no_bell(store: SQLiteStore, path: Path) -> None:
@@ -383,7 +383,7 @@ def test_reading_rings_no_bell(store: SQLiteStore, path: Path) -> None:
             assert other.use(row(claims(number)), EXP, 1) is None
             for reader in (store, other):
                 assert reader.lookup(row(claims(number)), EXP, []).uses == 1
-                assert not reader.is_clear(claims(number), EXP)
+                assert not reader.view.is_clear(claims(number), EXP)
                 reader.ping()
     assert [*map(len, rung)] == [199 * 2, 199]  # each ping is a change
 
@@ -392,8 +392,8 @@ RIVAL = """
 import sys
 from signer.stores.sqlite.store import SQLiteStore
 store = SQLiteStore(sys.argv[1], timeout=100)
-ring, rings = store._bell.ring, []
-store._bell.ring = lambda changes: (rings.append(changes), ring(changes))
+ring, rings = store._opened.bell.ring, []
+store._opened.bell.ring = lambda changes: (rings.append(changes), ring(changes))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(300):
@@ -443,9 +443,9 @@ def test_a_bell_cut_short_is_mended_by_who_opens_the_list(path: Path, size: int)
     os.truncate(bell, size)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
         assert bell.stat().st_size == SIZE
-        assert store.is_clear(claims(1), EXP)
+        assert store.view.is_clear(claims(1), EXP)
         other.revoke(row(claims(1)), EXP)
-        assert not store.is_clear(claims(1), EXP)
+        assert not store.view.is_clear(claims(1), EXP)
 
 
 CUT_SHORT = """
@@ -460,17 +460,17 @@ bell = Path(f"{path}-bell")
 one, other = SQLiteStore(path), SQLiteStore(path)
 for number in range(100):
     claims = Claims(jti=f"{number:022}", exp=1_900_000_000, purpose="access")
-    assert one.is_clear(claims, claims.exp)
+    assert one.view.is_clear(claims, claims.exp)
     if number % 2:
         other.revoke(row(claims), claims.exp)
         os.truncate(bell, size)  # before one has heard of it
     else:
         os.truncate(bell, size)
-        one.is_clear(claims, claims.exp)
+        one.view.is_clear(claims, claims.exp)
         os.truncate(bell, size)
         other.revoke(row(claims), claims.exp)
-    assert not one.is_clear(claims, claims.exp)
-    one.is_clear(claims, claims.exp)
+    assert not one.view.is_clear(claims, claims.exp)
+    one.view.is_clear(claims, claims.exp)
     assert bell.stat().st_size == 16
 """
 
@@ -489,12 +489,12 @@ def test_a_bell_that_cannot_be_mended_is_answered_by_nobody(store: SQLiteStore, 
     """On a file system that became read-only, say: whoever is not told must not be contradicted."""
     with about_to_die(path, 5) as die:
         die()
-    store._bell.close()
-    with Path(f"{path}-bell").open("rb", buffering=0) as store._bell._file:
+    store._opened.bell.close()
+    with Path(f"{path}-bell").open("rb", buffering=0) as store._opened.bell._file:
         with pytest.raises(StoreError):
             store.lookup(row(claims(5)), EXP, [])
         with pytest.raises(StoreError):
-            store.is_clear(claims(5), EXP)
+            store.view.is_clear(claims(5), EXP)
 
 
 def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Path) -> None:
@@ -509,10 +509,10 @@ def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Pat
             file.write(os.urandom(8))
 
     with closing(SQLiteStore(path)) as other:
-        other._bell.ring = ring  # type: ignore[method-assign]
-        assert store.is_clear(claims(2), EXP)
+        other._opened.bell.ring = ring  # type: ignore[method-assign]
+        assert store.view.is_clear(claims(2), EXP)
         other.revoke(row(claims(2)), EXP)
-        assert not store.is_clear(claims(2), EXP)
+        assert not store.view.is_clear(claims(2), EXP)
 
 
 @pytest.mark.parametrize("content", [bytes(16), b"\xff" * 16, b"\x7f" * 40])
@@ -525,22 +525,22 @@ def test_a_bell_that_somebody_writes_to_hides_no_change(
         for number in range(1, 20):
             for _ in range(3):
                 bell.write_bytes(content)
-                store.is_clear(claims(0), EXP)
+                store.view.is_clear(claims(0), EXP)
             with other.together():
                 other.revoke(row(claims(number)), EXP)
                 bell.write_bytes(content)
-                store.is_clear(claims(number), EXP)
-            assert not store.is_clear(claims(number), EXP)
+                store.view.is_clear(claims(number), EXP)
+            assert not store.view.is_clear(claims(number), EXP)
             bell.write_bytes(content)
-            assert not store.is_clear(claims(number), EXP)
+            assert not store.view.is_clear(claims(number), EXP)
 
 
 def test_a_bell_of_another_history_is_set_right(path: Path) -> None:
     """A backup with fewer changes was put back, and the bell left in its place: who comes after must be heard."""
     with closing(SQLiteStore(path)) as store:
-        store._bell.ring(1_000_000)
+        store._opened.bell.ring(1_000_000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
-        assert store._bell.rung_for() == commits(store)
-        assert store.is_clear(claims(1), EXP)
+        assert store._opened.bell.rung_for() == commits(store)
+        assert store.view.is_clear(claims(1), EXP)
         other.revoke(row(claims(1)), EXP)
-        assert not store.is_clear(claims(1), EXP)
+        assert not store.view.is_clear(claims(1), EXP)

@@ -25,7 +25,7 @@ from signer.errors import (
 )
 from signer.policy import MAX_CURSOR
 from signer.stores.contract import Row
-from signer.stores.copies.feed import PART, Part, Told, part_after, row_of
+from signer.stores.copies.feed import PART_SIZE, FeedPart, FeedRow, part_after, row_of
 from signer.stores.copies.remote import RemoteStore, _parsed
 from signer.stores.memory import MemoryStore
 from signer.tokens.claims import Claims
@@ -133,14 +133,14 @@ def test_a_copy_refuses_a_generation_that_cannot_be(
 
 def test_a_copy_begins_with_all_there_is(service: Service, opened: Callable[..., RemoteStore]) -> None:
     """Also where that is more than a part."""
-    tokens = [Signer(KEY).issue() for _ in range(2 * PART + 10)]
+    tokens = [Signer(KEY).issue() for _ in range(2 * PART_SIZE + 10)]
     with closing(open_store(f"sqlite:///{service.directory}/tokens.db")) as there:
         signer = Signer(KEY, there)
         with signer.together():
             for token in tokens:
                 signer.revoke(token)
     here = Signer(KEY, opened())
-    for token in tokens[:: PART // 10]:
+    for token in tokens[:: PART_SIZE // 10]:
         with pytest.raises(TokenRevoked):
             here.validate(token)
 
@@ -154,12 +154,12 @@ def test_it_goes_on_when_the_service_comes_back(service: Service, opened: Callab
     eventually(refuses(signer, token, TokenRevoked))
     copy = store._copy
     service.kill()
-    eventually(lambda: store.freshness.age > BOUND)
+    eventually(lambda: store.view.freshness.age > BOUND)
     for each in (token, other):
         with pytest.raises(StoreError, match="REVOCATION_STALENESS_SECONDS"):
             signer.validate(each)
     with Service(service.directory, service.settings, port=service.port, credential=service.credential):
-        eventually(lambda: store.freshness.age < BOUND)
+        eventually(lambda: store.view.freshness.age < BOUND)
         assert signer.validate(other)
         with pytest.raises(TokenRevoked):
             signer.validate(token)
@@ -195,7 +195,7 @@ def _refusal(store: RemoteStore) -> str:
     return ""
 
 
-@pytest.mark.parametrize("more", [0, 1, PART + 1])
+@pytest.mark.parametrize("more", [0, 1, PART_SIZE + 1])
 def test_a_moment_of_another_list_does_not_follow(more: int) -> None:
     """However many changes either has. A service of the version before does not tell, and is believed."""
     one, other = MemoryStore(), MemoryStore()
@@ -300,7 +300,7 @@ def test_a_cursor_of_another_history_begins_anew() -> None:
     cursor = part_after(one).next
     assert not part_after(one, cursor).is_anew
     assert part_after(other, cursor).is_anew
-    assert part_after(other, cursor).rows == [Told("access/x", EXP, revoked=True)]
+    assert part_after(other, cursor).rows == [FeedRow("access/x", EXP, revoked=True)]
 
 
 def test_guesses_are_not_told() -> None:
@@ -326,7 +326,7 @@ def test_a_row_is_told_as_it_is() -> None:
 def test_the_longest_ids_are_told() -> None:
     """Wherever a part ends: a cursor that were cut would begin the list anew, for ever."""
     store = MemoryStore()
-    names = ["\x00" * 255 + f"{number:04}" for number in range(2 * PART + 1)]
+    names = ["\x00" * 255 + f"{number:04}" for number in range(2 * PART_SIZE + 1)]
     for name in names:
         store.revoke(f"chain:{'p' * 64}/{name}", EXP)
     told, cursor = [], ""
@@ -365,7 +365,7 @@ def test_a_cursor_of_another_engine_begins_anew(lists: Callable[[], Store]) -> N
     store.revoke("access/x", EXP)
     part = part_after(store, base64url(msgspec.json.encode([3, 2**62, None])))
     assert part.is_anew
-    assert part.rows == [Told("access/x", EXP, revoked=True)]
+    assert part.rows == [FeedRow("access/x", EXP, revoked=True)]
 
 
 class Dripping:
@@ -387,7 +387,7 @@ class Dripping:
                 threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        body = msgspec.json.encode(Part(rows=[], next="x", is_anew=False, is_whole=True, horizon=0))
+        body = msgspec.json.encode(FeedPart(rows=[], next="x", is_anew=False, is_whole=True, horizon=0))
         with connection, suppress(OSError):
             while connection.recv(65536):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
@@ -403,9 +403,9 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
         url = f"http://a:b@127.0.0.1:{server.port}"
         store = stack.enter_context(closing(RemoteStore(url, 1.0, 0.5)))
         server.drips = True
-        eventually(lambda: store.freshness.age > 1.2)
+        eventually(lambda: store.view.freshness.age > 1.2)
         server.drips = False
-        eventually(lambda: store.freshness.age < 0.5)
+        eventually(lambda: store.view.freshness.age < 0.5)
 
 
 @pytest.mark.parametrize(

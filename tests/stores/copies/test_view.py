@@ -18,10 +18,10 @@ from signer import Signer, Store, open_store
 from signer.errors import ClockError, StoreError, SystemUnavailable, TokenError, TokenRevoked
 from signer.policy import UNHEARD
 from signer.stores.contract import Entry, Row
-from signer.stores.copies import loader as mirror
-from signer.stores.copies import refresher as following
-from signer.stores.copies.full import UNKNOWING, Copied
-from signer.stores.copies.view import FollowedStore, as_of
+from signer.stores.copies import loader, refresher
+from signer.stores.copies.full import NO_COPY, FullCopy
+from signer.stores.copies.view import CopyView
+from signer.stores.direct import DirectView
 from signer.stores.names import by_subject, groups, row
 from signer.stores.opening import create_list
 from signer.tokens.claims import Claims
@@ -51,7 +51,7 @@ def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
 def knows(store: Store, of: Claims) -> bool:
     """Whether a copy that is fresh knows something of this token."""
     try:
-        return not store.is_clear(of, EXP)
+        return not store.view.is_clear(of, EXP)
     except StoreError:
         return False
 
@@ -69,13 +69,13 @@ def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., S
     """And long before that, since the engine tells of it."""
     here, there = lists(100 * HANG), lists()
     token = claims(sub="alice")
-    assert here.is_clear(token, EXP)
+    assert here.view.is_clear(token, EXP)
     change, entry = CHANGES[how]
     change(there)
     eventually(lambda: knows(here, token))
     known = entry._replace(last_generation=entry.generation, unheard=UNHEARD)
-    assert here.recall(row(token), EXP, groups(token)) == known
-    assert here.is_clear(claims(1, sub="bob"), EXP)
+    assert here.view.recall(row(token), EXP, groups(token)) == known
+    assert here.view.is_clear(claims(1, sub="bob"), EXP)
 
 
 def test_it_asks_the_list_nothing_for_a_validation(lists: Callable[..., Store]) -> None:
@@ -110,17 +110,17 @@ def test_uses_and_new_tokens_ask_the_list(
         assert Signer(KEY, lists(0)).validate(later).sub == "alice"
 
 
-def behind() -> following.Step:
+def behind() -> refresher.Progress:
     time.sleep(0.01)
-    return following.Step(None, is_whole=False)
+    return refresher.Progress(None, is_whole=False)
 
 
 @contextmanager
 def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A copy that takes nothing in."""
-    assert isinstance(store, FollowedStore)
+    assert isinstance(store.view, CopyView)
     with monkeypatch.context() as patch:
-        patch.setattr(store._following, "_step", behind)
+        patch.setattr(store.view._refresher, "_step", behind)
         time.sleep(1.2)
         yield
 
@@ -131,48 +131,48 @@ def test_a_copy_that_is_too_old_says_nothing(
     """Of no token; and everything again when it is fresh."""
     store = lists(BOUND)
     with deaf(store, monkeypatch):
-        for call in (lambda: store.is_clear(claims(), EXP), lambda: store.recall("x", EXP, ())):
+        for call in (lambda: store.view.is_clear(claims(), EXP), lambda: store.view.recall("x", EXP, ())):
             with pytest.raises(StoreError, match="REVOCATION_STALENESS_SECONDS"):
                 call()
-        freshness = store.freshness
+        freshness = store.view.freshness
         assert freshness
         assert freshness.age > BOUND
-    eventually(lambda: not (store.freshness and store.freshness.age > BOUND))
-    assert store.is_clear(claims(), EXP)
+    eventually(lambda: not (store.view.freshness and store.view.freshness.age > BOUND))
+    assert store.view.is_clear(claims(), EXP)
 
 
 def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """However many parts that takes; until then the list is asked."""
-    monkeypatch.setattr(mirror, "STEP", 7)
+    monkeypatch.setattr(loader, "STEP", 7)
     there = lists(0)
     for number in range(50):
         there.revoke(row(claims(number)), EXP)
     here = lists()
-    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
-    assert here.recall(row(claims(7)), EXP, ()).revoked
-    eventually(lambda: here.is_prompt)
-    assert not any(here.is_clear(claims(number), EXP) for number in range(50))
-    assert here.is_clear(claims(50), EXP)
+    assert not any(here.view.is_clear(claims(number), EXP) for number in range(50))
+    assert here.view.recall(row(claims(7)), EXP, ()).revoked
+    eventually(lambda: here.view.is_prompt)
+    assert not any(here.view.is_clear(claims(number), EXP) for number in range(50))
+    assert here.view.is_clear(claims(50), EXP)
 
 
 def test_a_list_too_large_for_a_copy_is_asked(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every time; there is a copy again when it has shrunk."""
-    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
-    monkeypatch.setattr(mirror, "REST", 0.3)
+    monkeypatch.setattr(loader, "MAX_ROWS", 20)
+    monkeypatch.setattr(loader, "REST", 0.3)
     there, here = lists(0), lists()
     for number in range(30):
         there.revoke(row(claims(number)), EXP if number else 100)
-    eventually(lambda: not here.is_prompt)
+    eventually(lambda: not here.view.is_prompt)
     for number in range(1, 30):
-        assert not here.is_clear(claims(number), EXP)
-        assert here.recall(row(claims(number)), EXP, ()).revoked
-    assert not here.recall(row(claims(31)), EXP, ()).revoked
-    monkeypatch.setattr(mirror, "MAX_ROWS", 1000)
-    eventually(lambda: here.is_prompt)
-    assert not here.is_clear(claims(7), EXP)
-    assert here.is_clear(claims(31), EXP)
+        assert not here.view.is_clear(claims(number), EXP)
+        assert here.view.recall(row(claims(number)), EXP, ()).revoked
+    assert not here.view.recall(row(claims(31)), EXP, ()).revoked
+    monkeypatch.setattr(loader, "MAX_ROWS", 1000)
+    eventually(lambda: here.view.is_prompt)
+    assert not here.view.is_clear(claims(7), EXP)
+    assert here.view.is_clear(claims(31), EXP)
 
 
 def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
@@ -182,32 +182,31 @@ def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
     there.revoke("access/x", 100)
     there.revoke("access/y", 8000)
     there.purge(7500)
-    assert isinstance(store, FollowedStore)
-    eventually(lambda: store._following.copy.horizon == 7500)
-    assert len(store._following.copy) == 1
-    assert not store.is_clear(claims(), 7499)
-    assert store.is_clear(claims(), 7500)
+    kept = store.view
+    assert isinstance(kept, CopyView)
+    eventually(lambda: kept._refresher.copy.horizon == 7500)
+    assert len(kept._refresher.copy) == 1
+    assert not store.view.is_clear(claims(), 7499)
+    assert store.view.is_clear(claims(), 7500)
 
 
 def test_nothing_is_clear_in_no_copy() -> None:
     """Nor can anything be looked up in it."""
-    assert not UNKNOWING.is_clear(claims(), EXP)
+    assert not NO_COPY.is_clear(claims(), EXP)
     with pytest.raises(ClockError):
-        Signer(KEY, Looked(UNKNOWING)).validate(Signer(KEY).issue())  # type: ignore[arg-type]
+        Signer(KEY, Looked(NO_COPY)).validate(Signer(KEY).issue())  # type: ignore[arg-type]
 
 
 class Looked:
     """A list that has only what a validation asks."""
 
-    is_local = True
-
-    def __init__(self, copy: Copied) -> None:
-        self.is_clear, self.recall = copy.is_clear, copy.lookup
+    def __init__(self, copy: FullCopy) -> None:
+        self.view = DirectView(copy.lookup, copy.is_clear, is_local=True)
 
 
 def test_the_same_row_again_is_what_it_is_now() -> None:
     """A group never goes back to an earlier generation."""
-    copy = Copied()
+    copy = FullCopy()
     for entry in (
         Row("access/x", EXP, uses=1),
         Row("access/x", EXP, uses=2),
@@ -287,7 +286,7 @@ def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
     read, write = os.pipe()
     if (child := os.fork()) == 0:
         try:
-            store.is_clear(claims(), EXP)
+            store.view.is_clear(claims(), EXP)
         except StoreError as error:
             os.write(write, str(error).encode())
         os._exit(0)
@@ -299,8 +298,8 @@ def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
 
 def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to a second, and never all at the same moment."""
-    monkeypatch.setattr(following.Following, "__init__", lambda self: None)
-    pauses = [[following.Following()._pause(failures) for _ in range(50)] for failures in (1, 3, 9, 100_000)]  # type: ignore[call-arg]
+    monkeypatch.setattr(refresher.Refresher, "__init__", lambda self: None)
+    pauses = [[refresher.Refresher()._pause(failures) for _ in range(50)] for failures in (1, 3, 9, 100_000)]  # type: ignore[call-arg]
     assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
     assert min(pauses[-1]) >= 0.5
     assert all(len(set(some)) > 40 for some in pauses)
@@ -309,15 +308,15 @@ def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> 
 class Steps:
     """What a Following does, told step by step."""
 
-    def __init__(self, *steps: Callable[[], Copied | None]) -> None:
+    def __init__(self, *steps: Callable[[], FullCopy | None]) -> None:
         self._steps = list(steps)
 
-    def __call__(self) -> following.Step:
-        copy = (self._steps.pop(0) if self._steps else Copied)()
-        return following.Step(copy, copy is not None)
+    def __call__(self) -> refresher.Progress:
+        copy = (self._steps.pop(0) if self._steps else FullCopy)()
+        return refresher.Progress(copy, copy is not None)
 
-    def followed(self, staleness: float = 60.0) -> following.Following:
-        return following.Following(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
+    def followed(self, staleness: float = 60.0) -> refresher.Refresher:
+        return refresher.Refresher(self, lambda seconds: time.sleep(0.01), staleness, lambda: None)
 
 
 def fails(error: BaseException) -> Callable[[], None]:
@@ -327,9 +326,9 @@ def fails(error: BaseException) -> Callable[[], None]:
     return step
 
 
-def slowly() -> Copied:
+def slowly() -> FullCopy:
     time.sleep(0.2)
-    return Copied()
+    return FullCopy()
 
 
 def test_a_copy_is_as_old_as_the_question() -> None:
@@ -349,8 +348,8 @@ def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
 
 def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     """A thread that ended would leave the copy to grow old for ever."""
-    last = Copied()
-    steps = Steps(Copied, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
+    last = FullCopy()
+    steps = Steps(FullCopy, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
     with closing(steps.followed()) as kept:
         eventually(lambda: kept.copy is last or not steps._steps)
     assert "The list cannot be followed: no" in caplog.text
@@ -359,7 +358,7 @@ def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_a_copy_that_is_too_old_says_why() -> None:
     """What kept it from catching up last; nothing of the kind where that took too long."""
-    with closing(Steps(Copied, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
+    with closing(Steps(FullCopy, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
         eventually(lambda: _refusal(kept) != "")
         assert _refusal(kept).endswith("(REVOCATION_STALENESS_SECONDS). It went back.")
     with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
@@ -367,7 +366,7 @@ def test_a_copy_that_is_too_old_says_why() -> None:
         assert "does not answer fast enough" in _refusal(kept)
 
 
-def _refusal(kept: following.Following) -> str:
+def _refusal(kept: refresher.Refresher) -> str:
     try:
         kept.copy.lookup("x", EXP, ())
     except StoreError as error:
@@ -385,10 +384,10 @@ def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
     """By whoever has not caught up; the copy is no answer, however fresh."""
     here, there = lists(0), lists(None)
     token = claims()
-    assert not here.is_prompt
-    assert not here.is_clear(token, EXP)
+    assert not here.view.is_prompt
+    assert not here.view.is_clear(token, EXP)
     there.revoke(row(token), EXP)
-    assert here.recall(row(token), EXP, ()).revoked
+    assert here.view.recall(row(token), EXP, ()).revoked
 
 
 def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) -> None:
@@ -396,20 +395,18 @@ def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) 
     here, there = lists(0), lists(None)
     for number in range(20):
         there.revoke(row(claims(number)), EXP)
-        moment = following.now()
-        caught_up = here.catch_up()
+        moment = refresher.now()
+        caught_up = here.view.catch_up()
         assert caught_up is not None
         assert caught_up >= moment
-        with as_of(moment):
-            assert not here.is_clear(claims(number), EXP)
-            assert here.is_clear(claims(number + 1), EXP)
+        assert not here.view.at(moment).is_clear(claims(number), EXP)
+        assert here.view.at(moment).is_clear(claims(number + 1), EXP)
     asked: list[str] = []
     here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[method-assign,func-returns-value]
-    with as_of(moment):
-        assert here.recall(row(claims(0)), EXP, ()).revoked
+    assert here.view.at(moment).recall(row(claims(0)), EXP, ()).revoked
     assert asked == []
-    with as_of(following.now()), pytest.raises(StoreError, match="no such copy"):
-        here.recall(row(claims(0)), EXP, ())
+    with pytest.raises(StoreError, match="no such copy"):
+        here.view.at(refresher.now()).recall(row(claims(0)), EXP, ())
     assert asked == []
 
 
@@ -417,16 +414,16 @@ def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
     """And nothing is answered meanwhile."""
     with closing(open_store(engine.url, staleness=0)) as store:
         engine.kill()
-        moment = following.now()
+        moment = refresher.now()
         with pytest.raises(StoreError):
-            store.catch_up()
-        with as_of(moment), pytest.raises(StoreError):
-            store.recall("x", EXP, ())
+            store.view.catch_up()
+        with pytest.raises(StoreError):
+            store.view.at(moment).recall("x", EXP, ())
 
 
 def test_a_child_of_a_fork_is_told_so_whatever_was_under_way() -> None:
     """The thread that had the lock is not there any more."""
-    with closing(Steps(Copied, *[slowly] * 50).followed()) as kept:
+    with closing(Steps(FullCopy, *[slowly] * 50).followed()) as kept:
         time.sleep(0.1)  # in the midst of a step
         if (child := os.fork()) == 0:
             try:
@@ -444,30 +441,30 @@ def test_who_catches_up_does_not_wait_for_a_whole_list(
     there, here = lists(None), lists(0)
     for number in range(30):
         there.revoke(row(claims(number)), EXP)
-    eventually(lambda: here.catch_up() is not None)
-    monkeypatch.setattr(mirror, "STEP", 1)
-    assert isinstance(here, FollowedStore)
-    here._mirror._begin()
-    assert here.catch_up() is None
-    assert here.recall(row(claims(3)), EXP, ()).revoked
-    eventually(lambda: here.catch_up() is not None)
+    eventually(lambda: here.view.catch_up() is not None)
+    monkeypatch.setattr(loader, "STEP", 1)
+    assert isinstance(here.view, CopyView)
+    here.view._loader._begin()
+    assert here.view.catch_up() is None
+    assert here.view.recall(row(claims(3)), EXP, ()).revoked
+    eventually(lambda: here.view.catch_up() is not None)
 
 
 def test_a_list_that_outgrows_its_copy_is_asked_at_once(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is refused while the copy that is too small is made anew."""
-    monkeypatch.setattr(mirror, "MAX_ROWS", 20)
-    monkeypatch.setattr(mirror, "STEP", 1)
+    monkeypatch.setattr(loader, "MAX_ROWS", 20)
+    monkeypatch.setattr(loader, "STEP", 1)
     there, here = lists(None), lists(10.0)
     answered = []
     for number in range(40):
         there.revoke(row(claims(number)), EXP)
-        answered += outcomes([lambda: here.is_clear(claims(99), EXP) or here.recall("x", EXP, ())])
+        answered += outcomes([lambda: here.view.is_clear(claims(99), EXP) or here.view.recall("x", EXP, ())])
         time.sleep(0.03)
     assert all(answered)
-    assert not here.is_prompt
-    assert here.recall(row(claims(39)), EXP, ()).revoked
+    assert not here.view.is_prompt
+    assert here.view.recall(row(claims(39)), EXP, ()).revoked
 
 
 @pytest.mark.parametrize("bound", [0, 60.0])
@@ -476,28 +473,28 @@ def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
 ) -> None:
     """An event loop would stand still for all while the list is asked for one."""
     here = lists(bound)
-    moment = following.now()
-    eventually(lambda: here.catch_up() is not None)
-    assert isinstance(here, FollowedStore)
-    with as_of(moment):
-        assert here.is_clear(claims(), EXP)
-        here._following._fresh = (following.now(), UNKNOWING)
-        asked: list[str] = []
-        here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[func-returns-value]
-        for call in (lambda: here.is_clear(claims(), EXP), lambda: here.recall("x", EXP, ())):
-            with pytest.raises(StoreError, match="no such copy"):
-                call()
+    moment = refresher.now()
+    eventually(lambda: here.view.catch_up() is not None)
+    assert isinstance(here.view, CopyView)
+    pinned = here.view.at(moment)
+    assert pinned.is_clear(claims(), EXP)
+    here.view._refresher._fresh = (refresher.now(), NO_COPY)
+    asked: list[str] = []
+    here.lookup = lambda *args: asked.append("lookup") or Entry()  # type: ignore[method-assign,func-returns-value]
+    for call in (lambda: pinned.is_clear(claims(), EXP), lambda: pinned.recall("x", EXP, ())):
+        with pytest.raises(StoreError, match="no such copy"):
+            call()
     assert asked == []
 
 
 def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
     """Who would catch up is told at once that there is none; the lock is the thread's, step after step."""
 
-    def step() -> following.Step:
+    def step() -> refresher.Progress:
         time.sleep(0.005)
-        return following.Step(UNKNOWING, is_whole=False)
+        return refresher.Progress(NO_COPY, is_whole=False)
 
-    with closing(following.Following(step, time.sleep, 0, lambda: None)) as kept:
+    with closing(refresher.Refresher(step, time.sleep, 0, lambda: None)) as kept:
         began = time.monotonic()
         assert [kept.catch_up() for _ in range(1000)] == [None] * 1000
         assert time.monotonic() - began < 4  # a step each would take 5
@@ -505,7 +502,7 @@ def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
 
 def test_groups_that_expired_leave_the_copy() -> None:
     """By the hour, as tokens do; what is left still counts."""
-    copy = Copied()
+    copy = FullCopy()
     for number in range(100):
         copy.add(Row(f"sub:{number}", 3600 * number, generation=9))
         copy.add(Row(f"access/{number:022}", 3600 * number, revoked=True))

@@ -14,7 +14,7 @@ from support.service import KEY, Service, environment
 
 from signer.credentials import SERVICE_SCOPES
 from signer.settings import Settings
-from signer.stores.copies.feed import Part
+from signer.stores.copies.feed import FeedPart
 from signer.tokens.claims import Claims
 from signer.tokens.values import IssueRequest
 from signer.web import create_app
@@ -112,7 +112,7 @@ def sentence(text: str | None) -> bool:
 
 def test_no_docstring_describes_what_is_not_there() -> None:
     """A member that was renamed, or a line that is no member, would show in the document."""
-    for kind in (Claims, IssueRequest, ValidateRequest, Rotated, Problem, Part):
+    for kind in (Claims, IssueRequest, ValidateRequest, Rotated, Problem, FeedPart):
         assert set(about_members(kind)) == {field.name for field in fields(kind)}
 
 
