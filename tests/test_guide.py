@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from signer.audit import AuditTrail
 from signer.cli.parser import main
 from signer.settings import Settings
 from signer.web import create_app
+from signer.web.routes import guide
 from signer.web.routes.guide import INDEX, rendered, slug
-from signer.web.routes.guide import PAGES as SERVED
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 OPERATE, SETTINGS, HTTP = (PAGES[f"guide/{name}"] for name in ("operate", "settings", "http"))
@@ -189,8 +191,8 @@ class TestPages:
     def test_the_table_of_pages_is_the_folder(self) -> None:
         """In the order in which its list has them."""
         listed = re.findall(r"^\| \[.*?\]\((\S+)\.md\)", PAGES["guide/README"], re.MULTILINE)
-        assert tuple(listed) == SERVED
-        assert {path.stem for path in GUIDE.iterdir()} == {*SERVED, INDEX}
+        assert tuple(listed) == guide.PAGES
+        assert {path.stem for path in GUIDE.iterdir()} == {*guide.PAGES, INDEX}
 
     @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("guide/")])
     def test_a_page_is_of_the_form_that_is_served(self, page: str) -> None:
@@ -215,10 +217,8 @@ class TestPages:
 
     def test_html_is_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing that stands in a page, nor the service's title, becomes markup."""
-        import signer.web.routes.guide as module
-
         text = "# <b>x</b> & y\n\n<script>x</script> [x](javascript:x) ![x](https://example.org/x.png)\n\n```html\n<i>\n```\n"
-        monkeypatch.setattr(module, "_text", lambda name: text)
+        monkeypatch.setattr(guide, "_text", lambda name: text)
         page = rendered("start", '</title><b>"')
         assert not re.search(r"<(script|b|i|img)[ >]|javascript:x\"", page)
         assert "&lt;script&gt;" in page
@@ -226,8 +226,6 @@ class TestPages:
 
 def test_the_pages_are_in_the_wheel() -> None:
     """Where the service finds them."""
-    import tomllib
-
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     patterns = package_data["signer"]
     for path in GUIDE.iterdir():
@@ -236,8 +234,6 @@ def test_the_pages_are_in_the_wheel() -> None:
 
 def test_the_service_starts_without_the_renderer() -> None:
     """It is loaded with the first page."""
-    import subprocess
-
     program = "import sys, signer.web; print('markdown_it' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
