@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: The methods of a route that answers any. Starlette's router finds it for the rare ones.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-Handler = Callable[[HTTPRequest, Exception], Awaitable[Response]]
+ErrorHandler = Callable[[HTTPRequest, Exception], Awaitable[Response]]
 
 
 class Dispatch:
@@ -27,7 +27,7 @@ class Dispatch:
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Iterable[Route], handlers: Mapping[type[Exception], Handler]
+        self, app: ASGIApp, routes: Iterable[Route], handlers: Mapping[type[Exception], ErrorHandler]
     ) -> None:
         self.app = app
         self._handlers = handlers

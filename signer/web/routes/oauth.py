@@ -25,7 +25,7 @@ from ..messages.bodies import Form, TokenForm, TokenRequestForm, read_form
 from ..messages.problems import oauth_problem
 
 F = TypeVar("F", bound=Form)
-Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
+FormHandler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 #: RFC 6749, section 5.1.
@@ -64,7 +64,7 @@ class OAuth:
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
 
     def endpoint(
-        self, handler: Handler[F], form: type[F], scope: str
+        self, handler: FormHandler[F], form: type[F], scope: str
     ) -> Callable[[HTTPRequest], Awaitable[Response]]:
         """The function of a route. It reads the form first, because that may have the credential."""
         words = scope_words(scope)

@@ -52,7 +52,7 @@ from ..messages.problems import refusal
 
 B = TypeVar("B", bound=Request)
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
-Handler = Callable[[Caller, Any], Awaitable[Response]]
+TokenHandler = Callable[[Caller, Any], Awaitable[Response]]
 
 
 _VALID: Final = Answer(Done())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 #: The name of a number, such as ("signer_events", "issue", "ok", "kHd3aP").
-Name = tuple[str, ...]
+NumberName = tuple[str, ...]
 
 #: The first word of the names of numbers that describe the present, and are void once their process has died.
 NOW: Final = "now"
@@ -24,7 +24,7 @@ NOW: Final = "now"
 CAPACITY: Final = 8192
 _BYTES: Final = 8 * CAPACITY
 #: Counts everything for which no place is left.
-_OVERFLOW: Final[Name] = ("overflow",)
+_OVERFLOW: Final[NumberName] = ("overflow",)
 
 
 class Cells:
@@ -39,7 +39,7 @@ class Cells:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._places: dict[Name, int] = {}
+        self._places: dict[NumberName, int] = {}
         self._names: int | None = None
         memory: mmap.mmap | bytearray = bytearray(_BYTES)
         if folder is not None:
@@ -53,7 +53,7 @@ class Cells:
             if name[0] == NOW:
                 self.values[place] = 0.0
 
-    def place(self, *names: Name) -> int:
+    def place(self, *names: NumberName) -> int:
         """The place of the first of these names; the others follow it in order."""
         if names[0] not in self._places:
             if len(self._places) + len(names) > CAPACITY:
@@ -64,17 +64,17 @@ class Cells:
                 self._places[name] = len(self._places)
         return self._places[names[0]]
 
-    def read(self) -> dict[Name, float]:
+    def read(self) -> dict[NumberName, float]:
         """All numbers by their name. If processes share a folder: the sums over all of them."""
         if self._folder is None:
             return {name: self.values[place] for name, place in list(self._places.items())}
-        sums: defaultdict[Name, float] = defaultdict(float)
+        sums: defaultdict[NumberName, float] = defaultdict(float)
         for name, number in _shared(self._folder):
             sums[name] += number
         return sums
 
 
-def _shared(folder: Path) -> Iterator[tuple[Name, float]]:
+def _shared(folder: Path) -> Iterator[tuple[NumberName, float]]:
     for path in folder.glob("*.names"):
         values = memoryview(path.with_suffix(".numbers").read_bytes()).cast("d")
         is_alive = _is_taken(path.with_suffix(".lock"))
@@ -83,12 +83,12 @@ def _shared(folder: Path) -> Iterator[tuple[Name, float]]:
                 yield name, values[place]
 
 
-def _lines(text: bytes) -> list[Name]:
+def _lines(text: bytes) -> list[NumberName]:
     # The last line is empty, or incomplete because its process was killed while it wrote.
     return [tuple(json.loads(line)) for line in text.split(b"\n")[:-1]]
 
 
-def _names(path: Path) -> tuple[int, dict[Name, int]]:
+def _names(path: Path) -> tuple[int, dict[NumberName, int]]:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     text = path.read_bytes()
     os.ftruncate(descriptor, text.rfind(b"\n") + 1)

@@ -21,7 +21,7 @@ from ...errors import AuditError, ClockError, ConfigurationError, StoreError, Sy
 from ...events import BUG, OK
 from ...stores import Store
 from ...tokens.keys import KeyRing
-from .cells import NOW, Cells, Name
+from .cells import NOW, Cells, NumberName
 
 #: The environment variable that names the folder which the workers share. The process that starts them makes
 #: the folder.
@@ -35,7 +35,7 @@ class _Counter(Struct, frozen=True):
     about: str
     labels: tuple[str, ...] = ()
 
-    def family(self, numbers: dict[Name, float]) -> Metric:
+    def family(self, numbers: dict[NumberName, float]) -> Metric:
         family = CounterMetricFamily(self.name, self.about, labels=self.labels)
         for name, number in numbers.items():
             if name[0] == self.name:
@@ -50,11 +50,11 @@ class _Histogram(Struct, frozen=True):
     #: The upper bounds, in seconds.
     buckets: tuple[float, ...]
 
-    def names(self, labels: Name) -> list[Name]:
+    def names(self, labels: NumberName) -> list[NumberName]:
         """The names of the sum, and of each bucket after it."""
         return [(self.name, *labels, str(place)) for place in range(len(self.buckets) + 2)]
 
-    def family(self, numbers: dict[Name, float]) -> Metric:
+    def family(self, numbers: dict[NumberName, float]) -> Metric:
         family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
         ends = [*map(str, self.buckets), "+Inf"]
         for labels in {name[1:-1] for name in numbers if name[0] == self.name}:
@@ -89,7 +89,7 @@ _STORE: Final = _Histogram(
     ("operation",),
     (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0),
 )
-_WAITING: Final[Name] = (NOW, "signer_changes_waiting")
+_WAITING: Final[NumberName] = (NOW, "signer_changes_waiting")
 
 
 class Metrics:
