@@ -1,12 +1,12 @@
-"""The audit trail: one JSON object a line for every change, written down before it is made.
+"""The audit trail: for every change one line with a JSON object, written before the change is made.
 
     {"time":"2026-11-24T15:04:05.678Z","request_id":"…","actor":"billing","address":"192.0.2.7",
      "event":"consume","outcome":"ok","jti":"…","sub":"42","purpose":"reset","kid":"kHd3aP"}
 
-A change that is made has a line, whatever happens afterwards; one that fails after its line was written gets
-a second one, with the code of the error. So a crash may leave a line of a change that nobody was told of,
-and never a change without a line. Names are those of events.Event and events.Origin; what is not known is
-left out. A token is never in it.
+Every change that is made has a line, whatever happens afterwards. A change that fails after its line was
+written gets a second line, with the code of the error. So a crash may leave a line about a change that was
+not made or not acknowledged, but never a change without a line. The names are those of events.Event and
+events.Origin; unknown values are left out. No line contains a token.
 """
 
 import json
@@ -33,25 +33,25 @@ from .policy import AUDIT_TIMEOUT, MAX_LINE
 
 logger = logging.getLogger(__name__)
 
-#: Instead of a file's name: standard output.
+#: In place of a file's name, this means standard output.
 STDOUT: Final = "stdout"
-#: Seconds in which another process is done with the line that it is writing, also on a busy machine.
+#: Seconds after which another process has finished the line that it is writing, even on a busy machine.
 _MOMENT: Final = 0.1
-#: Seconds between two looks whether it is.
+#: Seconds between two checks of that.
 _GLANCE: Final = 0.002
-#: Of every value but `sub`: they are shorter where we issued the token.
+#: Characters of every value except `sub`. In tokens that we issued, they are shorter.
 _MAX_VALUE: Final = 64
 _MAX_SUB: Final = 255
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class AuditTrail:
-    """A Hook that keeps the trail.
+    """A Hook that writes the audit trail.
 
     Args:
         target: a file's path, or STDOUT.
-        validations: write a line for every validation, too; without waiting for the disk.
-        clock: seconds since 1970, UTC.
+        validations: whether to write a line for every validation, too. These do not wait for the disk.
+        clock: returns the time in seconds since 1970 (UTC).
 
     Raises:
         ConfigurationError: the file cannot be opened, or there is no standard output.
@@ -63,9 +63,9 @@ class AuditTrail:
         self._path = None if target == STDOUT else Path(target).absolute()
         self._validations = validations
         self._clock = clock
-        # One durable line at a time, and none while the file is exchanged under its descriptor.
+        # One durable line at a time, and none while the descriptor is switched to a new file.
         self._lock = threading.Lock()
-        #: The thread whose lines become durable together, and those of them that are not yet.
+        #: The thread whose lines become durable together, and its lines that are not durable yet.
         self._grouping = threading.Lock()
         self._owner: int | None = None
         self._unsynced: list[tuple[Context, Event]] = []
@@ -77,7 +77,7 @@ class AuditTrail:
             raise ConfigurationError(f"AUDIT_LOG: the audit trail cannot be opened: {error}.") from None
 
     def before(self, event: Event) -> None:
-        """Write the line of a change, and return when it is durable.
+        """Write the line of a change. Return when it is durable.
 
         Raises:
             AuditError: it cannot be written.
@@ -98,10 +98,11 @@ class AuditTrail:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """The lines of changes that this thread begins within it are durable at its end; others wait.
+        """The lines of all changes that this thread begins within the `with` block become durable at its end.
+        Other threads that call this wait.
 
         Raises:
-            AuditError: they are not.
+            AuditError: at the end: they are not durable.
         """
         with self._grouping:
             self._owner = threading.get_ident()
@@ -120,21 +121,21 @@ class AuditTrail:
             raise AuditError(f"The audit trail cannot be written: {error}.") from error
 
     def after(self, event: Event) -> None:
-        """Write a line where the change failed, a caller was refused, or validations are asked for."""
-        if not self._is_told(event):
+        """Write a line if a change failed, a caller was refused, or validations are to be recorded."""
+        if not self._has_line(event):
             return
         try:
             self._write(event)
             self._is_failing = False
         except OSError as error:
-            # Once: this may be said of every request.
+            # Log it once, because every request may fail in this way.
             if not self._is_failing:
                 logger.error("The audit trail cannot be written: %s.", error)  # noqa: TRY400 - no traceback
             self._is_failing = True
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, after the old one was moved away (logrotate). Where that
-        cannot be opened, go on in the old one."""
+        """Continue in a new file of the same name, after the old one was moved away (logrotate). If the new
+        file cannot be opened, continue in the old one."""
         if self._path is None:
             return
         try:
@@ -145,26 +146,26 @@ class AuditTrail:
             logger.error("The audit trail goes on in the old file: %s.", error)  # noqa: TRY400
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._descriptor)
 
-    def _is_told(self, event: Event) -> bool:
+    def _has_line(self, event: Event) -> bool:
         if event.is_change:
-            # What went well was told before; but for how much a purge found.
+            # A successful change already has its line; but the number of purged rows is known only now.
             return event.outcome not in (OK, AuditError.code) or event.rows is not None
         if event.name == "validate":
             return self._validations
-        # All else strangers could repeat until the disk is full. Wrong credentials RATE_LIMIT counts.
+        # Strangers could repeat anything else until the disk is full; RATE_LIMIT counts wrong credentials.
         return event.outcome in (CredentialInvalid.code, ScopeInsufficient.code)
 
     def _opened(self) -> int:
         if self._path is None:
-            # Where it was closed, its number may be that of the list by now.
+            # If it was closed, its descriptor may have been reused for the revocation list.
             if sys.stdout is None:
                 raise OSError("there is no standard output")
             return without_waiting(sys.stdout.fileno())
-        # Read, too: the end of it tells whether the last line is whole. A named pipe that nobody reads is an
-        # error, and not a start that hangs.
+        # Opened for reading, too, to see whether the last line is complete. A named pipe that nobody reads is
+        # an error; without O_NONBLOCK, the start would hang.
         flags = os.O_WRONLY if self._path.is_fifo() else os.O_RDWR | os.O_CREAT
         descriptor = os.open(self._path, flags | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         sync_directory(self._path.parent)
@@ -176,14 +177,14 @@ class AuditTrail:
         )
 
     def _exchange(self) -> None:
-        self._make_durable(self._unsynced)  # in the file that they are in
+        self._make_durable(self._unsynced)  # while the descriptor still belongs to their file
         new = self._opened()
-        # In place: whoever writes at this moment does so into the one file or the other.
+        # The number of the descriptor stays, so a thread that writes now uses the old file or the new one.
         os.dup2(new, self._descriptor, inheritable=False)
         os.close(new)
 
     def _await_reader(self) -> None:
-        # Without the lock, for which others wait.
+        # Without the lock, because other threads wait for that.
         if not is_file(self._descriptor):
             poll = select.poll()
             poll.register(self._descriptor, select.POLLOUT)
@@ -199,8 +200,8 @@ class AuditTrail:
             raise OSError("no space for the whole line")
 
     def _ends_within_a_line(self) -> bool:
-        # Another process, or this one before it was restarted, may have found no space for the rest of its
-        # line. If the end moves while we look, another process is writing.
+        # Another process, or this one before a restart, may have found no space for the rest of its line. If
+        # the end moves between two checks, another process is writing.
         end = self._end_within_a_line()
         until = time.monotonic() + _MOMENT
         while end is not None and end == self._end_within_a_line():
@@ -210,11 +211,11 @@ class AuditTrail:
         return False
 
     def _end_within_a_line(self) -> int | None:
-        """Where the trail ends, if that is not the end of a line."""
+        """The size of the trail, if it does not end with a complete line; else None."""
         end = os.fstat(self._descriptor).st_size if is_file(self._descriptor) else 0
         is_torn = self._is_torn
         if end:
-            with suppress(OSError):  # standard output need not be readable
+            with suppress(OSError):  # standard output may not be readable
                 is_torn = os.pread(self._descriptor, 1, end - 1) != b"\n"
         return end if is_torn else None
 
@@ -224,7 +225,7 @@ class AuditTrail:
         try:
             _sync(self._descriptor)
         except OSError:
-            # The lines may be there all the same, and the changes will not be made.
+            # The lines may be in the file nevertheless, but their changes will not be made: say so.
             for context, event in written:
                 with suppress(OSError):
                     context.run(self._write, replace(event, outcome=AuditError.code))
@@ -234,7 +235,7 @@ class AuditTrail:
         moment = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
         about = asdict(event)
         source = origin.get(Origin())
-        told = {
+        members = {
             "time": moment.replace("+00:00", "Z"),
             "request_id": source.request_id,
             "actor": source.actor,
@@ -242,18 +243,18 @@ class AuditTrail:
             "event": about.pop("name"),
             **about,
         }
-        line = _encoded(told, _MAX_SUB)
-        return line if len(line) <= MAX_LINE else _encoded(told, _MAX_VALUE)
+        line = _encoded(members, _MAX_SUB)
+        return line if len(line) <= MAX_LINE else _encoded(members, _MAX_VALUE)
 
 
-def _encoded(told: dict[str, object], longest_sub: int) -> bytes:
-    said = {
+def _encoded(members: dict[str, object], longest_sub: int) -> bytes:
+    shown = {
         name: _defused(value, name, longest_sub) if isinstance(value, str) else value
-        for name, value in told.items()
+        for name, value in members.items()
         if value is not None
     }
-    # In ASCII: JSON escapes there all that a terminal might obey, or a reader take for the end of the line.
-    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+    # In ASCII: JSON escapes all that a terminal might obey, or that a reader might take for a line's end.
+    return json.dumps(shown, separators=(",", ":")).encode() + b"\n"
 
 
 def _defused(value: str, name: str, longest_sub: int) -> str:

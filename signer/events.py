@@ -1,8 +1,8 @@
-"""What happened, as one frozen record, and the hooks that are told of it. The audit trail is one, and metrics
-are one that only counts.
+"""Events, and the hooks that are notified of them. The audit trail is such a hook, and the metrics are one
+that only counts.
 
-A change is told twice: before it is made, so that a hook can refuse it, and when it has come to an end.
-Everything else is told once, at its end.
+Hooks are notified of a change twice: before it is made, so that they can refuse it, and when it has ended.
+They are notified of everything else once, at its end.
 """
 
 import logging
@@ -22,19 +22,27 @@ from .tokens.claims import Claims
 
 logger = logging.getLogger(__name__)
 
-#: The outcome of what went well; every other one is the `code` of an error.
+#: The outcome of a success. Any other outcome is the `code` of an error.
 OK: Final = "ok"
-#: What an error that is none of ours counts as: a bug.
+#: The outcome of a call that raised an error which is not ours: a bug.
 BUG: Final = "internal_error"
-#: What changes the list, or gives out authority.
+#: The events that change the revocation list or grant something.
 CHANGES: Final = frozenset({"issue", "consume", "rotate", "verify_code", "revoke", "purge", "theft"})
-#: All names there are. `authenticate` is a caller that showed a credential, or lacked one; `theft` is a
-#: session that ends because a token of it was traded twice.
+#: The names of all events. `authenticate`: a caller sent a credential, or should have. `theft`: a session
+#: ends because one of its tokens was traded twice.
 NAMES: Final = CHANGES | {"validate", "authenticate"}
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One of NAMES, its outcome, and what it was about, as far as that is known."""
+    """Something that happened.
+
+    Attributes:
+        name: one of NAMES.
+        outcome: OK, or the `code` of an error.
+        jti, sub, purpose, client_id, sid, kid: of the token that the event is about, as far as known.
+        reason: why a credential was refused. Its caller does not learn this.
+        rows: how many rows a purge deleted.
+    """
 
     name: str
     outcome: str = OK
@@ -44,100 +52,103 @@ class Event(Struct, frozen=True, kw_only=True):
     client_id: str | None = None
     sid: str | None = None
     kid: str | None = None
-    #: Why a credential was refused; its caller is not told.
     reason: str | None = None
-    #: How many rows a purge deleted.
     rows: int | None = None
 
     @property
     def is_change(self) -> bool:
-        """Whether hooks were told before it was made, if it was made."""
+        """Whether hooks are notified before it happens, too."""
         return self.name in CHANGES
 
 
 class Hook(Protocol):
-    """Who is told. Called in the thread of whoever called the Signer, and must be quick."""
+    """Is notified of events, in the thread that calls the Signer. It must be quick."""
 
     def before(self, event: Event) -> None:
-        """A change is about to be made; `outcome` is what it will be unless told otherwise.
+        """A change is about to be made. Its `outcome` is OK, and will be so unless `after` says otherwise.
 
         Raises:
-            SystemUnavailable: it must not be made now. Nothing has happened then, but that hooks before this
-                one were told.
+            SystemUnavailable: the change must not be made now. It is not made then, but earlier hooks may
+                have been notified of it.
         """
         ...
 
     def after(self, event: Event) -> None:
-        """It has come to this. What it raises is logged, and changes nothing: what is done is done."""
+        """The event has ended, with this outcome. Errors raised here are logged and ignored, because it can
+        no longer be undone."""
         ...
 
 
 @runtime_checkable
 class CountingHook(Protocol):
-    """Who needs no more of calls than this, once, at their end, and has nothing of a Hook. To make a whole
-    Event of a validation takes a tenth of its time."""
+    """Is notified of numbers only, at the end of a call, and has none of the methods of a Hook. To make an
+    Event would take a tenth of the time of a validation."""
 
     def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
-        """So many calls ended so; see Event. What it raises is logged, and changes nothing."""
+        """So many calls ended in this way; see Event. Errors raised here are logged and ignored."""
         ...
 
 
 @runtime_checkable
 class GroupingHook(Protocol):
-    """A hook that keeps what it is told, and can keep much at once."""
+    """A Hook that stores events, and can store many at once."""
 
     def together(self) -> AbstractContextManager[None]:
-        """What this thread tells it within is durable at its end, and may not be before.
+        """The events of this thread within the `with` block are durable at its end, and maybe not before.
 
         Raises:
-            SystemUnavailable: at the end; it is not.
+            SystemUnavailable: at the end: they are not durable.
         """
         ...
 
 
 class Origin(Struct, kw_only=True):
-    """Where a call comes from. Whoever serves calls sets it, for hooks to read; a Signer never does."""
+    """Where a call comes from. A program that serves calls sets it for hooks to read; a Signer never does.
+
+    Attributes:
+        request_id: the id of the request.
+        actor: the caller: a client's id, or a name that no client can have.
+        address: the caller's network address.
+    """
 
     request_id: str | None = None
-    #: Who asks: a client's id, or a name that no client can have.
     actor: str | None = None
-    #: The caller's network address.
     address: str | None = None
 
 
-#: Of the call under way, in this thread or task.
+#: The origin of the current call, in this thread or task.
 origin: Final[ContextVar[Origin]] = ContextVar("signer.origin")
 
 
 class _Later(threading.local):
-    """Of each thread: the ends that it will tell later, and the context of each."""
+    """For each thread: the events that hooks will be notified of later, and the context of each."""
 
     events: list[tuple[Context, Event]] | None = None
 
 
 class Hooks:
-    """Several hooks, told in order; those that only count are told last."""
+    """Several hooks. They are notified in order, and those that only count come last."""
 
     def __init__(self, hooks: Iterable[Hook | CountingHook] = ()) -> None:
         hooks = tuple(hooks)
         self._hooks = tuple(cast(Hook, hook) for hook in hooks if not _only_counts(hook))
         self._counting = tuple(hook for hook in hooks if _only_counts(hook))
-        self._is_heard = bool(hooks)
+        self._has_any = bool(hooks)
         self._later = _Later()
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
-        return self._is_heard
+        """Whether there are any hooks."""
+        return self._has_any
 
     def operation(self, name: str) -> "Operation":
-        """One call, to be used in a `with` statement."""
-        return Operation(self, name) if self._is_heard else _UNHEARD
+        """One call, for a `with` statement."""
+        return Operation(self, name) if self._has_any else _UNNOTICED
 
     def begin(self, operation: "Operation") -> None:
-        """Tell them that a change is about to be made.
+        """Notify the hooks that a change is about to be made.
 
         Raises:
-            SystemUnavailable: one of them refuses it.
+            SystemUnavailable: a hook refuses it.
         """
         if self._hooks:
             event = operation.event(OK)
@@ -145,18 +156,18 @@ class Hooks:
                 hook.before(event)
 
     def end(self, operation: "Operation", outcome: str, reason: str | None = None) -> None:
-        """Tell them how a call ended: now, or at the end of `ending_together`."""
+        """Notify the hooks how a call ended: now, or at the end of `ending_together`."""
         if self._later.events is not None:
             self._later.events.append((copy_context(), operation.event(outcome, reason)))
         elif self._hooks:
-            self._tell(operation.event(outcome, reason))
+            self._notify(operation.event(outcome, reason))
         else:
             claims, notes = operation.claims, operation.notes
             kid = claims.kid if claims is not None else None
             self._count(operation.name, outcome, kid, notes.get("rows", 0) if notes else 0, 1)
 
     def end_each(self, name: str, ends: Sequence[tuple[Claims | None, str]]) -> None:
-        """The same for calls that change nothing: what each was about, and its outcome."""
+        """The same for many calls that change nothing: the claims of each token, and its outcome."""
         if self._hooks:
             for claims, outcome in ends:
                 self.end(Operation(self, name, claims), outcome)
@@ -165,11 +176,11 @@ class Hooks:
             for (kid, outcome), times in kinds.items():
                 self._count(name, outcome, kid, 0, times)
 
-    def _tell(self, event: Event) -> None:
+    def _notify(self, event: Event) -> None:
         for hook in self._hooks:
             try:
                 hook.after(event)
-            except Exception:  # what is done is done, and the next hook is to hear of it
+            except Exception:  # the event has happened, and the next hook must be notified
                 logger.exception("A hook failed")
         self._count(event.name, event.outcome, event.kid, event.rows or 0, 1)
 
@@ -182,7 +193,8 @@ class Hooks:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """The calls that this thread makes within it end with it: all changes have failed where it does."""
+        """Calls that this thread makes within the `with` block end together with it: if the block raises, all
+        of their changes have failed."""
         events: list[tuple[Context, Event]] = []
         self._later.events = events
         code = OK
@@ -195,15 +207,15 @@ class Hooks:
             self._later.events = None
             for context, event in events:
                 is_undone = event.is_change and event.outcome == OK
-                context.run(self._tell, replace(event, outcome=code) if is_undone else event)
+                context.run(self._notify, replace(event, outcome=code) if is_undone else event)
 
     @contextmanager
     def durable_together(self) -> Iterator[None]:
-        """What hooks keep of the changes that this thread begins within it is durable at its end. That is for
-        hooks which have a `together` of their own, as AuditTrail has.
+        """What hooks store about the changes that this thread begins within the `with` block is durable at
+        its end. This uses the method `together` of hooks that have it, such as AuditTrail.
 
         Raises:
-            SystemUnavailable: it is not; none of the changes must be made.
+            SystemUnavailable: at the end: it is not durable, and none of the changes must be made.
         """
         with ExitStack() as stack:
             for hook in self._hooks:
@@ -213,17 +225,17 @@ class Hooks:
 
 
 def _only_counts(hook: Hook | CountingHook) -> TypeGuard[CountingHook]:
-    # One that may refuse a change must be asked, also if it happens to have a `count`.
+    # A hook that can refuse a change must be asked, even if it happens to have a method `count`.
     return isinstance(hook, CountingHook) and not hasattr(hook, "before") and not hasattr(hook, "after")
 
 
 class Operation(Struct):
-    """One call under way. At its end the hooks are told what it was about, and how it ended."""
+    """A call that is under way. At its end, the hooks are notified of its subject and its outcome."""
 
     hooks: Hooks
     name: str
     claims: Claims | None = None
-    #: What else is known of it, by the names of an Event's fields.
+    #: What else is known about the call: fields of Event, by name.
     notes: dict[str, Any] | None = None
 
     def __enter__(self) -> Self:
@@ -232,7 +244,7 @@ class Operation(Struct):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # GeneratorExit: whoever purges had enough.
+        # GeneratorExit: the caller stops a purge before its end.
         if error is None or isinstance(error, GeneratorExit):
             self.hooks.end(self, OK)
         else:
@@ -241,24 +253,24 @@ class Operation(Struct):
             self.hooks.end(self, error.code if isinstance(error, SignerError) else BUG, reason)
 
     def about(self, claims: Claims) -> Claims:
-        """Note the token it is about, and return its claims."""
+        """Note the token that the call is about, and return its claims."""
         self.claims = claims
         return claims
 
     def note(self, **about: str | int) -> None:
-        """Note more of what it is about; names as in Event."""
+        """Note other fields of the event, by name."""
         self.notes = {**(self.notes or {}), **about}
 
     def begin(self) -> None:
-        """Tell the hooks that the change is about to be made.
+        """Notify the hooks that the change is about to be made.
 
         Raises:
-            SystemUnavailable: one of them refuses it.
+            SystemUnavailable: a hook refuses it.
         """
         self.hooks.begin(self)
 
     def event(self, outcome: str, reason: str | None = None) -> Event:
-        """What is known of it now, and that it ended so."""
+        """What is known about the call now, with this outcome."""
         claims = self.claims
         if claims is None:
             event = Event(name=self.name, outcome=outcome, reason=reason)
@@ -277,8 +289,8 @@ class Operation(Struct):
         return replace(event, **self.notes) if self.notes else event
 
 
-class _Unheard(Operation):
-    """A call that nobody is told of."""
+class _Unnoticed(Operation):
+    """A call that no hook is notified of."""
 
     def __exit__(self, *error: object) -> None:
         pass
@@ -293,4 +305,4 @@ class _Unheard(Operation):
         pass
 
 
-_UNHEARD: Final = _Unheard(Hooks(), "")
+_UNNOTICED: Final = _Unnoticed(Hooks(), "")

@@ -1,4 +1,4 @@
-"""How a program of ours ends where it cannot go on."""
+"""How our programs end when they cannot continue."""
 
 import sys
 
@@ -6,8 +6,8 @@ from .errors import ConfigurationError, RequestInvalid, SignerError, SystemUnava
 
 
 def exit_code(error: SignerError) -> int:
-    """What a script can tell from it: 1 refused, 2 called or configured wrongly, 3 list, clock or audit trail
-    cannot answer now."""
+    """The exit code, for scripts: 1 for a refusal, 2 for a wrong call or configuration, 3 if the revocation
+    list, the clock or the audit trail cannot be used now."""
     if isinstance(error, SystemUnavailable):
         return 3
     return 2 if isinstance(error, ConfigurationError | RequestInvalid) else 1
@@ -15,4 +15,4 @@ def exit_code(error: SignerError) -> int:
 
 def say(error: SignerError) -> None:
     """One line on standard error."""
-    print(f"signer: {error}", file=sys.stderr)  # noqa: T201 - for whoever started it
+    print(f"signer: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it

@@ -1,4 +1,4 @@
-"""What the list, the audit trail and the log need of a file system."""
+"""File system functions for the revocation list, the audit trail and the log."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def sync_directory(directory: Path) -> None:
-    """Return when the names of the files in it would survive a power cut.
+    """Return when the names of the files in this directory would survive a power failure.
 
     Raises:
         OSError.
@@ -20,7 +20,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Return when what it holds would survive a power cut.
+    """Return when the content of this file would survive a power failure.
 
     Raises:
         OSError.
@@ -62,34 +62,34 @@ def make_whole(path: Path, write: Callable[[Path], object], *, suffixes: Sequenc
 
 
 def is_file(descriptor: int) -> bool:
-    """Whether it is a regular file, which alone never waits for a reader."""
+    """Whether this is a regular file. A write to anything else may have to wait for a reader."""
     return stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def without_waiting(descriptor: int) -> int:
-    """Another descriptor for the same pipe or terminal, on which write() raises BlockingIOError where nobody
-    reads; a plain copy of one for anything else. The flag stands in an open file of our own, since others
-    write to this one, too."""
+    """A new descriptor for the same pipe or terminal, on which write() raises BlockingIOError if nobody
+    reads; for anything else, a plain duplicate. The pipe is opened again, because the flag belongs to the
+    open file, and other processes write to this one, too."""
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         try:
             return os.open(f"/dev/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            pass  # another user's: then it may wait
+            pass  # it belongs to another user, so writes may wait
     return os.dup(descriptor)
 
 
 def write(descriptor: int, data: bytes) -> int:
-    """os.write, which does not wait for the reader of a socket either.
+    """Like os.write, but it does not wait for the reader of a socket either.
 
     Raises:
-        OSError: BlockingIOError where nobody reads.
+        OSError: BlockingIOError if nobody reads.
     """
     return writer(descriptor)(data)
 
 
 def writer(descriptor: int) -> Callable[[bytes], int]:
-    """The same for a descriptor that stays of one kind."""
+    """The function `write` for one descriptor, whose kind is looked up only once."""
     is_socket = stat.S_ISSOCK(os.fstat(descriptor).st_mode)
     return partial(_send if is_socket else os.write, descriptor)
 

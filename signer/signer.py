@@ -73,10 +73,9 @@ class Signer(Validator):
     def on_behalf_of(self, credential: Claims) -> "Signer":
         """A Signer for one client, whose credential was validated and says `credential`.
 
-        Each change and each new token is refused with CredentialInvalid unless the credential is good when
-        the change is made, by the list itself and not by a copy of it: time has passed since the client was
-        admitted, for example to receive its body. A token that is granted at the very moment at which its
-        client is revoked is revoked with it.
+        Each change and each new token is refused with CredentialInvalid unless the credential is good at that
+        moment, by the list itself and not by a copy: time has passed since the client was admitted. A token
+        that is granted at the very moment at which its client is revoked is revoked with it.
         """
         # As copy() would, in a fifth of its time: the service makes one for each call.
         acting = object.__new__(type(self))
@@ -97,7 +96,7 @@ class Signer(Validator):
         max_uses: int | None = None,
         bind: str | None = None,
     ) -> str:
-        """A new token; see requests.IssueRequest for the arguments.
+        """A new token; see values.IssueRequest for the arguments.
 
         Raises:
             RequestInvalid: naming the argument that is not allowed.

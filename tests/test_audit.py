@@ -54,7 +54,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def test_a_line_says_all_there_is(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
 ) -> None:
-    """RFC 3339 in UTC with milliseconds, the origin, the event under its own names; no token."""
+    """The time as in RFC 3339, in UTC, with milliseconds; the origin; the event with its own names; and no
+    token."""
     signer = Signer(KEY, store, clock=clock, hooks=[opened()])
     clock.now += 0.0625
     token = origin_of(lambda: signer.issue(sub="42", purpose="reset", sid="s", client_id="billing"))
@@ -81,7 +82,7 @@ def origin_of(call: Callable[[], str]) -> str:
 def test_a_change_that_fails_gets_a_second_line(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
 ) -> None:
-    """The first was written before it was tried."""
+    """The first one was written before the attempt."""
     signer = Signer(KEY, store, clock=clock, hooks=[opened()])
     token = signer.issue()
     store.close()
@@ -98,7 +99,7 @@ def test_a_change_that_fails_gets_a_second_line(
 def test_validations_are_written_where_asked_for(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock, validations: bool
 ) -> None:
-    """Strangers may validate: a trail that always had these would be theirs to fill."""
+    """Strangers can validate, so without that setting they could fill the trail."""
     signer = Signer(KEY, store, clock=clock, hooks=[opened(validations=validations)])
     token = signer.issue()
     signer.validate(token)
@@ -125,7 +126,7 @@ def test_validations_are_written_where_asked_for(
 def test_callers_that_were_refused_are_written(
     path: Path, opened: Callable[..., AuditTrail], event: Event, written: bool
 ) -> None:
-    """But for those without a credential, or with too many: strangers, whose calls have no end."""
+    """But not those without a credential, or above the rate limit: strangers can call without end."""
     opened().after(event)
     assert bool(lines(path)) is written
 
@@ -136,8 +137,8 @@ HOSTILE = '\n\r\t\x00\x1b[31m\x7f\x85\x9b\u2028\u2029\ud800"\\' + "é" * 5000 + 
 def test_nothing_that_a_token_says_breaks_a_line(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
 ) -> None:
-    """Line ends, control characters of terminals, halves of characters, megabytes: whoever has a key may put
-    them into a token."""
+    """Line ends, control characters of terminals, halves of surrogate pairs, megabytes: a holder of a key can
+    put any of them into a token."""
     fields = ("jti", "sub", "purpose", "client_id", "sid", "kid", "outcome")
     hostile: dict[str, Any] = dict.fromkeys(fields, HOSTILE)
     opened().before(Event(name="issue", **hostile))
@@ -152,7 +153,7 @@ def test_nothing_that_a_token_says_breaks_a_line(
 def test_a_forged_text_is_not_in_the_trail(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
 ) -> None:
-    """A signature that does not fit vouches for nothing that the text says."""
+    """If the signature does not fit, nothing in the text can be trusted."""
     signer = Signer(KEY, store, clock=clock, hooks=[opened(validations=True)])
     claims = Claims(jti="forged", exp=2**31, purpose="access", sub="forged")
     with pytest.raises(TokenError):
@@ -165,7 +166,7 @@ def test_a_forged_text_is_not_in_the_trail(
 def test_what_cannot_be_written_is_refused_and_validation_goes_on(
     opened: Callable[..., AuditTrail], store: Store, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A full disk: /dev/full says so to whoever writes. Said once in the log, whatever is validated."""
+    """/dev/full behaves like a full disk. The log says so once, however many tokens are validated."""
     trail = AuditTrail("/dev/full", validations=True, clock=clock)
     token = Signer(KEY, store, clock=clock).issue()
     signer = Signer(KEY, store, clock=clock, hooks=[trail])
@@ -183,7 +184,7 @@ def test_what_cannot_be_written_is_refused_and_validation_goes_on(
 def test_a_trail_that_cannot_be_opened_stops_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    """With the setting's name."""
+    """The message names the setting."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match="AUDIT_LOG"):
         AuditTrail(target)
@@ -197,7 +198,7 @@ def test_a_pipe_that_nobody_reads_is_an_error_and_not_a_start_that_hangs(tmp_pat
 
 
 def test_a_reader_that_has_stopped_refuses_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that is full: a write would wait for ever, and the service with it."""
+    """A write to a full pipe would wait forever, and the service with it."""
     monkeypatch.setattr("signer.audit.AUDIT_TIMEOUT", 0.05)
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -215,7 +216,7 @@ def test_a_reader_that_has_stopped_refuses_changes(tmp_path: Path, monkeypatch: 
 
 
 def test_reopening_goes_on_in_a_new_file(path: Path, opened: Callable[..., AuditTrail]) -> None:
-    """logrotate: moved away, then told."""
+    """As logrotate does it: the file is moved away, then the process is signalled."""
     trail = opened()
     trail.before(Event(name="issue", sub="1"))
     path.rename(path.with_suffix(".1"))
@@ -229,7 +230,7 @@ def test_reopening_goes_on_in_a_new_file(path: Path, opened: Callable[..., Audit
 def test_a_new_file_that_cannot_be_made_leaves_the_old_one(
     path: Path, opened: Callable[..., AuditTrail], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is lost for that."""
+    """And nothing is lost."""
     trail = opened()
     path.rename(path.with_suffix(".1"))
     path.mkdir()
@@ -240,7 +241,7 @@ def test_a_new_file_that_cannot_be_made_leaves_the_old_one(
 
 
 def test_a_deleted_file_is_made_anew(path: Path, opened: Callable[..., AuditTrail]) -> None:
-    """Written to a file without a name, lines would be nowhere."""
+    """Lines written to a file without a name would be lost."""
     trail = opened()
     path.unlink()
     trail.before(Event(name="issue", sub="1"))
@@ -250,7 +251,7 @@ def test_a_deleted_file_is_made_anew(path: Path, opened: Callable[..., AuditTrai
 def test_lines_of_many_threads_and_reopenings_are_whole(
     path: Path, opened: Callable[..., AuditTrail]
 ) -> None:
-    """None is lost, none is torn, none is in the middle of another."""
+    """None is lost, none is torn, and none is within another."""
     trail = opened()
     count = 300
 
@@ -281,7 +282,8 @@ AuditTrail("stdout").before(Event(name="issue", sub="42"))
 
 
 def test_standard_output_is_a_trail_too(tmp_path: Path) -> None:
-    """A line at once, not when a buffer is full; closed, it is an error and not somebody else's file."""
+    """Each line is written at once, not when a buffer is full. If it is closed, that is an error, and no
+    other file is used."""
     run = [sys.executable, "-c", PROGRAM]
     made = subprocess.run(run, env=environment(), capture_output=True, text=True, check=True)
     assert json.loads(made.stdout)["sub"] == "42"
@@ -295,7 +297,7 @@ def test_standard_output_is_a_trail_too(tmp_path: Path) -> None:
 def test_the_line_is_there_before_the_change_is(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock
 ) -> None:
-    """Read by whoever is about to make it."""
+    """The code that makes the change reads it."""
     trail = opened()
 
     class Watch:
@@ -314,7 +316,7 @@ def test_the_line_is_there_before_the_change_is(
 
 
 def test_every_event_is_documented_in_one_vocabulary() -> None:
-    """Names of events are those of the Signer's methods, or explained."""
+    """Names of events are those of the Signer's methods, or they are explained."""
     methods = {name.partition("_")[0] for name in dir(Signer)} | {"verify_code", "authenticate", "theft"}
     assert methods >= NAMES
 
@@ -340,7 +342,7 @@ print("after")
 
 
 def test_a_disk_that_fills_up_in_a_line_costs_that_line(path: Path) -> None:
-    """Half of it is in the file, its change was refused, and the next line begins on a line of its own."""
+    """Half of it is in the file, its change was refused, and the next record begins on a new line."""
     made = subprocess.run(
         [sys.executable, "-c", FILLING, str(path)],
         env=environment(),
@@ -380,7 +382,8 @@ def test_a_line_after_a_torn_one_of_another_process_is_whole(
 def test_a_line_that_another_process_is_writing_is_awaited(
     path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system may put a process to sleep within a line: it goes on a little later, and no empty line is left."""
+    """The system may pause a process within a line. It continues a little later, and no empty line is
+    left."""
     monkeypatch.setattr("signer.audit._MOMENT", HANG)
     began = time.monotonic()
     line = b'{"event":"issue"}\n'
@@ -400,7 +403,7 @@ def test_a_line_that_another_process_is_writing_is_awaited(
 def test_a_disk_that_fails_gets_a_second_line(
     path: Path, opened: Callable[..., AuditTrail], store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first may be there all the same, and says that a change was made which was not."""
+    """The first one may be there nevertheless, and says that a change was made which was not."""
 
     def failing(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
@@ -435,7 +438,7 @@ print("ended", file=sys.stderr)
 
 @pytest.mark.slow
 def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
-    """Each finds one free page, and one of them takes it: the other must not sleep in its write."""
+    """Each finds one free page, and one of them uses it: the other must not wait in its write."""
     reader, writer = os.pipe()
     processes = [
         subprocess.Popen(
@@ -460,7 +463,7 @@ def test_two_writers_and_a_reader_that_stops_do_not_wait_for_ever() -> None:
 def test_together_lines_are_durable_before_the_changes_are_made(
     tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One write to the disk for all of them, and then the list's."""
+    """One write to the disk for all of them, and then that of the list."""
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store, hooks=[opened()])
         tokens = [signer.issue() for _ in range(20)]
@@ -483,7 +486,7 @@ def test_together_lines_are_durable_before_the_changes_are_made(
 def test_together_nothing_is_made_where_the_trail_is_not_durable(
     tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second line of each says so, with where it came from."""
+    """Each change gets a second line that says so, with its origin."""
 
     def broken(descriptor: int) -> None:
         raise OSError("I/O error")
@@ -512,7 +515,7 @@ def used(signer: Signer, token: str) -> None:
 def test_a_trail_that_is_exchanged_takes_no_line_along(
     tmp_path: Path, path: Path, opened: Callable[..., AuditTrail], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not durable yet in the old file becomes so before the new one is begun."""
+    """Lines that are not durable yet in the old file become so before the new one begins."""
     trail = opened()
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store, hooks=[trail])
@@ -529,5 +532,5 @@ def test_a_trail_that_is_exchanged_takes_no_line_along(
 
 
 def test_the_trail_gives_up_before_the_caller_of_a_change_does() -> None:
-    """Who would be told otherwise that the list does not answer."""
+    """Otherwise the caller would learn that the list does not answer."""
     assert AUDIT_TIMEOUT < WRITE_TIMEOUT - 1

@@ -1,4 +1,4 @@
-"""What hooks are told."""
+"""Events, and the hooks that are notified of them."""
 
 import gc
 from collections import Counter
@@ -27,7 +27,7 @@ from signer.stores.sqlite.store import SQLiteStore
 
 
 class Recorder:
-    """A hook that remembers, and refuses what it is told to refuse."""
+    """A hook that remembers events, and refuses those that it is told to refuse."""
 
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
@@ -74,7 +74,7 @@ CALLS: dict[str, Callable[[Signer, str], object]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_change_is_told_before_it_is_made_and_after(signer: Signer, recorder: Recorder, name: str) -> None:
-    """With the same outcome, where it went well."""
+    """With the same outcome, if it succeeded."""
     token = signer.issue()
     recorder.told.clear()
     CALLS[name](signer, token)
@@ -83,7 +83,7 @@ def test_a_change_is_told_before_it_is_made_and_after(signer: Signer, recorder: 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_change_that_a_hook_refuses_has_not_happened(store: Store, clock: Clock, name: str) -> None:
-    """The caller gets the hook's error, and the list is as it was."""
+    """The caller gets the hook's error, and the list stays as it was."""
     token = Signer(KEY, store, clock=clock).issue()
     recorder = Recorder(name)
     signer = Signer(KEY, store, clock=clock, hooks=[recorder])
@@ -107,7 +107,7 @@ def test_a_change_that_a_hook_refuses_has_not_happened(store: Store, clock: Cloc
 def test_revoking_many_is_one_event_that_names_them(
     signer: Signer, recorder: Recorder, revoke: Callable[[Signer], object]
 ) -> None:
-    """And a refusal leaves the list alone."""
+    """If it is refused, the list stays as it was."""
     revoke(signer)
     assert recorder.names == [("before", "revoke", "ok"), ("after", "revoke", "ok")]
     event = recorder.told[0][1]
@@ -120,7 +120,7 @@ def test_revoking_many_is_one_event_that_names_them(
 
 
 def test_a_validation_is_told_once_with_its_outcome(signer: Signer, recorder: Recorder, clock: Clock) -> None:
-    """Good or not; with what the token says where its signature fits, and nothing where it does not."""
+    """Valid or not; with the claims if the signature fits, and without if it does not."""
     token = signer.issue(sub="42", ttl=60, sid="s", client_id="c")
     claims = signer.validate(token)
     recorder.told.clear()
@@ -143,7 +143,8 @@ def test_a_validation_is_told_once_with_its_outcome(signer: Signer, recorder: Re
 
 
 def test_a_race_that_is_lost_is_told_after(signer: Signer, recorder: Recorder) -> None:
-    """Consuming twice: refused before it is begun. Used meanwhile: begun, and then told."""
+    """A second use is refused before it begins. If the use is lost meanwhile, the change begins, and then
+    fails."""
     token = signer.issue()
     signer.consume(token)
     recorder.told.clear()
@@ -153,7 +154,7 @@ def test_a_race_that_is_lost_is_told_after(signer: Signer, recorder: Recorder) -
 
 
 def test_a_list_that_fails_is_told_after(signer: Signer, recorder: Recorder, store: Store) -> None:
-    """The change was begun, and did not happen."""
+    """The change began, and was not made."""
     token = signer.issue()
     recorder.told.clear()
     store.close()
@@ -163,7 +164,7 @@ def test_a_list_that_fails_is_told_after(signer: Signer, recorder: Recorder, sto
 
 
 def test_theft_is_an_event_of_its_own(signer: Signer, recorder: Recorder, clock: Clock) -> None:
-    """A token traded once more after the grace window; refused by a hook, the session goes on."""
+    """A token is traded again after the grace window. If a hook refuses the event, the session continues."""
     first = signer.issue(sub="42")
     second = signer.rotate(first).token
     clock.now += 60
@@ -186,7 +187,7 @@ def test_theft_is_an_event_of_its_own(signer: Signer, recorder: Recorder, clock:
 
 
 def test_a_code_is_told_with_its_guesses(signer: Signer, recorder: Recorder) -> None:
-    """Each before it is counted; a wrong one after that, too."""
+    """Each guess before it is counted, and a wrong one after that, too."""
     token, code, _ = signer.issue_code(sub="42", purpose="login")
     recorder.told.clear()
     with pytest.raises(TokenError):
@@ -201,7 +202,7 @@ def test_a_code_is_told_with_its_guesses(signer: Signer, recorder: Recorder) -> 
 
 
 def test_a_purge_tells_its_rows(signer: Signer, recorder: Recorder, store: Store, clock: Clock) -> None:
-    """All of its steps are one event; whoever stops early has purged what was purged."""
+    """All of its steps are one event; a purge that is stopped early counts the rows deleted so far."""
     for number in range(2500):
         store.revoke(str(number), 1)
     steps = signer.purge_steps()
@@ -217,14 +218,14 @@ def test_a_purge_tells_its_rows(signer: Signer, recorder: Recorder, store: Store
 
 
 def test_what_cannot_be_asked_is_told_too(signer: Signer, recorder: Recorder) -> None:
-    """Under its code, and never begun."""
+    """With its code, and it never begins."""
     with pytest.raises(RequestInvalid):
         signer.issue(data={1: 2})
     assert recorder.names == [("after", "issue", "request_invalid")]
 
 
 def test_hooks_are_told_in_order_and_a_bug_has_a_name(store: Store, clock: Clock) -> None:
-    """What is no error of ours is `internal_error`; every name is one that is documented."""
+    """An error that is not ours is `internal_error`; every name is documented."""
     recorder = Recorder()
     signer = Signer(KEY, store, clock=clock, hooks=[recorder, recorder])
     signer.issue()
@@ -239,7 +240,8 @@ def test_hooks_are_told_in_order_and_a_bug_has_a_name(store: Store, clock: Clock
 
 
 def test_a_guess_that_a_hook_refuses_is_not_counted(store: Store, clock: Clock) -> None:
-    """Or retries while the trail is down would lock a subject out, and the answers tell which code is right."""
+    """Otherwise retries while the trail fails would lock a subject out, and the answers would show which code
+    is right."""
     recorder = Recorder("verify_code")
     signer = Signer(KEY, store, clock=clock, hooks=[recorder])
     token, code, _ = signer.issue_code(sub="42")
@@ -252,7 +254,7 @@ def test_a_guess_that_a_hook_refuses_is_not_counted(store: Store, clock: Clock) 
 
 
 def test_together_ends_are_told_at_the_end(store: Store, clock: Clock, recorder: Recorder) -> None:
-    """Before each change, and of none that it was made before it was."""
+    """Hooks are notified before each change, and of none as made before it was."""
     signer = Signer(KEY, store, clock=clock, hooks=[recorder])
     tokens = [signer.issue(), signer.issue()]
     recorder.told.clear()
@@ -267,7 +269,7 @@ def test_together_ends_are_told_at_the_end(store: Store, clock: Clock, recorder:
 def test_together_all_have_failed_where_the_end_does(
     tmp_path: Path, clock: Clock, recorder: Recorder
 ) -> None:
-    """Each is told so; what was refused by itself was refused."""
+    """The event of each says so; a change that was refused by itself stays refused."""
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store, clock=clock, hooks=[recorder])
         token, other = signer.issue(), signer.issue()
@@ -288,7 +290,7 @@ def test_together_all_have_failed_where_the_end_does(
 def test_nothing_that_was_undone_is_told_as_made(
     store: Store, clock: Clock, recorder: Recorder, error: type[BaseException]
 ) -> None:
-    """Whatever it was that ended it."""
+    """Whatever error ended it."""
     signer = Signer(KEY, store, clock=clock, hooks=[recorder])
     token = signer.issue()
     recorder.told.clear()
@@ -300,7 +302,7 @@ def test_nothing_that_was_undone_is_told_as_made(
 
 
 def test_a_list_that_makes_each_change_at_once_tells_it_at_once(clock: Clock, recorder: Recorder) -> None:
-    """What is made stays made, and nothing that ends later can undo it."""
+    """What was made stays made, and nothing that ends later can undo it."""
     signer = Signer(KEY, MemoryStore(), clock=clock, hooks=[recorder])
     token = signer.issue()
     recorder.told.clear()
@@ -312,13 +314,13 @@ def test_a_list_that_makes_each_change_at_once_tells_it_at_once(clock: Clock, re
 
 
 def test_together_needs_a_list() -> None:
-    """There is nothing to change without one."""
+    """Without one, there is nothing to change."""
     with pytest.raises(StoreRequired), Signer(KEY).together():
         pass
 
 
 def test_together_is_not_within_itself(tmp_path: Path) -> None:
-    """The end of the inner one would be none."""
+    """The end of the inner block would not be durable."""
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store)
         with signer.together(), pytest.raises(StoreError, match="together already"), signer.together():
@@ -327,7 +329,7 @@ def test_together_is_not_within_itself(tmp_path: Path) -> None:
 
 
 def test_together_a_chain_ends_with_the_token_that_was_traded_in_it(tmp_path: Path, clock: Clock) -> None:
-    """A token is traded, and then revoked, before either is durable: the successor goes with it."""
+    """A token is traded and then revoked, before either is durable: its successor is revoked, too."""
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store, clock=clock)
         token = signer.issue(sub="42")
@@ -351,7 +353,7 @@ class Tally:
 
 
 class BrokenTally(Tally):
-    """One with a bug."""
+    """A hook that only counts, with a bug."""
 
     def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
         raise ZeroDivisionError
@@ -359,7 +361,7 @@ class BrokenTally(Tally):
 
 @pytest.mark.parametrize("beside", [True, False], ids=["beside another hook", "alone"])
 def test_a_hook_may_only_count(store: Store, clock: Clock, beside: bool, recorder: Recorder) -> None:
-    """What it counts is what others are told, whatever the call; its bugs concern nobody."""
+    """It counts what other hooks are notified of, for every call. Its bugs affect nothing else."""
     tally = Tally()
     hooks: list[Hook | CountingHook] = [BrokenTally(), tally, *[recorder] * beside]
     signer = Signer(KEY, store, clock=clock, hooks=hooks)
@@ -393,8 +395,8 @@ def test_a_hook_may_only_count(store: Store, clock: Clock, beside: bool, recorde
 
 @pytest.mark.parametrize("only", ["before", "after"])
 def test_a_hook_that_has_a_count_is_a_hook(store: Store, only: str) -> None:
-    """It may refuse changes, or keep them, and must not be taken for one that only counts; also where it is
-    not whole."""
+    """It can refuse changes, or store them, and must not be mistaken for one that only counts; also if it
+    lacks a method."""
 
     class Both(Recorder):
         def count(self, name: str, outcome: str, kid: str | None, rows: int, times: int) -> None:
@@ -413,7 +415,7 @@ def test_a_hook_that_has_a_count_is_a_hook(store: Store, only: str) -> None:
 
 
 def test_changes_made_together_are_counted_when_they_are_durable(tmp_path: Path) -> None:
-    """Once each, and as failed where all of them did."""
+    """Once each, and as failed if all of them failed."""
     tally = Tally()
     with closing(SQLiteStore(tmp_path / "list.db")) as store:
         signer = Signer(KEY, store, hooks=[tally])
@@ -463,7 +465,8 @@ class FailingList(MemoryStore):
 
 
 def test_many_are_validated_until_the_list_fails(recorder: Recorder) -> None:
-    """Those before are told of, and the one that failed; there is no answer for some of them."""
+    """Hooks are notified of the earlier tokens and of the one that failed; there is no answer for some of
+    them only."""
     signer = Signer(KEY, FailingList(), hooks=[recorder])
     bare = Signer(KEY)
     tokens = [bare.issue(sub="1"), bare.issue(sub="gone"), bare.issue(sub="2")]
@@ -473,7 +476,7 @@ def test_many_are_validated_until_the_list_fails(recorder: Recorder) -> None:
 
 
 def test_many_that_are_refused_leave_no_garbage(store: Store) -> None:
-    """An error holds its traceback, and that the frame, and that all the errors."""
+    """An error refers to its traceback, that to the frame, and the frame to all errors."""
     signer = Signer(KEY, store, hooks=[Tally()])
     bad = [f"{signer.issue()[:-2]}xx" for _ in range(20)]
     signer.validate_each(bad)

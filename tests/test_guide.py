@@ -1,8 +1,11 @@
 """Every example of README and guide runs, and shows what really comes out; what the pages list is all there is."""
 
+import inspect
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -13,16 +16,19 @@ from support.pages import GUIDE, PAGES, Shell, blocks, fences, matches, steps
 from support.service import KEY, ROOT, Service, free_port
 from support.serving import call, serving
 
-from signer import Store, open_store
+from signer import Signer, Store, errors, open_store
 from signer.audit import AuditTrail
 from signer.cli.parser import main
 from signer.settings import Settings
 from signer.web import create_app
+from signer.web.messages.problems import _CODE
+from signer.web.routes import guide
 from signer.web.routes.guide import INDEX, rendered, slug
-from signer.web.routes.guide import PAGES as SERVED
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 OPERATE, SETTINGS, HTTP = (PAGES[f"guide/{name}"] for name in ("operate", "settings", "http"))
+#: Of Signer, for the service alone.
+INTERNAL = {"check", "as_of"}
 #: What is shown and cannot be run; test_readme.py and a test below look at the others.
 NO_PROGRAMS = {"text", "promql"}
 OTHERS = {("README", "sh"), ("guide/operate", "crontab")}
@@ -40,7 +46,7 @@ class TestExamples:
         shown = list(steps(PAGES[page]))
         starts = any(command.endswith("&") for command, _ in shown)
         port = free_port() if starts else development.port
-        with closing(Shell(tmp_path, port)) as shell:
+        with closing(Shell(tmp_path, port, starts=starts)) as shell:
             for command, output in shown:
                 printed = shell.run(command)
                 if command.endswith("&"):
@@ -175,22 +181,47 @@ class TestLists:
 
     def test_the_uvicorn_line_starts_the_service(self, tmp_path: Path) -> None:
         """With its options as shown."""
-        line = re.search(r"`uvicorn app:app ([^`]*)`", OPERATE)
-        assert line
-        command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *line[1].split())
+        (line,) = [block.text for block in fences(OPERATE) if block.text.startswith("uvicorn app:app ")]
+        options = line.replace("\\", "").removeprefix("uvicorn app:app ").split()
+        command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *options)
         with Service(tmp_path, command=command) as service:
             reply = service.call("GET", "/readyz")
             assert reply.status == 200
             assert "Server" not in reply.headers
             assert service.send_raw(b"GET /" + b"a" * 70_000).startswith(b"HTTP/1.1 431")
 
+    def test_every_code_is_there(self) -> None:
+        """Of errors that a caller of HTTP can get, and of what HTTP itself refuses."""
+        listed = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", HTTP[HTTP.index("### Codes") :]))
+        raised = {
+            kind.code
+            for kind in vars(errors).values()
+            if isinstance(kind, type)
+            and issubclass(kind, errors.SignerError)
+            and not kind.__subclasses__()
+            and not issubclass(kind, errors.ConfigurationError)
+        }
+        assert raised | set(_CODE.values()) <= listed
+
+    def test_every_method_is_there_with_its_arguments(self) -> None:
+        """Of Signer, as a caller names them."""
+        library = PAGES["guide/library"]
+        table = library[library.index("## All methods") : library.index("## Hooks")]
+        shown = dict(re.findall(r"`(\w+)\(([^`]*)\)`", table))
+        for name, method in inspect.getmembers(Signer, inspect.isfunction):
+            if not name.startswith("_") and name not in INTERNAL:
+                arguments = [*inspect.signature(method).parameters][1:]
+                named = re.findall(r"\w+", shown[name])
+                assert set(named) <= set(arguments), name
+                assert name.startswith(("grant", "revoke")) or named == arguments, name
+
 
 class TestPages:
     def test_the_table_of_pages_is_the_folder(self) -> None:
         """In the order in which its list has them."""
         listed = re.findall(r"^\| \[.*?\]\((\S+)\.md\)", PAGES["guide/README"], re.MULTILINE)
-        assert tuple(listed) == SERVED
-        assert {path.stem for path in GUIDE.iterdir()} == {*SERVED, INDEX}
+        assert tuple(listed) == guide.PAGES
+        assert {path.stem for path in GUIDE.iterdir()} == {*guide.PAGES, INDEX}
 
     @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("guide/")])
     def test_a_page_is_of_the_form_that_is_served(self, page: str) -> None:
@@ -215,10 +246,8 @@ class TestPages:
 
     def test_html_is_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing that stands in a page, nor the service's title, becomes markup."""
-        import signer.web.routes.guide as module
-
         text = "# <b>x</b> & y\n\n<script>x</script> [x](javascript:x) ![x](https://example.org/x.png)\n\n```html\n<i>\n```\n"
-        monkeypatch.setattr(module, "_text", lambda name: text)
+        monkeypatch.setattr(guide, "_text", lambda name: text)
         page = rendered("start", '</title><b>"')
         assert not re.search(r"<(script|b|i|img)[ >]|javascript:x\"", page)
         assert "&lt;script&gt;" in page
@@ -226,8 +255,6 @@ class TestPages:
 
 def test_the_pages_are_in_the_wheel() -> None:
     """Where the service finds them."""
-    import tomllib
-
     package_data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     patterns = package_data["signer"]
     for path in GUIDE.iterdir():
@@ -236,8 +263,6 @@ def test_the_pages_are_in_the_wheel() -> None:
 
 def test_the_service_starts_without_the_renderer() -> None:
     """It is loaded with the first page."""
-    import subprocess
-
     program = "import sys, signer.web; print('markdown_it' in sys.modules)"
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True

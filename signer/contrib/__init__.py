@@ -1,1 +1,1 @@
-"""Tokens in other people's frameworks."""
+"""Tokens in web frameworks."""

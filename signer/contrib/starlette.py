@@ -3,8 +3,9 @@
     backend = TokenBackend(signer.validate, cookie="session")
     Middleware(AuthenticationMiddleware, backend=backend, on_error=backend.on_error)
 
-For another purpose or an audience: `partial(signer.validate, purpose="session", aud="shop")`. A Verifier's
-`validate` will do, too. A cookie also comes with what other sites' pages send: set it with SameSite.
+For another purpose or an audience: `partial(signer.validate, purpose="session", aud="shop")`. The method
+`validate` of a Verifier works, too. Browsers also add a cookie to requests that pages of other sites send, so
+set it with the attribute SameSite.
 """
 
 import logging
@@ -28,7 +29,7 @@ _UNDECIDED: Final = "The token cannot be checked now: try again."
 
 @dataclass(frozen=True)
 class TokenUser(BaseUser):
-    """Whoever a good token speaks for."""
+    """The user that a valid token stands for."""
 
     claims: Claims
 
@@ -43,26 +44,26 @@ class TokenUser(BaseUser):
 
     @property
     def identity(self) -> str:
-        """The token's subject, or its id: two without a name are not the same one."""
+        """The token's subject, or its id if it has none: two users without a name are not the same user."""
         return self.claims.sub or f"jti:{self.claims.jti}"
 
 
 class Undecided(AuthenticationError):
-    """List or clock could not answer. Nobody is anonymous for that."""
+    """The revocation list or the clock does not work now. The request must not count as anonymous."""
 
 
 class TokenBackend(AuthenticationBackend):
-    """Authenticates requests by `Authorization: Bearer`, and where there is no Authorization by a cookie.
-    One without either is anonymous; one with a token that is not good, with two, or with an Authorization of
-    another scheme is refused.
+    """Authenticates requests by `Authorization: Bearer`, or by a cookie if there is no Authorization header.
+    A request with neither is anonymous. A request is refused if its token is not valid, if it has two tokens,
+    or if its Authorization has another scheme.
 
-    The scopes are the token's words, and "authenticated". Neither a token for the service itself nor one
-    that is to be used up is anybody's session: they are refused whatever `validate` says.
+    The scopes are the words of the token's scope, and "authenticated". A token for the service itself, and
+    one whose uses are counted, is no session: these are refused even if `validate` accepts them.
 
     Args:
-        validate: the claims of a token that is good, by whatever purpose; raises as Signer.validate does. It
-            is called in the event loop: of a list on another machine there must be a copy with a bound. While
-            that is loaded, or where the list is too large for it, the loop waits for the engine.
+        validate: returns the claims of a valid token; raises as Signer.validate does. It is called in the
+            event loop, so a revocation list on another machine needs a copy with a bound. While the copy is
+            being loaded, or if the list is too large for one, the loop waits for the engine.
         cookie: the cookie's name; "" for none.
     """
 
@@ -80,26 +81,26 @@ class TokenBackend(AuthenticationBackend):
         return AuthCredentials(["authenticated", *sorted(scope_words(claims.scope))]), TokenUser(claims)
 
     def on_error(self, conn: HTTPConnection, error: AuthenticationError) -> Response:
-        """The middleware's answer to whom it refuses: 401, or 503 where nobody can tell."""
+        """The middleware's answer to a refused request: 401, or 503 if the token cannot be checked now."""
         if isinstance(error, Undecided):
-            # What ails the machine is for its operator.
+            # The reason is for the operator only.
             logger.error("%s", error.__cause__)
             return PlainTextResponse(str(error), 503, {"retry-after": "1"})
-        # RFC 6750, section 3.1: no error is named to those who showed no token.
+        # RFC 6750, section 3.1: without a token, the challenge names no error.
         is_shown = token_in(conn.headers, self._cookie) is not None
         challenge = 'Bearer error="invalid_token"' if is_shown else "Bearer"
         response = PlainTextResponse(str(error), 401, {"www-authenticate": challenge})
         if self._cookie and "authorization" not in conn.headers:
-            # A browser that kept it would be refused at the login page, too.
+            # A browser that kept the cookie would be refused at the login page, too.
             response.delete_cookie(self._cookie, secure=True, httponly=True)
         return response
 
     def _admitted(self, token: str) -> Claims:
         try:
-            # In the event loop: a look-up takes microseconds, and a locked file 250 ms at the most.
+            # In the event loop: a look-up takes microseconds, and 250 ms at most if the file is locked.
             claims = self._validate(token)
             check_reusable(claims)
-        # StoreRequired: a token with max_uses, and a Signer without a list.
+        # StoreRequired: the token has max_uses, and the Signer has no revocation list.
         except (TokenError, StoreRequired):
             raise AuthenticationError(_REFUSED) from None
         except SystemUnavailable as error:
@@ -108,9 +109,11 @@ class TokenBackend(AuthenticationBackend):
 
 
 def token_in(headers: Headers, cookie: str) -> str | None:
-    """The token that a request shows, in `Authorization: Bearer` or, where there is no such header, in the
-    cookie of this name; None where it shows none, as in another scheme. "", which is no token, where it has
-    two headers or cookies: somebody behind us may see the other one."""
+    """The token in `Authorization: Bearer` or, if there is no such header, in the cookie of this name.
+
+    None if there is no token, for example because the header has another scheme. "", which is never a valid
+    token, if there are two headers or two cookies: an application behind us might read the other one.
+    """
     found: list[str | None]
     if values := [value.partition(" ") for value in headers.getlist("authorization")]:
         found = [token.strip(" \t") if scheme.lower() == "bearer" else None for scheme, _, token in values]

@@ -14,7 +14,7 @@ A request takes one of two ways. Both run the same handler and give the same byt
     fastpath/shortcut.Shortcut                access/cors, access/development (if set)
       | no task, no messages                    |
     fastpath/dispatch.Dispatch.answer <------ fastpath/dispatch.Dispatch.__call__
-      |                                         | a route that it does not know
+      |                                         | only paths that it does not know
       |                                       Starlette's router
       |                                         |
     a handler in routes/, with access/callers.Guard and messages/bodies
@@ -27,10 +27,10 @@ Front on both ways.
 Folders:
     connections/  bytes to requests, and answers to bytes: HTTP parser, time limits, event loop
     fastpath/     the entrance (Front), and the way from a path to its handler
-    access/       who may call, from where, and how often
+    access/       who can call, from where, and how often
     routes/       the table of routes, their handlers, the OpenAPI document and the pages that show it
     messages/     request bodies, answers, errors as answers
-    telemetry/    request log, metrics, and the call that both speak of
+    telemetry/    request log, metrics, and the call that both report
     server/       processes: start, workers, restart, end
     app.py        puts all of these together
     loop.py, protocol.py  former places of two names that uvicorn's command line may use

@@ -1,4 +1,4 @@
-"""The ASGI application."""
+"""The ASGI application, with all of its parts."""
 
 import asyncio
 import logging
@@ -57,22 +57,26 @@ logger = logging.getLogger(__name__)
 
 
 class _Means(NamedTuple):
-    """What the handlers of all routes share."""
+    """What the handlers of all routes share, and what ends with the application."""
 
     assembly: Assembly
     limits: Limits
     lookups: Lookups[Signer]
     writer: Writer
     guard: Guard
-    #: Issuing a token waits for a disk or a network.
+    #: Whether issuing a token has to wait for a disk or a network.
     issues_wait: bool
 
 
 def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None = None) -> ASGIApp:
-    """The service as an ASGI application, its list opened. One worker of several needs a list that is
-    there: a worker that restarts after the list was lost must not go on with an empty one. In the folder
-    `node` all workers have their metrics, or there are none; and what they have seen of the list, or each
-    knows what it has seen itself.
+    """The service as an ASGI application. The revocation list is opened here.
+
+    Args:
+        settings: of the service.
+        is_worker: whether this is one of several workers. It needs a list that exists: a worker that restarts
+            after the list was lost must not continue with an empty one.
+        node: the folder that the workers of this machine share, for their metrics and for what they have seen
+            of the list. Without it, a worker has no metrics, and knows only what it has seen itself.
 
     Raises:
         ConfigurationError, StoreError: the service cannot start.
@@ -83,7 +87,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None
     metrics = Metrics(node) if settings.metrics else None
     assembly = _assembled(settings, metrics, create=not is_worker, node=node)
     means = _means(settings, assembly, limits, metrics)
-    # A worker that knows of no folder would tell its own part for the whole.
+    # A worker without a folder would report its own part as the whole.
     exposition = _exposition(assembly, metrics) if metrics and (node or not is_worker) else None
     served = _route_entries(settings, means, exposition)
     routes = [entry.route for entry in served]
@@ -92,7 +96,7 @@ def create_app(settings: Settings, *, is_worker: bool = False, node: Path | None
         exception_handlers=_HANDLERS,
         lifespan=_lifespan(settings, means),
     )
-    # A redirect would carry the path, and so the token, in a header and into histories.
+    # A redirect would copy the path, and so the token, into a header and into histories.
     app.router.redirect_slashes = False
     dispatch = Dispatch(app, routes, _HANDLERS)
     issues_wait = means.issues_wait or bool(settings.rate_limit)
@@ -170,10 +174,10 @@ def _surrounded(app: ASGIApp, settings: Settings, metrics: Metrics | None, short
         app = DevelopmentGuard(app)
     if settings.cors_origins:
         app = CORS(app, settings.cors_origins)
-    # Around Starlette's own handling of bugs, too: the answer 500 needs its request id most.
+    # The front is around Starlette's own handling of bugs, too: a status 500 needs its request id most.
     is_logged = LOG_LEVELS.index(settings.log_level) <= LOG_LEVELS.index("info") and sys.stderr
     lines = RequestLines(settings.log_format) if is_logged else None
-    # Those between may have their say about any request, and then there is no way around them.
+    # The middlewares above may decide about any request, so with them there is no short way.
     is_straight = not settings.is_development and not settings.cors_origins
     front = Front(app, RequestLog(metrics, lines), shortcut if is_straight else None)
     return TrustedProxies(front, settings.trusted_proxies) if settings.trusted_proxies else front
@@ -184,7 +188,7 @@ def _lifespan(settings: Settings, means: _Means) -> Callable[[Starlette], Abstra
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if settings.is_development:
             _warn()
-        # Servers in threads get no signals.
+        # Servers in other threads get no signals.
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, _on_hangup, loop, means.assembly)
@@ -200,7 +204,7 @@ def _lifespan(settings: Settings, means: _Means) -> Callable[[Starlette], Abstra
 
 
 def _end_with_parent(loop: asyncio.AbstractEventLoop) -> None:
-    # A worker whose supervisor was killed would hold the port, and keep the next service from starting.
+    # A worker whose supervisor was killed would keep the port, and the next service could not start.
     parent = multiprocessing.parent_process()
     if parent is not None:
         loop.add_reader(parent.sentinel, _on_orphaned, loop, parent.sentinel)
@@ -212,14 +216,14 @@ def _on_orphaned(loop: asyncio.AbstractEventLoop, sentinel: int) -> None:
 
 
 def _on_hangup(loop: asyncio.AbstractEventLoop, assembly: Assembly) -> None:
-    # Also without a trail: unheeded, the signal would end the process.
+    # Handled also without a trail: by default, the signal would end the process.
     if assembly.trail:
         loop.run_in_executor(None, assembly.trail.reopen)
 
 
 class _Text(StringConvertor):
-    """Any text at all, to its last character: whatever is asked about is answered "not valid", not "no such
-    page". Starlette's own convertors let a final line end go, and the token before it would be valid."""
+    """Any text, to its last character: the answer about any text is "not valid", and never "not found".
+    Starlette's own convertors drop a final line end, and the token before it would be valid."""
 
     regex = r"[\s\S]*"
 
@@ -229,7 +233,7 @@ register_url_convertor("text", _Text())
 
 def _warn() -> None:
     logger.warning(
-        "DEVELOPMENT SERVICE: SECRET_KEY is not set. Whoever calls from this machine may issue and revoke"
-        " tokens, under a key kept beside the list. For production: %s",
+        "DEVELOPMENT SERVICE: SECRET_KEY is not set. Any caller on this machine can issue and revoke"
+        " tokens, with a key that is kept beside the revocation list. For production: %s",
         PRODUCTION_LINE,
     )

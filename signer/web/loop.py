@@ -1,4 +1,4 @@
-"""The former place of Loop: `uvicorn --loop signer.web.loop:Loop` goes on working."""
+"""The former place of Loop, so that `uvicorn --loop signer.web.loop:Loop` still works."""
 
 from .connections.loop import Loop
 

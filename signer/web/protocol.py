@@ -1,4 +1,5 @@
-"""The former place of CappedProtocol: `uvicorn --http signer.web.protocol:CappedProtocol` goes on working."""
+"""The former place of CappedProtocol, so that `uvicorn --http signer.web.protocol:CappedProtocol` still
+works."""
 
 from .connections.protocol import CappedProtocol
 

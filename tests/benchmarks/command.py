@@ -1,7 +1,8 @@
 """All benchmarks: `python tests/benchmarks/run.py`, after `pip install --editable '.[benchmarks]'`.
 
-Prints a table of what was measured, beside whom, and what was aimed at. A whole run takes some six minutes,
-and writes results.json and results.svg to this folder; --quick takes one, and writes them where --output says.
+Prints a table of what was measured, with the peers and the targets. A whole run takes about six minutes and
+writes results.json and results.svg to this folder. With --quick it takes one minute, and writes them to the
+folder of --output.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from benchmarks.targets import table
 HERE = Path(__file__).resolve().parent
 logger = logging.getLogger("benchmarks")
 
-#: Rows of the lists; the last one is also that of the purge and of the memory.
+#: Rows of the lists. The last number is also used for the purge and for the memory.
 SIZES = 0, 1000, 100_000, 1_000_000
 
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and save; return the exit code, which does not depend on the numbers."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level="INFO")
-    # It warns of every list that it makes.
+    # It warns about every list that it creates.
     logging.getLogger("signer").setLevel(logging.ERROR)
     is_whole = options.only is None and not options.quick
     rounds = options.rounds or (1 if options.quick else 5)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _library(folder: Path, rounds: int, sizes: Sequence[int]) -> Results:
-    # A round takes a tenth of a second, and so there may be more of them.
+    # A round takes a tenth of a second, so there can be more rounds.
     return library.measure(folder, rounds * 5, sizes)
 
 

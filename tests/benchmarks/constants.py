@@ -1,6 +1,6 @@
-"""What the service is compared with: servers that answer always the same. `python -m benchmarks.constants`
-serves the first one, with the service's event loop, parser and other settings of the server; and with its own
-protocol, too, where OWN_PROTOCOL is set."""
+"""Servers for comparison, which always give the same answer. `python -m benchmarks.constants` serves the
+first one, with the service's event loop, parser and server settings; if OWN_PROTOCOL is set, with its
+protocol, too."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from signer.web.server.run import configured, settle
 
-#: As long as one of the service's.
+#: As long as an answer of the service.
 _TOKEN: Final = f"sgt_{'x' * 240}"
 _BODY: Final = b'{"status_code":200,"status":true}'
 
@@ -28,7 +28,7 @@ async def _token(request: Request) -> JSONResponse:
     return JSONResponse({"status_code": 200, "token": _TOKEN, "jti": "x" * 22, "exp": 1_900_000_000})
 
 
-#: Two of the service's routes that answer always the same, and look at nothing.
+#: Two routes of the service that always give the same answer and check nothing.
 starlette_app: Final = Starlette(
     routes=[
         Route("/app/valid/{token}", _valid),
@@ -38,7 +38,7 @@ starlette_app: Final = Starlette(
 
 
 async def bare_app(scope: Any, receive: Any, send: Any) -> None:
-    """The same without a framework: an ASGI application that answers anything with one body."""
+    """The same without a framework: an ASGI application with one answer for every request."""
     if scope["type"] == "http":
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(_BODY)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -46,7 +46,7 @@ async def bare_app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def settled() -> Starlette:
-    """The first one, when the process has settled as the service's do."""
+    """The first one, with the garbage collector set as in the service."""
     settle()
     return starlette_app
 

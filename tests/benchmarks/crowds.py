@@ -1,4 +1,4 @@
-"""A thousand connections at once, on what `python app.py` serves with."""
+"""A thousand simultaneous connections to the server of `python app.py`."""
 
 import math
 import re
@@ -14,22 +14,22 @@ from benchmarks.servers import service
 from benchmarks.throughput import requests
 
 CONNECTIONS = 1000
-#: Seconds after which an answer that is not there is an error.
+#: Seconds after which a missing answer counts as an error.
 TIMEOUT = 10.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Burst:
-    """What came of it: milliseconds from the call of connect() to the whole answer for each connection, and
-    how many got none with status 200, which count as if it had come when the time was up."""
+    """The result: for each connection the milliseconds from connect() to the complete answer, and how many
+    got no answer with status 200. These count as if they had been answered at the timeout."""
 
     latencies: tuple[float, ...]
     errors: int
 
     @property
     def p99(self) -> float:
-        """Of a hundred connections, 99 waited no longer."""
+        """Of a hundred connections, 99 waited at most this long."""
         return percentile(self.latencies, 99)
 
 
@@ -40,7 +40,7 @@ class _Arrival:
 
 
 def measure(folder: Path, rounds: int, seconds: float) -> Results:
-    """Everything this module measures: latencies and errors of each round; the service runs in `folder`."""
+    """All that this module measures: latencies and errors of each round. The service runs in `folder`."""
     folder.mkdir()
     load = requests(folder)
     path = load.file.read_text().partition("\t")[0]
@@ -64,8 +64,8 @@ def measure(folder: Path, rounds: int, seconds: float) -> Results:
 
 
 def burst(port: int, path: str, connections: int = CONNECTIONS) -> Burst:
-    """Open so many connections to this port of 127.0.0.1 at once, send a GET on each at once, and wait until
-    each is answered, or for ten seconds."""
+    """Open this many connections to this port of 127.0.0.1 at once, send a GET on each, and wait until all
+    are answered, or for ten seconds."""
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     latencies: list[float] = []
     with ExitStack() as opened:
@@ -99,7 +99,7 @@ def burst(port: int, path: str, connections: int = CONNECTIONS) -> Burst:
 
 
 def percentile(values: tuple[float, ...], percent: float) -> float:
-    """The value that so many of a hundred do not exceed; there must be one."""
+    """The value that this percentage of values does not exceed; there must be a value."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 

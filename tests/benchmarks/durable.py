@@ -1,4 +1,5 @@
-"""Durable uses: POST /app/consume on 64 connections, beside the commits that the disk allows one by one."""
+"""Durable uses: POST /app/consume on 64 connections, compared with the single commits that the disk
+allows."""
 
 import json
 import sqlite3
@@ -17,13 +18,13 @@ from signer import Signer
 from signer.stores.sqlite.store import SQLiteStore
 
 CONNECTIONS = 64
-#: Tokens for a second of load: more than any service here uses up.
+#: Tokens for a second of load: more than any service here can use up.
 TOKENS_A_SECOND = 30_000
-#: Workers, and tokens, for the question whether each use is granted once; and how often each token is sent,
-#: one request after the other, so that many are under way at once.
+#: Workers and tokens to find out whether each use is granted once; and how often each token is sent, in
+#: consecutive requests, so that many are under way at once.
 WORKERS = 8
 CONTESTED = 500
-#: The service, but that it makes each change by itself.
+#: The service, with each change made by itself.
 _ONE_BY_ONE = (
     "-c",
     "import runpy, signer.aio.changes as writer; writer.MOST_TOGETHER = 1;"
@@ -33,7 +34,7 @@ TIMES = 8
 
 
 def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Results:
-    """Everything this module measures: rates, and how often a use was granted. Servers run in `folder`."""
+    """All that this module measures: rates, and how often a use was granted. Servers run in `folder`."""
     folder.mkdir()
     with ExitStack() as stack:
         plain = stack.enter_context(service(folder / "signer"))
@@ -72,8 +73,8 @@ def _consumed(signer: Signer, together: int, seconds: float) -> float:
 
 
 def commits(path: Path, seconds: float) -> float:
-    """How many transactions of one row each, one after the other, a SQLite file at `path` makes durable in a
-    second (WAL, synchronous=FULL): what a service that commits each use by itself cannot exceed."""
+    """How many transactions of one row each, one after the other, an SQLite file at `path` makes durable in a
+    second (WAL, synchronous=FULL). A service with a commit for each use cannot exceed it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
@@ -94,7 +95,7 @@ def commits(path: Path, seconds: float) -> float:
 
 
 def _uses(folder: Path, server: Server, credential: str, seconds: float) -> float:
-    # Made before the clock runs; each is used once.
+    # Made before the measurement; each is used once.
     bodies = _bodies(max(1, round(seconds)) * TOKENS_A_SECOND)
     file = written(folder / "uses.txt", (("/app/consume", body) for body in bodies))
     load = Load("POST", file, credential, cycles=False)
@@ -102,8 +103,8 @@ def _uses(folder: Path, server: Server, credential: str, seconds: float) -> floa
 
 
 def _granted(folder: Path, server: Server, credential: str) -> int:
-    # Longer and longer, with tokens of their own, until all were sent: what is under way when the time is up
-    # is not counted, and must be no more than refusals.
+    # In longer and longer runs, with new tokens in each, until all were sent. A call that is under way at the
+    # end is not counted, and can only be a refusal.
     for seconds in (2, 4, 8, 16):
         bodies = [body for body in _bodies(CONTESTED) for _ in range(TIMES)]
         file = written(folder / "contested.txt", (("/app/consume", body) for body in bodies))

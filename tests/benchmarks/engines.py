@@ -1,4 +1,4 @@
-"""A list on another machine: what validations and changes cost with it, and how soon all know of a change.
+"""A list on another machine: what validations and changes cost, and how soon all services know of a change.
 
 The engines are private servers of this machine, on the same cores as the service and the load.
 """
@@ -23,12 +23,13 @@ from signer.stores.opening import create_list
 #: The bounds that are measured, in seconds.
 BOUNDS = 0, 5
 ENGINES = "PostgreSQL", "Redis"
-#: Tokens that are revoked at one service and asked for at another.
+#: Tokens that are revoked at one service and validated at another.
 TOKENS = 100
 
 
 def measure(folder: Path, seconds: float, credential: str) -> Results:
-    """Rates of validations and of revocations, and the time from an acknowledgement to the other service's no."""
+    """Rates of validations and of revocations, and the time from an acknowledgement until the other service
+    refuses."""
     folder.mkdir()
     found: Results = {}
     for engine in ENGINES:

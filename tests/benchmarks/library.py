@@ -1,4 +1,4 @@
-"""The library, beside others, in one process: microseconds of one call."""
+"""The library and its peers in one process: microseconds for one call."""
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
@@ -12,14 +12,14 @@ from itsdangerous import BadSignature
 
 from signer import KeyRing, Signer, TokenError, generate_key, open_store
 
-#: Different tokens in one measurement, so that nobody gains from having seen one a moment ago.
+#: Different tokens in one measurement, so that no library gains from a cache of recent tokens.
 TOKENS = 1000
 US = "µs"
 
 
 def measure(folder: Path, rounds: int, sizes: Sequence[int]) -> Results:
-    """Everything this module measures, with lists of these sizes in `folder`."""
-    # The big lists last: what they keep in memory would slow down everybody's garbage collection.
+    """All that this module measures, with lists of these sizes in `folder`."""
+    # The large lists come last, because they would slow down the garbage collection for all.
     return {
         **compare(folder, rounds),
         **keys(rounds),
@@ -31,7 +31,7 @@ def measure(folder: Path, rounds: int, sizes: Sequence[int]) -> Results:
 
 
 def compare(folder: Path, rounds: int, tokens: int = TOKENS) -> Results:
-    """Issuing and verifying: Signer with each kind of list, and every peer that is installed."""
+    """Issue and verify: Signer with each kind of list, and every peer that is installed."""
     with closing(open_store(f"sqlite:///{folder / 'compared.db'}")) as store:
         peers: list[Peer] = [
             *installed(),
@@ -42,13 +42,13 @@ def compare(folder: Path, rounds: int, tokens: int = TOKENS) -> Results:
         for peer in peers:
             cases[f"issue: {peer.name}"] = calls(peer.issue, tokens)
             cases[f"verify: {peer.name}"] = calls_with(peer.verify, [peer.issue() for _ in range(tokens)])
-        # What all issue figures contain.
+        # The part that all numbers for issuing contain.
         cases["issue: the payload alone"] = calls(payload, tokens)
         return interleaved(cases, rounds, US)
 
 
 def keys(rounds: int, tokens: int = TOKENS) -> Results:
-    """Tokens of the oldest of ten keys, and the same where that is the only key."""
+    """Tokens of the oldest of ten keys, and the same tokens with only that key."""
     old = generate_key()
     ring = KeyRing(generate_key(), [*(generate_key() for _ in range(8)), old])
     alone, among_ten = (Signer(keys, open_store("memory://")) for keys in (KeyRing(old), ring))
@@ -61,7 +61,8 @@ def keys(rounds: int, tokens: int = TOKENS) -> Results:
 
 
 def forgeries(rounds: int, tokens: int = TOKENS) -> Results:
-    """Tokens with one wrong character in the signature, refused; and good ones accepted by the same code."""
+    """Tokens with one wrong character in the signature, which are refused; and good ones, accepted by the
+    same code."""
     signer = Signer(KEY, open_store("memory://"))
     good = _issued(signer, tokens)
     refuses = _refuses(signer)
@@ -74,7 +75,7 @@ def forgeries(rounds: int, tokens: int = TOKENS) -> Results:
 
 def garbage(refuses: Callable[[str], bool], bad: Sequence[str]) -> int:
     """How many objects in reference cycles these forged tokens leave to the garbage collector."""
-    refuses(bad[0])  # what is made once and kept is no garbage
+    refuses(bad[0])  # Objects that are made once and kept are no garbage.
     gc.collect()
     gc.disable()
     try:
@@ -85,8 +86,8 @@ def garbage(refuses: Callable[[str], bool], bad: Sequence[str]) -> int:
 
 
 def list_share(folder: Path, rounds: int, sizes: Iterable[int], tokens: int = TOKENS) -> Results:
-    """For lists of so many revoked tokens: what a validation with one takes, and how much more that is than
-    without a list, round by round."""
+    """For lists with this many revoked tokens: the time of a validation, and how much longer it is than
+    without a list, in each round."""
     bare = Signer(KEY)
     issued = _issued(bare, tokens)
     found: Results = {}
@@ -99,7 +100,7 @@ def list_share(folder: Path, rounds: int, sizes: Iterable[int], tokens: int = TO
                 "without": calls_with(bare.validate, issued),
                 "with": calls_with(listed.validate, issued),
             }
-            # Once for nothing: a list may be read into memory when it is first asked.
+            # Not measured: a list may be read into memory at its first look-up.
             cases["with"]()
             pair = interleaved(cases, rounds, US)
         shares = (
@@ -111,8 +112,8 @@ def list_share(folder: Path, rounds: int, sizes: Iterable[int], tokens: int = TO
 
 
 def forged(token: str) -> str:
-    """The token with one character of its signature changed. Not the last one: some of that one's bits say
-    nothing, and another spelling is another kind of refusal."""
+    """The token with one character of its signature changed. Not the last one: some of its bits have no
+    meaning, and another spelling is refused for another reason."""
     place = len(token) - 20
     return f"{token[:place]}{'A' if token[place] != 'A' else 'B'}{token[place + 1 :]}"
 

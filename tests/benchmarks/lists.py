@@ -13,20 +13,20 @@ _DAY = 24 * 60 * 60
 
 
 def fill_with_live(path: Path, rows: int) -> None:
-    """Make a list at `path` of tokens that were revoked and expire within the next month."""
+    """Create a list at `path`, of revoked tokens that expire within the next month."""
     now = int(time.time())
     _fill(path, rows, now + _DAY, now + 30 * _DAY)
 
 
 def fill_with_expired(path: Path, rows: int) -> None:
-    """Make a list at `path` of tokens that were revoked and expired within the last month."""
+    """Create a list at `path`, of revoked tokens that have expired within the last month."""
     now = int(time.time())
     _fill(path, rows, now - 30 * _DAY, now - _DAY)
 
 
 def _fill(path: Path, rows: int, first: int, last: int) -> None:
-    # One durable commit for each, as the library makes, would take minutes: it writes one row, whose
-    # other columns all the rest repeat, whatever columns there are.
+    # One durable commit for each row, as the library makes, would take minutes. The library writes one row;
+    # all others copy its columns, whatever columns there are.
     with closing(open_store(f"sqlite:///{path}")) as store:
         if rows:
             store.revoke(secrets.token_urlsafe(16), first)
@@ -44,6 +44,6 @@ def _fill(path: Path, rows: int, first: int, last: int) -> None:
                 for number in range(1, rows)
             ),
         )
-    # Or whoever makes the next change to it would wait for all of this to reach the disk.
+    # Otherwise the next process that changes the list would wait until all of this is on the disk.
     with path.open("rb") as file:
         os.fsync(file.fileno())

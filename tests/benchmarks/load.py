@@ -1,4 +1,4 @@
-"""Load from wrk: one thread of C, so that the client does not set the limit."""
+"""Load from wrk, whose one thread in C is faster than the service, so that the client is not the limit."""
 
 import json
 import shutil
@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-#: How to get it, where it is missing.
+#: How to install it.
 HOW_TO_GET_WRK = "wrk is not installed: apt-get install wrk, or brew install wrk"
-#: Seconds after which an answer that is not there is an error.
+#: Seconds after which a missing answer counts as an error.
 TIMEOUT = 10
 _SCRIPT = Path(__file__).with_name("requests.lua")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What wrk counted: requests answered, of these refused (status 400 and above), connections and answers
-    that failed, and latencies in milliseconds."""
+    """What wrk counted: requests that were answered, those of them that were refused (status 400 and above),
+    failed connections and answers, and latencies in milliseconds."""
 
     requests: int
     seconds: float
@@ -33,7 +33,7 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """These in a second."""
+        """Such answers in a second."""
         return self.good / self.seconds
 
 
@@ -45,8 +45,9 @@ class Load:
         method: of all requests.
         file: a path in each line, and a body after a tab, if there is one; see `written`.
         credential: a client credential, or "" for none.
-        cycles: begin again at the end; otherwise each line is good for one request, and there must be enough.
-        pause: milliseconds that each connection waits between its requests; 0 for as many as there can be.
+        cycles: whether to begin again after the last line. Otherwise each line is sent once, and there must
+            be enough lines.
+        pause: milliseconds that each connection waits between its requests; 0 for the highest rate.
     """
 
     method: str
@@ -56,10 +57,10 @@ class Load:
     pause: int = 0
 
     def on(self, port: int, seconds: float, connections: int = 32) -> Outcome:
-        """Send it to this port of 127.0.0.1 for so many seconds (whole ones: wrk knows no other).
+        """Send it to this port of 127.0.0.1 for this number of seconds (a whole number, as wrk demands).
 
         Raises:
-            RuntimeError: wrk could not run, or the lines did not suffice.
+            RuntimeError: wrk could not run, or there were not enough lines.
         """
         command = [
             "wrk", "--threads=1", f"--connections={connections}", f"--duration={max(1, round(seconds))}s",
@@ -86,5 +87,5 @@ def written(file: Path, lines: Iterable[tuple[str, str]]) -> Path:
 
 
 def has_wrk() -> bool:
-    """Whether it is installed."""
+    """Whether wrk is installed."""
     return shutil.which("wrk") is not None

@@ -1,4 +1,4 @@
-"""Timing in interleaved rounds, and what a measurement is."""
+"""Measuring in interleaved rounds."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ Case = Callable[[], float]
 
 @dataclass(frozen=True)
 class Sample:
-    """What one case gave: a number for each round, and their unit."""
+    """The result of one case: a number for each round, and their unit."""
 
     unit: str
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The number to speak of."""
+        """The number to report."""
         return median(self.values)
 
     @property
     def worst(self) -> float:
-        """The highest, for what must not happen even once."""
+        """The highest number, for what must never happen."""
         return max(self.values)
 
     def as_json(self) -> dict[str, Any]:
@@ -39,18 +39,18 @@ class Sample:
         }
 
 
-#: By name, such as "verify: PyJWT HS256"; targets.py compares them under these names.
+#: By name, such as "verify: PyJWT HS256"; targets.py compares them by these names.
 Results = dict[str, Sample]
 
 
 def once(unit: str, value: float) -> Sample:
-    """A Sample of one value that was measured once, or counted."""
+    """A Sample with one value, which was measured once or counted."""
     return Sample(unit, (value,))
 
 
 def interleaved(cases: Mapping[str, Case], rounds: int, unit: str) -> Results:
-    """Run every case once a round and return its numbers. In turn, so that whatever slows the machine down
-    for a while slows all of them."""
+    """Run every case once in each round, and return its numbers. In turn, so that a slow phase of the machine
+    affects all cases."""
     values: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():
@@ -59,10 +59,10 @@ def interleaved(cases: Mapping[str, Case], rounds: int, unit: str) -> Results:
 
 
 def calls_with(call: Callable[[Any], object], arguments: Sequence[Any]) -> Case:
-    """A case that calls `call` once with each argument, and returns the microseconds of one call."""
+    """A case that calls `call` once with each argument, and returns the microseconds for one call."""
 
     def case() -> float:
-        # What earlier cases left behind is not this one's to collect.
+        # Garbage of earlier cases must not be collected in this one.
         gc.collect()
         started = perf_counter()
         for argument in arguments:

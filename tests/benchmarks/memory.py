@@ -9,12 +9,12 @@ from benchmarks.measuring import Results, once
 from benchmarks.servers import service
 from benchmarks.throughput import requests
 
-#: Seconds of validations before it is looked at: a list may be read into memory meanwhile.
+#: Seconds of validations before it is measured, because a list may be read into memory meanwhile.
 LOAD = 5
 
 
 def measure(folder: Path, rows: int) -> Results:
-    """Megabytes of the service's only process, with an empty list and with one of so many rows."""
+    """Megabytes of the service's only process, with an empty list and with a list of this many rows."""
     full = folder / "full"
     full.mkdir(parents=True)
     fill_with_live(full / "tokens.db", rows)
@@ -30,8 +30,8 @@ def measure(folder: Path, rows: int) -> Results:
 
 
 def of(pid: int) -> tuple[float, float]:
-    """Megabytes that are resident for a process (RSS), and its share of them where pages are shared (PSS);
-    outside of Linux, where nobody tells the second, the first instead."""
+    """Megabytes of a process that are resident (RSS), and its share of them if shared pages are divided
+    (PSS). Only Linux reports the second; elsewhere it is the first."""
     with suppress(FileNotFoundError):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         sizes = {line.split(":")[0]: line.split()[1] for line in lines[1:]}

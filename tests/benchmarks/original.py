@@ -1,10 +1,10 @@
-"""A stand-in for the original service, to compare with: its three routes, written from its HTTP contract.
+"""A stand-in for the original service, for comparison: its three routes, written from its HTTP contract.
 
-It is not the original's code. What was assumed, since the contract does not say it, is what such services
-have: FastAPI with a session of async SQLAlchemy for each request, on aiosqlite, all with their own defaults
-(pool, journal, isolation); a table with an integer for its key and the token's text in a unique column, so
-that it is found by an index; a token made by itsdangerous from a random id; every token that is out is a
-row. It is served by uvicorn with its defaults, which write an access log.
+It is not the code of the original. Where the contract is silent, it does what such services do: FastAPI with
+a session of async SQLAlchemy for each request, on aiosqlite, all with their defaults (pool, journal,
+isolation); a table with an integer key and the text of the token in a unique column, which has an index;
+tokens made by itsdangerous from a random id; and a row for every token that was issued. It is served by
+uvicorn with its defaults, which write an access log.
 
 `python -m uvicorn benchmarks.original:app` serves the table in DATABASE_URL.
 """
@@ -59,7 +59,7 @@ app = FastAPI(lifespan=_lifespan)
 
 @app.post("/app/token")
 async def issue(session: Session) -> dict[str, Any]:
-    """A new token, kept in the table."""
+    """A new token, stored in the table."""
     token = _made()
     now = _now()
     session.add(Token(token=token, created_at=now, expires_at=now + _LIFE))
@@ -69,7 +69,7 @@ async def issue(session: Session) -> dict[str, Any]:
 
 @app.get("/app/valid/{token}")
 async def is_valid(token: str, session: Session) -> dict[str, Any]:
-    """Whether the table has it, and it has not expired."""
+    """Whether the token is in the table and has not expired."""
     found = (await session.execute(select(Token).where(Token.token == token))).scalar_one_or_none()
     return {"status_code": 200, "status": found is not None and found.expires_at > _now()}
 
@@ -83,7 +83,7 @@ async def purge(session: Session) -> dict[str, Any]:
 
 
 async def fill(url: str, rows: int) -> list[str]:
-    """Make the table at `url` with so many tokens that are good for a day; return them."""
+    """Create the table at `url` with this many tokens that are valid for a day; return them."""
     now = _now()
     tokens = [_made() for _ in range(rows)]
     engine = create_async_engine(url)

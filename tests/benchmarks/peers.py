@@ -1,7 +1,7 @@
-"""Token libraries, each as its users call it, with one payload for all: sub, jti and scope.
+"""Token libraries, each called as its users call it, with one payload for all: sub, jti and scope.
 
-JWTs also carry `iat` and `exp`, which in stock itsdangerous and Fernet is the token's own timestamp. Every
-token gets a fresh `jti` from `secrets.token_urlsafe(16)`, as Signer's do: the cheapest way that Python has
+JWTs also carry `iat` and `exp`, which stock itsdangerous and Fernet replace by the token's timestamp. Every
+token gets a fresh `jti` from `secrets.token_urlsafe(16)`, as Signer's do: the cheapest way in Python
 (str(uuid.uuid4()) takes almost three times as long). Every verification checks signature and age.
 """
 
@@ -28,13 +28,13 @@ LIFE: Final = 60 * 60
 SIGNER: Final = "signer"
 STOCK: Final = "stock itsdangerous SHA-256"
 PYJWT: Final = "PyJWT HS256"
-#: Those with a core in Rust; the fastest of them in a run is the one to compare with.
+#: Peers with a core in Rust; the fastest of them in a run is the one to compare with.
 RUST: Final = ("jwtoxide (Rust) HS256", "oxyjwt (Rust) HS256")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library: `issue` makes a token with a fresh jti, `verify` takes one and returns what it says."""
+    """A library: `issue` makes a token with a fresh jti; `verify` returns the claims of a token."""
 
     name: str
     issue: Callable[[], Any]
@@ -42,12 +42,12 @@ class Peer:
 
 
 def payload() -> dict[str, Any]:
-    """What a token says that has a timestamp of its own."""
+    """The claims of a token whose format has a timestamp."""
     return {"sub": SUB, "jti": secrets.token_urlsafe(16), "scope": SCOPE}
 
 
 def jwt_payload() -> dict[str, Any]:
-    """The same, and when it was issued and expires."""
+    """The same, with the times of issue and expiry."""
     now = int(time.time())
     return {
         "sub": SUB,
@@ -59,7 +59,7 @@ def jwt_payload() -> dict[str, Any]:
 
 
 def of_signer(name: str = SIGNER, store: Store | None = None) -> Peer:
-    """Signer with this list, or with none."""
+    """Signer with this list, or without one."""
     signer = Signer(KEY, store)
     return Peer(
         name,
@@ -69,7 +69,8 @@ def of_signer(name: str = SIGNER, store: Store | None = None) -> Peer:
 
 
 def installed() -> Iterator[Peer]:
-    """Signer on its list in memory, and every peer that is installed; of the others a line says so."""
+    """Signer with its list in memory, and every peer that is installed. A line is logged for each of the
+    others."""
     yield of_signer(store=open_store("memory://"))
     yield stock()
     others = {
@@ -112,7 +113,7 @@ def _joserfc(name: str) -> Peer:
 
     key = OctKey.import_key(KEY)
     header = {"alg": "HS256"}
-    # It leaves `exp` to a call of its own.
+    # It checks `exp` in a separate call.
     rules = jwt.JWTClaimsRegistry(exp={"essential": True})
 
     def verify(token: str) -> Any:
@@ -138,7 +139,7 @@ def _jwtoxide(name: str) -> Peer:
     import jwtoxide
 
     signing: Any = jwtoxide.EncodingKey.from_secret(KEY.encode())
-    # Its annotations want an EncodingKey here.
+    # Its annotations demand an EncodingKey here.
     verifying: Any = jwtoxide.DecodingKey.from_secret(KEY.encode())
     options = jwtoxide.ValidationOptions(
         aud=None, iss=None, required_spec_claims={"exp"}, algorithms=["HS256"]

@@ -18,22 +18,21 @@ from benchmarks.throughput import requests
 
 from signer import Signer
 
-#: Seconds of load that one latency is told of; wrk knows no shorter time.
+#: Seconds of load for one latency; wrk allows no shorter time.
 WINDOW = 1
-#: Seconds of load before anything is noted: what is read into memory after the start is no matter here.
+#: Seconds of load that are not recorded, because the service reads the list after its start.
 WARM_UP = 5
-#: Windows before the purge begins, and at the most while it goes on.
+#: Windows before the purge begins, and the most while it runs.
 BEFORE = 4
 DURING = 60
-#: Milliseconds that each of the 32 connections waits between two validations: a load that the service keeps
-#: up with, on which a hold-up shows. Where it has all it can take, each waits for all others anyway.
+#: Milliseconds that each of the 32 connections waits between two validations. The service keeps up with this
+#: load, so that a delay shows. Under full load every request waits for all others anyway.
 PAUSE = 10
 _LIST = "tokens.db"
 
 
 class _Repeating(threading.Thread):
-    """Calls `act` again and again until it is told to stop, `pause` seconds after each call; keeps what it
-    returned."""
+    """Calls `act` until it is stopped, with `pause` seconds after each call; keeps the results."""
 
     def __init__(self, act: Callable[[], float], pause: float) -> None:
         super().__init__(daemon=True)
@@ -47,14 +46,14 @@ class _Repeating(threading.Thread):
             self.results.append(self._act())
 
     def stop(self) -> list[float]:
-        """The results, when the call under way is done."""
+        """The results, once the present call has ended."""
         self._over.set()
         self.join(60)
         return self.results
 
 
 def measure(folder: Path, rows: int, credential: str) -> Results:
-    """Everything this module measures, with a list of so many expired rows; the service runs in `folder`."""
+    """All that this module measures, with a list of this many expired rows. The service runs in `folder`."""
     folder.mkdir()
     fill_with_expired(folder / _LIST, rows)
     load = replace(requests(folder), pause=PAUSE)
@@ -85,7 +84,7 @@ def measure(folder: Path, rows: int, credential: str) -> Results:
 
 
 def _purged(server: Server, load: Load, rows: int, credential: str) -> tuple[list[float], float]:
-    """Latencies of validations while the rows are purged, and how many seconds that took."""
+    """Latencies of validations while the rows are purged, and the seconds that the purge took."""
     answers: list[tuple[int, bytes]] = []
     ended: list[float] = []
 
@@ -107,7 +106,7 @@ def _purged(server: Server, load: Load, rows: int, credential: str) -> tuple[lis
 
 
 def _writing(server: Server, credential: str) -> _Repeating:
-    """A client that uses up a token of its own every few milliseconds, and notes how long that takes."""
+    """A client that uses up a token of its own every few milliseconds, and records how long that takes."""
     signer = Signer(KEY)
     connection = server.client()
 

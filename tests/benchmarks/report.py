@@ -1,4 +1,4 @@
-"""What was measured, for people and for programs: a table, results.json and results.svg."""
+"""The results for people and programs: a table, results.json and results.svg."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from benchmarks.targets import Row
 
 logger = logging.getLogger(__name__)
 
-#: Whose version may explain a number.
+#: Packages whose version may explain a number.
 PACKAGES = (
     "signer", "itsdangerous", "msgspec", "starlette", "uvicorn", "httptools", "uvloop", "prometheus-client",
     "PyJWT", "joserfc", "cryptography", "jwtoxide", "oxyjwt", "fastapi", "sqlalchemy", "aiosqlite",
@@ -28,7 +28,7 @@ _INK = "#24292f"
 
 
 def printed(rows: Sequence[Row]) -> str:
-    """The table, with columns as wide as they must be."""
+    """The table, with columns as wide as necessary."""
     verdicts = {True: "yes", False: "NO", None: ""}
     lines: list[tuple[str, ...]] = [("what", "measured", "peer", "ratio", "target", "met?")]
     lines += [(row.what, row.measured, row.peer, row.ratio, row.target, verdicts[row.met]) for row in rows]
@@ -41,7 +41,7 @@ def printed(rows: Sequence[Row]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Where it was measured, and with what."""
+    """The machine and the programs of the measurement."""
     versions = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -56,8 +56,8 @@ def machine() -> dict[str, Any]:
 
 
 def save(folder: Path, found: Results, rows: Sequence[Row], run: dict[str, Any]) -> None:
-    """Write results.json and, where matplotlib is installed, results.svg to `folder`; `run` says how it was
-    measured."""
+    """Write results.json and, if matplotlib is installed, results.svg to `folder`; `run` says how the numbers
+    were measured."""
     folder.mkdir(parents=True, exist_ok=True)
     told = {
         "machine": machine(),
@@ -73,8 +73,8 @@ def save(folder: Path, found: Results, rows: Sequence[Row], run: dict[str, Any])
 
 
 def plot(file: Path, found: Results) -> None:
-    """Draw two panels: the library's microseconds, and the service's requests a second. The same numbers give
-    the same file. On white, and so readable on a dark page as well.
+    """Draw two panels: microseconds of the library, and requests a second of the service. The same numbers
+    give the same file. The background is white, so that it can be read on a dark page, too.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Instead of this folder: its modules are found as pytest finds them, and none by its short name.
+    # In place of this folder: its modules have the same names as in pytest, and no short ones.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
     from benchmarks.command import main
 

@@ -1,4 +1,4 @@
-"""Real servers in processes of their own."""
+"""Real servers in their own processes."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.peers import KEY
 from support.service import ROOT, cli, environment, free_port
 
-#: All that the benchmarks call for.
+#: All scopes that the benchmarks need.
 SCOPES = "token:issue token:introspect token:revoke token:purge metrics:read read write"
 TESTS = Path(__file__).resolve().parent.parent
 _START_TIMEOUT = 60.0
@@ -24,16 +24,16 @@ _START_TIMEOUT = 60.0
 
 @dataclass
 class Server:
-    """A program that serves at a free port of 127.0.0.1, from entering the context to leaving it.
+    """A program that serves on a free port of 127.0.0.1 while the context is entered.
 
-    Standard error goes to a file, as a service manager or a shell has it; standard output, too, or to
-    a reader that throws it away, as a container's log does. It is ended by its id.
+    Standard error goes to a file, as with a service manager or a shell. Standard output goes there, too, or
+    to a reader that throws it away, as the log of a container does. The program is ended by its id.
 
     Args:
-        directory: where it runs, and its files lie; made where it is not there.
+        directory: its working directory, which is created if it does not exist.
         arguments: of Python; "{port}" in one of them becomes the port, which is also in PORT.
-        settings: its environment, beside PATH and the like.
-        is_read: read standard output through a pipe.
+        settings: its environment, in addition to PATH and similar variables.
+        is_read: whether standard output is read through a pipe.
     """
 
     directory: Path
@@ -73,7 +73,7 @@ class Server:
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        # Its workers, where it left any.
+        # Its workers, if it left any.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)
@@ -82,11 +82,11 @@ class Server:
             self._reader.wait(20)
 
     def client(self) -> http.client.HTTPConnection:
-        """A connection to it, not yet open."""
+        """A new connection to it, not yet open."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
 
     def call(self, method: str, path: str, body: Any = None, credential: str = "") -> tuple[int, bytes]:
-        """One request on a connection of its own: status and body of the answer."""
+        """Send one request on a new connection: status and body of the answer."""
         connection = self.client()
         try:
             return exchange(connection, method, path, body, credential)
@@ -107,7 +107,7 @@ class Server:
 def exchange(
     connection: http.client.HTTPConnection, method: str, path: str, body: Any = None, credential: str = ""
 ) -> tuple[int, bytes]:
-    """One request on this connection, whose body is sent as JSON: status and body of the answer."""
+    """Send one request on this connection, with its body as JSON: status and body of the answer."""
     headers = {"Authorization": f"Bearer {credential}"} if credential else {}
     data = None
     if body is not None:
@@ -120,12 +120,12 @@ def exchange(
 
 def service(directory: Path, *, is_read: bool = False, **settings: str) -> Server:
     """`python app.py` in production mode with these settings, and without an audit trail unless they name
-    one; its list is `tokens.db` in `directory`."""
+    one. Its list is `tokens.db` in `directory`."""
     return Server(directory, settings={"SECRET_KEY": KEY, "AUDIT_LOG": "off", **settings}, is_read=is_read)
 
 
 def credential(directory: Path) -> str:
-    """A client credential for everything, good for all services with the benchmarks' key."""
+    """A client credential for everything, which all services with the benchmarks' key accept."""
     directory.mkdir(parents=True, exist_ok=True)
     made = cli(directory, "client", "benchmarks", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
     if made.returncode:

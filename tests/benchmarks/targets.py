@@ -1,4 +1,4 @@
-"""What was aimed at, and whether it was reached: the rows of the table."""
+"""The targets, and whether they were reached: the rows of the table."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -9,13 +9,14 @@ from benchmarks.engines import BOUNDS, ENGINES
 from benchmarks.measuring import Results, Sample
 from benchmarks.peers import PYJWT, RUST, SIGNER, STOCK
 
-#: Of what is to be no slower: the p99 of validations during a purge, by that before it.
+#: For what must not get slower: the p99 of validations during a purge, divided by that before it.
 UNMOVED = 1.25
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, as text; `met` is None where there is no target, only something to know."""
+    """One line of the table, as text. `met` is None if there is no target, and the number is only
+    information."""
 
     what: str
     measured: str
@@ -25,12 +26,12 @@ class Row:
     met: bool | None = None
 
 
-#: The rows of one part of the table, given what was measured. A KeyError where that was not.
+#: The rows of one part of the table. Raises KeyError if its numbers were not measured.
 _Part = Callable[[Results], Iterator[Row]]
 
 
 def table(found: Results) -> list[Row]:
-    """The rows for all that was measured; what was not has none."""
+    """The rows for all that was measured."""
     rows: list[Row] = []
     for part in _PARTS:
         try:
@@ -44,7 +45,7 @@ def fastest_rust(found: Results) -> str:
     """The name of the Rust-backed peer that verified fastest.
 
     Raises:
-        KeyError: none did.
+        KeyError: none was measured.
     """
     names = [name for name in RUST if f"verify: {name}" in found]
     if not names:
@@ -53,7 +54,7 @@ def fastest_rust(found: Results) -> str:
 
 
 def _faster(what: str, of: str, peer: str, least: float) -> _Part:
-    """A part of one row: how many times as fast as the peer's our time is."""
+    """A part of one row: how many times faster our time is than the peer's."""
 
     def part(found: Results) -> Iterator[Row]:
         ratio = found[peer].median / found[of].median
@@ -85,7 +86,7 @@ def _against_rust(found: Results) -> Iterator[Row]:
 
 
 def _slower(what: str, of: str, peer: str, most: float) -> _Part:
-    """A part of one row: our time by another, which it may exceed this much at the most."""
+    """A part of one row: our time divided by another, and the most that this may be."""
 
     def part(found: Results) -> Iterator[Row]:
         ratio = found[of].median / found[peer].median
@@ -97,7 +98,7 @@ def _slower(what: str, of: str, peer: str, most: float) -> _Part:
 
 
 def _rate(what: str, of: str, peer: str, least: float | None, *, times: bool = False) -> _Part:
-    """A part of one row: our rate by another's, in percent or as a factor."""
+    """A part of one row: our rate divided by another, in percent or as a factor."""
 
     def part(found: Results) -> Iterator[Row]:
         ratio = found[of].median / found[peer].median
@@ -114,7 +115,7 @@ def _rate(what: str, of: str, peer: str, least: float | None, *, times: bool = F
 
 
 def _bound(what: str, of: str, bound: float, *, is_least: bool = False, by_worst: bool = False) -> _Part:
-    """A part of one row: a number that may not pass a bound, by its median, or in any round."""
+    """A part of one row: a number that must not exceed a bound, in its median or in any round."""
     keeps = operator.ge if is_least else operator.le
 
     def part(found: Results) -> Iterator[Row]:
@@ -204,7 +205,7 @@ def _notes(found: Results) -> Iterator[Row]:
     yield Row("tokens in a request of batch validation", f"{size:,.0f}")
 
 
-#: Every percentage and factor is by this one, which has one worker.
+#: Every percentage and factor compares with this one, which has one worker.
 _CONSTANT: str = "GET /app/valid: Starlette constant"
 _VALID: str = "GET /app/valid"
 _BARE: str = f"{_VALID}: bare ASGI constant"

@@ -1,4 +1,4 @@
-"""The benchmarks still run. How fast anything is, no test says."""
+"""The benchmarks still run. No test checks how fast anything is."""
 
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +15,7 @@ from signer import open_store
 
 @pytest.mark.slow
 def test_the_library_is_measured_beside_stock_itsdangerous(tmp_path: Path) -> None:
-    """A few calls of each give a number for each, whatever else is installed."""
+    """Some calls of each give a number for each, whatever else is installed."""
     found = library.compare(tmp_path, rounds=2, tokens=3) | library.keys(1, 3) | library.forgeries(1, 3)
     for name in (SIGNER, STOCK):
         for verb in ("issue", "verify"):
@@ -28,7 +28,7 @@ def test_the_library_is_measured_beside_stock_itsdangerous(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_lists_share_is_measured(tmp_path: Path) -> None:
-    """With a list that was filled without the library, and holds what it says."""
+    """With a list that was filled without the library, and has the right content."""
     found = library.list_share(tmp_path, rounds=1, sizes=(0, 5), tokens=3)
     assert {"share of a list of 0", "share of a list of 5"} < set(found)
     with closing(open_store(f"sqlite:///{tmp_path}/list-5.db")) as store:
@@ -36,6 +36,6 @@ def test_a_lists_share_is_measured(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_has_no_row() -> None:
-    """As without wrk, or without a peer."""
+    """For example without wrk, or without a peer."""
     assert table({}) == []
     assert [row.met for row in table({"burst of 1000, p99": once("ms", 101)})] == [False]

@@ -1,7 +1,7 @@
-"""Requests a second over HTTP, beside servers that do nothing and beside the original's stand-in.
+"""Requests a second over HTTP, beside servers that do nothing and the stand-in for the original service.
 
 All servers run from the beginning to the end, and get their load in turn, on 32 connections. The service
-writes its log to a file; where its audit trail goes to standard output, something reads it there.
+writes its log to a file; if its audit trail goes to standard output, a program reads it there.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 ORIGINAL_ROWS = 100_000
 #: Different tokens in the requests.
 TOKENS = 1000
-#: Tokens in a batch: the service takes one of these, the greater if it can.
+#: Tokens in a batch: the service accepts one of these numbers, the greater if it can.
 BATCHES = 1000, 100
 RATE = "1/s"
 _ISSUE = "/app/token", json.dumps({"sub": SUB, "scope": SCOPE})
 
 
 def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Results:
-    """Everything this module measures: rates, and how they were obtained. The servers run in `folder`."""
+    """All that this module measures: rates, and how they were measured. The servers run in `folder`."""
     folder.mkdir()
     valid, issue = requests(folder), Load("POST", written(folder / "issue.txt", [_ISSUE]), credential)
     with ExitStack() as stack:
@@ -74,7 +74,7 @@ def measure(folder: Path, rounds: int, seconds: float, credential: str) -> Resul
 
 
 def requests(folder: Path) -> Load:
-    """GET /app/valid/{token}, with many good tokens; the file lies in `folder`."""
+    """GET /app/valid/{token} with many good tokens. The file is in `folder`."""
     tokens = _tokens(TOKENS)
     return Load("GET", written(folder / "valid.txt", ((f"/app/valid/{token}", "") for token in tokens)))
 
@@ -93,7 +93,7 @@ def _tokens(count: int) -> list[str]:
 
 
 def _quiet(directory: Path) -> Server:
-    """The service without request log and, where it can be told so, without metrics."""
+    """The service without a request log and, if it has the setting, without metrics."""
     server = service(directory, LOG_LEVEL="warning", METRICS="false")
     try:
         with server:
@@ -107,7 +107,7 @@ def _stock_uvicorn(directory: Path, app: str, *options: str) -> Server:
 
 
 def _fill_original(folder: Path, original: Server) -> Load:
-    # Later than everything else: the benchmarks' own peers must not be needed to read this file.
+    # Imported late, so that this file can be read without the peers of the benchmarks.
     from benchmarks.original import fill
 
     url = f"sqlite+aiosqlite:///{original.directory / 'original.db'}"
@@ -116,7 +116,7 @@ def _fill_original(folder: Path, original: Server) -> Load:
 
 
 def _batch(folder: Path, server: Server, credential: str) -> tuple[Load, int]:
-    """Requests with as many tokens as the service takes in one, and how many that is."""
+    """Requests with as many tokens as the service accepts in one, and that number."""
     for size in BATCHES:
         bodies = [json.dumps({"tokens": _tokens(size), "purpose": "access"}) for _ in range(4)]
         status, answer = server.call("POST", "/app/valid", json.loads(bodies[0]), credential)
@@ -127,7 +127,7 @@ def _batch(folder: Path, server: Server, credential: str) -> tuple[Load, int]:
 
 
 def _check(server: Server, load: Load) -> None:
-    """Raise where the server does not find the first of these tokens good: fast and wrong is no rate."""
+    """Raise if the server does not call the first of these tokens valid: a fast wrong answer is no rate."""
     path = load.file.read_text().partition("\t")[0]
     status, answer = server.call("GET", path)
     if status != 200 or json.loads(answer)["status"] is not True:
@@ -135,6 +135,6 @@ def _check(server: Server, load: Load) -> None:
 
 
 def _counts(server: Server, credential: str) -> int:
-    """1 where the service counts requests all the same, 0 where it does not."""
+    """1 if the service counts requests nevertheless, 0 if it does not."""
     status, answer = server.call("GET", "/metrics", credential=credential)
     return int(status == 200 and b"\nsigner_http_requests_total{" in answer)

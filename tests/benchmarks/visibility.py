@@ -1,4 +1,4 @@
-"""Whether any of two workers still takes a token after its revocation was acknowledged, under load."""
+"""Whether any of two workers still accepts a token after its revocation was acknowledged, under load."""
 
 import json
 import threading
@@ -12,13 +12,14 @@ from benchmarks.throughput import requests
 
 from signer import Signer
 
-#: Tokens that are revoked, and connections that ask for each: enough that both workers have some.
+#: Tokens that are revoked, and connections that validate each: enough that both workers have some.
 TOKENS = 200
 CONNECTIONS = 16
 
 
 def measure(folder: Path, seconds: float, credential: str) -> Results:
-    """How many answers called a revoked token good, of how many; the service runs in `folder`."""
+    """How many answers called a revoked token valid, and the number of answers. The service runs in
+    `folder`."""
     folder.mkdir()
     load = requests(folder)
     with service(folder / "signer", WEB_CONCURRENCY="2") as server:
@@ -36,12 +37,12 @@ def _stale(server: Server, credential: str) -> tuple[int, int]:
     signer = Signer(KEY)
     asked = stale = 0
     with ExitStack() as stack:
-        # Opened under load, so that both workers take some of them.
+        # Opened under load, so that both workers accept some of them.
         connections = [stack.enter_context(closing(server.client())) for _ in range(CONNECTIONS)]
         for number in range(TOKENS):
             token = signer.issue(sub=SUB)
             path = f"/app/valid/{token}"
-            # Each worker has seen it, and found it good, before it is revoked.
+            # Each worker has validated the token before it is revoked.
             before = [_is_good(exchange(connection, "GET", path)) for connection in connections]
             revoker = connections[number % CONNECTIONS]
             status, _ = exchange(revoker, "POST", "/app/revoke", {"token": token}, credential)

@@ -1,4 +1,4 @@
-"""Somebody else's Starlette application, whose users are tokens, in a real server."""
+"""A Starlette application of another author, whose users are tokens, in a real server."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -51,24 +51,24 @@ def application(validate: Callable[[str], Claims], cookie: str = "") -> Starlett
 
 @pytest.fixture
 def port(signer: Signer) -> Iterator[int]:
-    """Where an application listens that takes tokens in the header and in a cookie."""
+    """The port of an application that accepts tokens in the header and in a cookie."""
     with serving(application(signer.validate, cookie="session")) as port:
         yield port
 
 
 def cookies(*values: str) -> list[tuple[str, str]]:
-    """All in one header, as browsers send them."""
+    """All of them in one header, as browsers send them."""
     return [("Cookie", "; ".join(values))]
 
 
 def is_refused(reply: Reply) -> bool:
-    """With the one answer that tells nothing."""
+    """With the one answer, which gives no reason."""
     said = (reply.status, reply.raw, reply.headers["www-authenticate"])
     return said == (401, b"The token is not valid.", CHALLENGE)
 
 
 def test_a_request_without_a_token_is_anonymous(port: int) -> None:
-    """It gets what is for everybody, and no more."""
+    """It gets what is open to everybody, and nothing else."""
     assert call(port, "/").json == {"name": "", "known": False, "scopes": []}
     assert call(port, "/page").status == 403
     assert call(port, "/own").status == 401
@@ -76,7 +76,7 @@ def test_a_request_without_a_token_is_anonymous(port: int) -> None:
 
 
 def test_a_good_token_is_a_user_with_its_scopes(signer: Signer, port: int) -> None:
-    """By header and by cookie, whatever stands beside it."""
+    """By header and by cookie, whatever else is in it."""
     token = signer.issue(sub="42", scope="write read")
     jti = signer.validate(token).jti
     for headers in (
@@ -90,7 +90,7 @@ def test_a_good_token_is_a_user_with_its_scopes(signer: Signer, port: int) -> No
 
 
 def test_a_scope_that_the_token_lacks(signer: Signer, port: int) -> None:
-    """Starlette's own answer: 403; what needs a user only is had."""
+    """403, which is Starlette's own answer. Pages that need only a user are open."""
     headers = bearer(signer.issue(sub="42", scope="reader write"))
     assert call(port, "/page", headers).status == 403
     assert call(port, "/own", headers).status == 200
@@ -110,20 +110,21 @@ class TestRefused:
         "value", ["Bearer", "Bearer ", "Bearer x", "Bearer x y", "Bearer {}x", "Bearer {}, {}"]
     )
     def test_a_header_that_holds_no_good_token(self, signer: Signer, port: int, value: str) -> None:
-        """It is never anonymous, and what is wrong with it is not told."""
+        """It never counts as anonymous, and the answer does not say what is wrong."""
         token = signer.issue(sub="42", scope="read")
         assert is_refused(call(port, "/", [("Authorization", value.format(token, token))]))
 
     @pytest.mark.parametrize("value", ["", "Basic {}", "{}", "Token {}", "\xff"])
     def test_a_header_of_another_scheme(self, signer: Signer, port: int, value: str) -> None:
-        """It is not anonymous either. The challenge names no error: no token was shown (RFC 6750, section 3.1)."""
+        """It does not count as anonymous either. The challenge names no error, because there was no token
+        (RFC 6750, section 3.1)."""
         token = signer.issue(sub="42", scope="read")
         reply = call(port, "/", [("Authorization", value.format(token))])
         assert (reply.status, reply.raw) == (401, b"The token is not valid.")
         assert reply.headers["www-authenticate"] == "Bearer"
 
     def test_a_token_that_was_good(self, signer: Signer, clock: Clock, port: int) -> None:
-        """Revoked, consumed, traded or expired, at the very next request."""
+        """Revoked, consumed, traded or expired: refused at the very next request."""
         revoked, consumed, traded, expired = (signer.issue(sub="42", scope="read") for _ in range(4))
         assert call(port, "/page", bearer(revoked)).status == 200
         signer.revoke(revoked)
@@ -140,11 +141,12 @@ class TestRefused:
         "request_", [{"purpose": "reset"}, {"aud": "other"}, {"bind": "state"}, {"max_uses": 5}]
     )
     def test_a_token_for_something_else(self, signer: Signer, port: int, request_: dict[str, str]) -> None:
-        """Of another purpose or audience, bound to what nobody gave, or to be used up."""
+        """Of another purpose or audience, bound to a state that was not given, or with counted uses."""
         assert is_refused(call(port, "/", bearer(signer.issue(sub="42", **request_))))  # type: ignore[arg-type]
 
     def test_two_tokens(self, signer: Signer, port: int) -> None:
-        """In two headers or two cookies, even the same one twice; the application might see the other."""
+        """In two headers or two cookies, even the same one twice, because the application might read the
+        other."""
         token, other = signer.issue(sub="42"), signer.issue(sub="43")
         for second in (token, other, "x", ""):
             assert is_refused(call(port, "/", bearer(token, second)))
@@ -153,13 +155,13 @@ class TestRefused:
             assert is_refused(call(port, "/", [*cookies(pair[1]), *cookies(pair[0])]))
 
     def test_a_bad_header_is_not_made_good_by_a_cookie(self, signer: Signer, port: int) -> None:
-        """Whoever sends a header means it."""
+        """A request with a header counts by its header."""
         token = signer.issue(sub="42")
         assert is_refused(call(port, "/", [*bearer("x"), *cookies(f"session={token}")]))
         assert call(port, "/", [*bearer(token), *cookies("session=x")]).status == 200
 
     def test_a_credential_or_challenge_even_where_every_purpose_is_let_in(self, signer: Signer) -> None:
-        """`introspect` passes a client's credential; the backend does not. Others it takes."""
+        """`introspect` accepts a client's credential, and the backend does not. It accepts other tokens."""
         challenge = signer.issue_code(sub="42")
         with serving(application(signer.introspect)) as port:
             assert call(port, "/page", bearer(signer.issue(purpose="reset", scope="read"))).status == 200
@@ -168,22 +170,22 @@ class TestRefused:
 
     @pytest.mark.parametrize("purpose", ["signer:client", "signer:code:access"])
     def test_one_that_was_asked_for_by_mistake(self, signer: Signer, purpose: str) -> None:
-        """Not even where the application names such a purpose."""
+        """Not even if the application names such a purpose."""
         with serving(application(partial(signer.validate, purpose=purpose))) as port:
             assert is_refused(call(port, "/", bearer(signer.issue(purpose=purpose, sub="42"))))
 
 
 class TestCookie:
     def test_it_is_read_only_where_it_is_named(self, signer: Signer) -> None:
-        """Without a name no cookie counts, not even a nameless one."""
+        """Without a name no cookie counts, not even one without a name."""
         token = signer.issue(sub="42")
         with serving(application(signer.validate)) as port:
             for pair in (f"session={token}", f"={token}", token):
                 assert call(port, "/", cookies(pair)).json["known"] is False
 
     def test_a_bad_one_is_taken_away(self, signer: Signer, port: int) -> None:
-        """Or the browser would be refused at the login page for ever; a good one stays, and so does one that
-        nobody looked at."""
+        """Otherwise the browser would be refused at the login page forever. A valid cookie stays, and so does
+        one that was not read."""
         token = signer.issue(sub="42")
         signer.revoke(token)
         refusal = call(port, "/", cookies(f"session={token}"))
@@ -198,7 +200,8 @@ class TestList:
     def test_a_list_that_is_down(
         self, signer: Signer, store: Store, port: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Nobody gets in, nobody loses a cookie, and the operator learns why; who shows nothing is anonymous."""
+        """No token is accepted, no cookie is deleted, and the operator learns why; a request without a token
+        is anonymous."""
         token = signer.issue(sub="42", scope="read")
         store.close()
         for headers in (bearer(token), cookies(f"session={token}")):
@@ -215,7 +218,7 @@ class TestList:
         assert token not in "".join(logged)
 
     def test_the_default_handler_refuses_too(self, signer: Signer, store: Store) -> None:
-        """Whoever forgets on_error gets Starlette's 400 for both, and lets nobody in."""
+        """An application without on_error gives Starlette's 400 for both, and accepts neither."""
         guard = Middleware(AuthenticationMiddleware, backend=TokenBackend(signer.validate))
         token = signer.issue(sub="42")
         with serving(Starlette(routes=ROUTES, middleware=[guard])) as port:
@@ -224,7 +227,7 @@ class TestList:
             assert call(port, "/", bearer(token)).status == 400
 
     def test_a_clock_that_is_wrong(self, signer: Signer, clock: Clock, port: int) -> None:
-        """Nobody can tell how old a token is."""
+        """The age of a token is then unknown."""
         token = signer.issue(sub="42")
         clock.now = 0
         assert call(port, "/", bearer(token)).status == 503
@@ -232,7 +235,8 @@ class TestList:
 
 class TestValidate:
     def test_a_verifier_will_do(self, signer: Signer, clock: Clock) -> None:
-        """With the key of one purpose; a token that it cannot count is refused, and is no error of ours."""
+        """With the key of one purpose; a token whose uses it cannot count is refused, and that is no error of
+        ours."""
         verifier = Verifier(signer.purpose_key("access"), clock=clock)
         with serving(application(verifier.validate)) as port:
             assert call(port, "/page", bearer(signer.issue(scope="read"))).status == 200
@@ -248,7 +252,7 @@ class TestValidate:
             assert is_refused(call(port, "/own", bearer(signer.issue(aud="shop"))))
 
     def test_a_signer_without_a_list(self, clock: Clock) -> None:
-        """Checks by signature and age alone."""
+        """It checks signature and age alone."""
         signer = Signer(KEY, clock=clock)
         with serving(application(signer.validate)) as port:
             assert call(port, "/own", bearer(signer.issue())).status == 200

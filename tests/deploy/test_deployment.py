@@ -503,6 +503,46 @@ def test_systemd_accepts_the_units(units: Path) -> None:
     assert "NoMorePrivileges" in ran(check, units).stderr
 
 
+def block(language: str) -> str:
+    """The only block of DEPLOYMENT.md in this language."""
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
+    return str(found)
+
+
+@needs_systemd
+def test_systemd_accepts_the_drop_in_for_a_key_in_a_file(units: Path) -> None:
+    """Beside the unit; it names a setting of the service."""
+    drop_in = units / "signer.service.d" / "override.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(block("ini"))
+    check = ["systemd-analyze", "verify", "--man=no", *(str(units / name) for name in UNITS)]
+    said = ran(check, units)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    drop_in.write_text(block("ini").replace("LoadCredential", "LoadCredentials"))
+    assert "LoadCredentials" in ran(check, units).stderr
+
+
+def test_the_settings_for_files_are_those_of_the_service(tmp_path: Path) -> None:
+    """A key in such a file is the service's, and the pod with it is valid."""
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    named = re.search(r"^Environment=(\w+)=%d/secret-key$", block("ini"), re.MULTILINE)
+    patch = pytest.importorskip("yaml", reason="PyYAML is not installed").safe_load(block("yaml"))
+    assert named
+    assert named[1] == patch["env"][0]["name"]
+    assert Settings.from_env({named[1]: f"{tmp_path}/key"}).keys
+    deployment = kubernetes("Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    container["env"] = [entry for entry in container["env"] if "SECRET_KEY" not in entry["name"]] + patch[
+        "env"
+    ]
+    container["volumeMounts"] += patch["volumeMounts"]
+    pod["volumes"] += patch["volumes"]
+    assert patch["env"][0]["value"].startswith(patch["volumeMounts"][0]["mountPath"] + "/SECRET_KEY")
+    validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    validator.validate(deployment, "1.37", strict=True)
+
+
 @needs_systemd
 @pytest.mark.parametrize("name", ["signer.service", "signer-purge.service"])
 def test_the_units_give_little_away(units: Path, name: str) -> None:
@@ -852,7 +892,7 @@ def test_systemd_and_logrotate_change_the_file_of_the_trail(
 def test_the_page_speaks_of_every_file() -> None:
     """Its table links to each file of this folder, and to no other."""
     linked = set(re.findall(r"\]\(([^)]+)\)", text("DEPLOYMENT.md")))
-    assert linked == FILES | {"README.md", "nginx-signer.conf"}
+    assert linked == FILES | {"README.md", "nginx-signer.conf", "../../signer/guide/operate.md"}
     assert all((HERE / name).is_file() for name in linked)
 
 

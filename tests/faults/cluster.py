@@ -1,4 +1,4 @@
-"""Engines, and two nodes that share one, the first of which reaches it through a proxy."""
+"""Engines, and two nodes that share an engine. The first node reaches it through a proxy."""
 
 import os
 import signal
@@ -31,35 +31,35 @@ time.time = lambda: real() + float(pathlib.Path(__file__).with_name("shift").rea
 
 
 class Engine:
-    """What the nodes share: here a file of SQLite's in `directory`, which has no server."""
+    """What the nodes share: here an SQLite file in `directory`, which has no server."""
 
     name = "sqlite"
     #: Seconds until every node knows of a revocation.
     bound = 0
-    #: Of its server.
+    #: The port of its server.
     port = 0
-    #: Who takes changes, where the nodes do not.
+    #: The service that makes the changes, if the nodes do not.
     writers: Sequence[Node] = ()
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def url(self, port: int) -> str:
-        """What a node that reaches the server at `port` has for DATABASE_URL."""
+        """The DATABASE_URL of a node that reaches the server at `port`."""
         return f"sqlite:///{self.directory}/tokens.db"
 
     def start(self) -> None:
         """Start its server, for the first time or after kill()."""
 
     def kill(self) -> None:
-        """kill -9, all its processes."""
+        """End all its processes with kill -9."""
 
     def signal(self, number: signal.Signals) -> None:
-        """To all its processes."""
+        """Send a signal to all its processes."""
 
 
 class Central(Engine):
-    """A service with its list in a file, of which the nodes keep copies."""
+    """A service with its list in a file. The nodes keep copies of the list."""
 
     name = "copy"
     bound = BOUND
@@ -83,7 +83,7 @@ class Central(Engine):
 
 
 class OnPostgres(Engine):
-    """A server of PostgreSQL's, which runs already, without a list."""
+    """A PostgreSQL server that is already running, without a list."""
 
     def __init__(self, server: Postgres, bound: int) -> None:
         self._server = server
@@ -98,8 +98,8 @@ class OnPostgres(Engine):
 
 
 class OnRedis(Engine):
-    """A server of Redis', which writes each change to the disk before it acknowledges it, where `lines` of its
-    configuration do not say otherwise."""
+    """A Redis server that writes each change to the disk before it acknowledges it, unless `lines` of its
+    configuration say otherwise."""
 
     def __init__(self, directory: Path, bound: int, options: str = "", lines: Sequence[str] = ()) -> None:
         self._options = options
@@ -120,7 +120,7 @@ class OnRedis(Engine):
 
 @dataclass
 class Cluster:
-    """Two nodes on one engine. The first has so many workers, and a clock that can be wrong."""
+    """Two nodes on one engine. The first has this number of workers, and a clock that can be wrong."""
 
     engine: Engine
     directory: Path
@@ -151,13 +151,14 @@ class Cluster:
         self._opened.close()
 
     def shift(self, seconds: float) -> None:
-        """Have the first node's clock off by so many seconds from now on."""
+        """Set the clock of the first node this many seconds ahead or back, from now on."""
         draft = self.directory / "shift.new"
         draft.write_text(str(seconds))
         draft.replace(self.directory / "shift")
 
     def way(self, node: int, port: int) -> tuple[str, tuple[str, ...]]:
-        """The DATABASE_URL of a node, 0 or 1, that reaches the engine at `port`, and what runs the node."""
+        """The DATABASE_URL of a node, 0 or 1, that reaches the engine at `port`, and the command that runs
+        the node."""
         return self.engine.url(port), self.run_as
 
     def _service(self, node: int, port: int, more: dict[str, str]) -> Service:
@@ -184,7 +185,7 @@ def workers(service: Service) -> list[int]:
 
 
 def put_to_sleep(pid: int, seconds: float) -> None:
-    """SIGSTOP, and SIGCONT so much later."""
+    """Send SIGSTOP, and SIGCONT after this time."""
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(seconds)
@@ -193,7 +194,7 @@ def put_to_sleep(pid: int, seconds: float) -> None:
 
 
 def kill_parent(service: Service) -> None:
-    """kill -9 of the supervisor alone; return when its workers have ended, too."""
+    """End only the supervisor, with kill -9. Return when its workers have ended, too."""
     orphans = workers(service)
     os.kill(service.process.pid, signal.SIGKILL)
     service.process.wait(HANG)
@@ -201,7 +202,7 @@ def kill_parent(service: Service) -> None:
 
 
 def _command(pid: int) -> bytes:
-    """What it runs; nothing where it has ended, if only nobody took note yet."""
+    """The command line of a process; empty if it has ended but was not yet waited for."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Engines by name, and the table of what became of each fault."""
+"""Engines by name, and the table with the result of each fault."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +11,15 @@ from faults.cluster import BOUND, Central, Cluster, Engine, OnPostgres, OnRedis,
 from faults.recorder import Recorder
 from support.postgres import Postgres
 
-# Processes are found, and limited, by means of Linux.
+# Processes are found and limited with functions of Linux.
 collect_ignore_glob = [] if sys.platform == "linux" else ["test_*"]
 #: Used as `with during(cluster, "what happens") as recorder`.
 During = Callable[..., AbstractContextManager[Recorder]]
 SERVERS = ["copy", "postgres", "redis"]
-#: The same, and no copies of them are kept.
+#: Engines of which no copies are kept.
 ASKED = ["postgres, asked", "redis, asked"]
-#: Every kind of engine, and both ways to use one, for tests that are not about the wire to it, and for those.
+#: Every kind of engine, and both ways to use one: for tests that are not about the connection to it, and for
+#: those that are.
 EVERY = ["sqlite", "copy", "postgres, asked", "redis"]
 WIRED = ["copy", "postgres", "redis, asked"]
 
@@ -44,14 +45,14 @@ def opened(name: str, folder: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The one that the test's parameter names."""
+    """The engine in the test's parameter."""
     with opened(request.param, tmp_path_factory.mktemp("engine")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes, for tests each of which leaves them whole."""
+    """Two nodes, for tests that leave them intact."""
     with Cluster(engine, tmp_path_factory.mktemp("nodes"), workers=2) as made:
         workers(made.services[0])
         yield made
@@ -59,8 +60,8 @@ def cluster(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def during(record_property: Callable[[str, object], None]) -> During:
-    """Its body makes a fault and mends it, which ends it, or says itself when that is. Whatever happens around it
-    must be sound, and whole again in the end."""
+    """The body of the context causes a fault and repairs it. The fault ends with the body, unless the body
+    ends it earlier. Before it, and some time after it, all must work."""
 
     @contextmanager
     def recorded(cluster: Cluster, fault: str, **options: Any) -> Iterator[Recorder]:

@@ -1,4 +1,4 @@
-"""Small disks, which tests fill up."""
+"""Small disks that tests fill up."""
 
 import shutil
 import subprocess
@@ -12,12 +12,12 @@ import pytest
 
 @dataclass(frozen=True)
 class Disk:
-    """What is mounted at `folder`."""
+    """The disk that is mounted at `folder`."""
 
     folder: Path
 
     def fill(self) -> None:
-        """To the last byte."""
+        """Fill it to the last byte."""
         with self._filler.open("wb", buffering=0) as file:
             try:
                 while file.write(bytes(4096)):
@@ -26,7 +26,7 @@ class Disk:
                 pass
 
     def make_room(self) -> None:
-        """All that was there before fill()."""
+        """Free the room that fill() has used."""
         self._filler.unlink()
 
     @property
@@ -36,8 +36,8 @@ class Disk:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
-    """A disk of this size in the folder's place, with what was in that; the test is skipped where none can be
-    mounted."""
+    """Mount a disk of this size in place of the folder, with the folder's files. The test is skipped if
+    nothing can be mounted."""
     owner = folder.stat()
     options = f"size={megabytes}m,uid={owner.st_uid},gid={owner.st_gid},mode={owner.st_mode & 0o777:o}"
     mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
@@ -54,7 +54,8 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Disk]:
 
 @contextmanager
 def image(folder: Path) -> Iterator[None]:
-    """A disk in a file, which can be frozen, mounted at `folder`; the test is skipped where there can be none."""
+    """Mount a disk that is a file, and can be frozen, at `folder`. The test is skipped if that is not
+    possible."""
     file = folder.with_name(f"{folder.name}.image")
     folder.mkdir()
     with file.open("wb") as made:
@@ -73,7 +74,7 @@ def image(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def frozen(folder: Path) -> Iterator[None]:
-    """Whoever writes to the disk hangs."""
+    """A process that writes to the disk hangs."""
     subprocess.run(["fsfreeze", "--freeze", str(folder)], check=True)
     try:
         yield

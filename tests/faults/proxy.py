@@ -1,4 +1,4 @@
-"""A wire between a service and its engine that can be cut, slowed, held and garbled while they run."""
+"""A wire between a service and its engine, which can be cut, delayed, held and garbled while they run."""
 
 import random
 import select
@@ -15,27 +15,27 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Wire:
-    """How it behaves; as made, it passes everything on."""
+    """The state of the wire; the default passes everything on."""
 
-    #: Nobody listens, and connections are reset.
+    #: Nothing listens, and connections are reset.
     refuses: bool = False
-    #: Connections are accepted and held, and nothing passes, as where packets are dropped.
+    #: Connections are accepted and held, and nothing passes, as if packets were dropped.
     stalls: bool = False
-    #: Seconds that each piece of an answer is late.
+    #: Seconds by which each part of an answer is delayed.
     delay: float = 0.0
-    #: A connection is reset in the middle of an answer, after up to so many bytes of answers.
+    #: A connection is reset within an answer, after at most this many bytes of answers.
     cut_within: int = 0
-    #: Every fifth byte of answers is changed, on each connection after up to so many that are not.
+    #: Every fifth byte of answers is changed, on each connection after at most this many unchanged ones.
     garbled_within: int = 0
 
 
 @dataclass
 class Proxy:
-    """Listens on `port` of 127.0.0.1, and is a `wire` from there to the port `target`."""
+    """Listens on `port` of 127.0.0.1, and connects it by a `wire` to the port `target`."""
 
     target: int
     wire: Wire = field(default_factory=Wire)
-    #: How many connections there were.
+    #: The number of connections so far.
     connections: int = 0
 
     def __enter__(self) -> "Proxy":
@@ -77,12 +77,12 @@ class Proxy:
                 self._carry(client, server)
                 _reset(server)
         except OSError:
-            pass  # one of the two is gone, and so will be the other
+            pass  # One of the two sockets is closed; the other will be soon.
         _reset(client)
 
     def _carry(self, client: socket.socket, server: socket.socket) -> None:
-        """Return when the connection is to end; one thread reads both sides, so that nobody closes a socket
-        under another."""
+        """Return when the connection must end. One thread reads both sides, so that no thread closes a socket
+        that another one uses."""
         answer = _Answer(self.wire)
         while not (self._is_closed or self.wire.refuses):
             if self.wire is not answer.wire:
@@ -102,7 +102,7 @@ class Proxy:
 
 
 class _Answer:
-    """What one side said since the wire became what it is."""
+    """What one side has sent since the last change of the wire."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
@@ -111,7 +111,7 @@ class _Answer:
         self._good = random.randint(1, max(1, wire.cut_within or wire.garbled_within))
 
     def passed(self, data: bytes) -> bytes:
-        """What of it reaches the other."""
+        """The part of it that reaches the other side."""
         start, self._length = self._length, self._length + len(data)
         if self.wire.cut_within and self._length >= self._good:
             self.is_cut = True

@@ -1,7 +1,8 @@
-"""Stands outside the services, speaks HTTP only, notes every call and judges them together.
+"""An observer outside of the services: it speaks only HTTP, records every call, and judges all of them
+together.
 
-While a fault lasts it revokes tokens, uses single uses up through several nodes at once, and validates both
-what was revoked and what is good, through every node.
+While a fault lasts it revokes tokens, uses tokens with one use up through several nodes at once, and
+validates revoked tokens and good ones through every node.
 """
 
 import http.client
@@ -23,18 +24,18 @@ from signer import Signer
 from signer.credentials import issue_credential
 from signer.stores.memory import MemoryStore
 
-#: As the status of a call that nobody answered.
+#: The status of a call without an answer.
 NO_ANSWER: Final = 0
 _TRIES: Final = 3
 _BATCH: Final = 500
 _DAY: Final = 24 * 60 * 60
 _LIFE: Final = 30 * _DAY
-#: Seconds without any failure after which the service counts as whole.
+#: Seconds without any failure until the service counts as repaired.
 _CALM: Final = 0.8
 
 
 def _long_ago() -> float:
-    # Tokens of yesterday are good on clocks that are an hour off.
+    # Tokens were issued yesterday, so that they are valid on clocks that are an hour wrong.
     return time.time() - _DAY
 
 
@@ -48,7 +49,8 @@ CREDENTIAL: Final = issue_credential(
 class Node:
     """A service to call, on `port`.
 
-    `bound` is the seconds after which it must know of a revocation; one that is not `writable` is a copy.
+    `bound` is the number of seconds after which it must know of a revocation. If it is not `writable`, it is
+    a copy.
     """
 
     port: int
@@ -57,7 +59,8 @@ class Node:
 
 
 class Call(NamedTuple):
-    """One request, by time.monotonic, and its answer; `says` is the `status` in that, or its `code`."""
+    """One request, with times by time.monotonic, and its answer. `says` is the `status` in the answer, or its
+    `code`."""
 
     kind: str
     node: Node
@@ -73,7 +76,7 @@ class Call(NamedTuple):
 
 
 class Client:
-    """Calls nodes, each over one connection that it keeps as long as it goes."""
+    """Calls nodes, with one connection to each, which it keeps as long as possible."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
@@ -104,15 +107,15 @@ class Client:
 
 @dataclass
 class Recorder:
-    """Runs from its beginning as a context to its end; `begin` and `end` say when the fault does.
+    """Runs as a context, from the beginning of the test to the end; `begin` and `end` mark the fault.
 
     Args:
         nodes: all of them.
         timeout: seconds that a call may take.
-        issues: also issue tokens at the writable nodes, which are good everywhere at once.
+        issues: whether it also issues tokens at the writable nodes; they are valid everywhere at once.
         pause: seconds between two calls of a thread.
-        stream: threads that revoke, too, without a pause, each at one node as long as that answers; but not
-            while the service is waited for.
+        stream: number of additional threads that revoke without a pause, each at one node while that answers;
+            but not while the service is waited for.
     """
 
     nodes: Sequence[Node]
@@ -154,28 +157,28 @@ class Recorder:
             thread.join(HANG)
 
     def begin(self) -> None:
-        """The fault begins, once every kind of call is answered without it."""
+        """The fault begins. Before that, wait until every kind of call has been answered."""
         started = time.monotonic()
         eventually(lambda: len(self.calls) > 50)
         self._await_whole(started)
         self.began = time.monotonic()
 
     def end(self) -> None:
-        """The fault ends: what is left of it is the service's to mend."""
+        """The fault ends; the service must recover by itself."""
         self.ended = time.monotonic()
 
     def write(self, *, goes_on: bool) -> None:
-        """Go on with changes, or return when none is under way."""
+        """Continue with changes; or stop, and return when none is under way."""
         self._is_writing = goes_on
         for busy in self._busy if not goes_on else ():
             with busy:
-                pass  # what that thread had begun has ended
+                pass  # The last change of that thread has ended.
 
     def await_whole(self) -> None:
-        """Return when every kind of call is answered by every node again, and none fails.
+        """Wait until every node answers every kind of call again, and none fails.
 
         Raises:
-            AssertionError: that is not so in time.
+            AssertionError: that did not happen in time.
         """
         self._is_streaming = False
         self._await_whole(self.ended)
@@ -217,7 +220,8 @@ class Recorder:
         return call
 
     def _revoke(self, nodes: Sequence[Node], first: int | None = None) -> Callable[[Client, int], None]:
-        """At the node of this number first, or at each in turn; and at the next where nobody knows."""
+        """Revoke a token at this node first, or at each in turn; and at the next one if the result is
+        unknown."""
 
         def job(client: Client, number: int) -> None:
             sub = f"{threading.get_ident()}-{number}"
@@ -243,7 +247,8 @@ class Recorder:
             with self._lock:
                 turn = next(self._singles)
                 token = self._single_tokens[turn // _TRIES]
-            # The same token at once by the next thread, through the next node; and again where nobody knows.
+            # The next thread uses the same token at the same time at the next node; and again if the result
+            # is unknown.
             start = turn % len(nodes)
             for node in itertools.islice(itertools.cycle(nodes), start, start + 2):
                 call = client.call("consume", node, token, "/app/consume", {"token": token})
@@ -286,7 +291,7 @@ class Recorder:
         return job
 
     def verdict(self) -> dict[str, float]:
-        """Ask every node about all that was acknowledged, and judge. All must be back."""
+        """Ask every node about everything that was acknowledged, and judge. All nodes must be back."""
         time.sleep(max(node.bound for node in self.nodes))
         granted = self._granted()
         client = Client(HANG)
@@ -307,16 +312,16 @@ class Recorder:
         }
 
     def evidence(self) -> dict[str, list[Any]]:
-        """What must not be, of each kind."""
+        """The violations of each kind."""
         twice = [token for token, times in self._granted().items() if times > 1]
         return {"stale": self._stale(), "twice": twice, "lost": self.lost, "wrong": self._wrong()}
 
     def _granted(self) -> Counter[str]:
-        """How often each single use was granted."""
+        """How often each token with one use was accepted."""
         return Counter(call.token for call in self.calls if call.kind == "consume" and call.status == 200)
 
     def _stale(self) -> list[Call]:
-        """Revoked tokens that were called valid, though asked about after the bound."""
+        """Revoked tokens that were called valid after the bound."""
         return [
             call
             for call in self.calls
@@ -326,10 +331,11 @@ class Recorder:
         ]
 
     def _wrong(self) -> list[Call]:
-        """Refused though nothing was against it: good tokens, and uses that nobody can have had."""
+        """Calls that were refused without a reason: with good tokens, or with uses that nobody can have
+        had."""
         doubtful = {
             call.token for call in self.calls if call.kind == "consume" and call.status != 409
-        }  # granted, or perhaps
+        }  # It was accepted, or may have been.
         return [
             call
             for call in self.calls
@@ -341,7 +347,7 @@ class Recorder:
 
 
 def _accepted(client: Client, node: Node, tokens: Iterable[str], code: str) -> list[str]:
-    """Those that the node does not refuse for this reason."""
+    """The tokens that the node does not refuse for this reason."""
     asked, accepted = list(tokens), list[str]()
     for start in range(0, len(asked), _BATCH):
         batch = asked[start : start + _BATCH]

@@ -1,10 +1,10 @@
-"""The table of what became of each fault, at the end of a run."""
+"""The table with the result of each fault, at the end of a run."""
 
 from typing import Any
 
 
 def write(terminalreporter: Any) -> None:
-    """A line for each fault, and the sums; nothing where no fault was tested."""
+    """Print a line for each fault, and the sums; nothing if no fault was tested."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
     rows = [value for report in reports for name, value in report.user_properties if name == "fault"]
     if not rows:

@@ -1,4 +1,4 @@
-"""The engine's server dies for good while its replica lags, and that takes over, under load."""
+"""The engine's server is lost while its replica lags, and the replica takes over, under load."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from support.redis_server import Redis
 
 
 class Pair(NamedTuple):
-    """Two nodes, a front that leads them to the master, and the wire from the replica to that."""
+    """Two nodes, a proxy that connects them to the master, and the wire from the replica to the master."""
 
     cluster: Cluster
     front: Proxy
@@ -44,7 +44,7 @@ def on_postgres(folder: Path) -> Iterator[Pair]:
 
 @contextmanager
 def on_redis(folder: Path) -> Iterator[Pair]:
-    """A change waits until a replica has it, of which the replica has one, too."""
+    """A change waits until a replica has it; there is one replica."""
     folders = [folder / name for name in ("master", "replica", "other")]
     for each in folders:
         each.mkdir()
@@ -69,8 +69,8 @@ def on_redis(folder: Path) -> Iterator[Pair]:
 def test_a_replica_that_lags_takes_over(
     pair: Callable[[Path], AbstractContextManager[Pair]], during: During, tmp_path: Path
 ) -> None:
-    """While it lags, nothing is acknowledged; but a node may see what was not. Where that is lost with the master,
-    it refuses everything until it is restarted."""
+    """While it lags, nothing is acknowledged, but a node may see a change that was not. If that change is
+    lost with the master, the node refuses everything until it is restarted."""
     with (
         pair(tmp_path) as (cluster, front, replication, promote),
         during(cluster, "failover, replica lags") as recorder,

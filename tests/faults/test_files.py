@@ -1,4 +1,4 @@
-"""The list's file is lost, damaged, exchanged or can not be written, under load."""
+"""The list's file is lost, damaged, replaced or cannot be written, under load."""
 
 import os
 import random
@@ -22,7 +22,7 @@ from support.service import ROOT, Service
 
 from signer.stores.sqlite.file import back_up
 
-#: Seconds that a fault lasts, and in which it is noticed.
+#: Seconds that a fault lasts, and within which it is noticed.
 LASTS, NOTICED = 1.8, 0.5
 NOBODY = 65534
 ALL = ["", "-wal", "-shm", "-bell"]
@@ -36,7 +36,8 @@ def holders(cluster: Cluster) -> list[Service]:
 
 
 def answers_during(recorder: Recorder, cluster: Cluster, since: float, kind: str) -> set[int]:
-    """The statuses of those who have the file open, from when the fault is noticed to its end."""
+    """The statuses of the services that have the file open, from the time when the fault is noticed until its
+    end."""
     ports = [service.port for service in holders(cluster)]
     return {
         call.status
@@ -47,14 +48,14 @@ def answers_during(recorder: Recorder, cluster: Cluster, since: float, kind: str
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The one that the parameter names, for this test alone."""
+    """The engine in the parameter, for this test only."""
     with opened(request.param, tmp_path_factory.mktemp("engine")) as made:
         yield made
 
 
 @pytest.fixture
 def cluster(engine: Engine, tmp_path: Path) -> Iterator[Cluster]:
-    """Two nodes, for this test alone."""
+    """Two nodes, for this test only."""
     with Cluster(engine, tmp_path) as made:
         yield made
 
@@ -79,7 +80,7 @@ def move(names: list[str], source: Path, target: Path) -> None:
 def test_a_list_that_is_gone_answers_nothing_until_it_is_back(
     cluster: Cluster, during: During, path: Path, tmp_path: Path, names: list[str]
 ) -> None:
-    """The files are moved away, and back; nothing else heals it."""
+    """The files are moved away, and back; nothing else ends the fault."""
     files = [f"{path.name}{name}" for name in names]
     with during(cluster, f"list gone: {len(files)} files from {files[0]}") as recorder:
         move(files, path.parent, tmp_path / "aside")
@@ -93,8 +94,8 @@ def test_a_list_that_is_gone_answers_nothing_until_it_is_back(
 def test_an_older_list_in_its_place_answers_nothing(
     cluster: Cluster, during: During, path: Path, tmp_path: Path
 ) -> None:
-    """A backup of a second ago is moved there, on which tokens that were revoked since are good; and the right
-    one back."""
+    """A backup that is a second old is moved there, on which tokens that were revoked since are valid; then
+    the right file is moved back."""
     with during(cluster, "list older") as recorder:
         back_up(path, tmp_path / "older.db")
         time.sleep(1.0)
@@ -130,8 +131,8 @@ def corrupt(path: Path) -> None:
 def test_a_damaged_list_accepts_nothing_and_is_restored(
     cluster: Cluster, during: During, path: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    """While nobody writes, all of it is in the file, which is damaged in place. Stopped, and with the right file
-    in place, those who have it open start again."""
+    """While no program writes, all of the list is in the file, which is damaged in place. The services that
+    have it open are stopped, and started with the right file."""
     copy = tmp_path / "right.db"
     with during(cluster, f"list damaged: {damage.__name__}") as recorder:
         time.sleep(1.0)
@@ -158,14 +159,14 @@ def test_a_damaged_list_accepts_nothing_and_is_restored(
 
 @pytest.fixture
 def disk(engine: Engine) -> Iterator[Disk]:
-    """A disk of 8 MB, on which the list is."""
+    """A disk of 8 MB with the list on it."""
     with small_disk(engine.directory, megabytes=8) as mounted:
         yield mounted
 
 
 @ON_SQLITE
 def test_a_full_disk_refuses_changes(disk: Disk, cluster: Cluster, during: During) -> None:
-    """Until there is room again; what was acknowledged stays."""
+    """Until there is room again. What was acknowledged stays."""
     with during(cluster, "disk full") as recorder:
         disk.fill()
         since = time.monotonic()
@@ -177,7 +178,7 @@ def test_a_full_disk_refuses_changes(disk: Disk, cluster: Cluster, during: Durin
 
 @ON_SQLITE
 def test_a_file_that_may_not_grow_refuses_changes(cluster: Cluster, during: During, path: Path) -> None:
-    """RLIMIT_FSIZE of both nodes, which a full quota resembles."""
+    """RLIMIT_FSIZE for both nodes, which is similar to a full quota."""
     pids = [service.process.pid for service in cluster.services]
     with during(cluster, "file too large") as recorder:
         size = path.with_name(f"{path.name}-wal").stat().st_size
@@ -205,7 +206,8 @@ def overwrite(bell: Path) -> None:
 def test_a_bell_that_is_damaged_again_and_again_is_no_fault(
     cluster: Cluster, during: During, path: Path, damage: Callable[[Path], None]
 ) -> None:
-    """No call fails, and nothing is accepted that must not be: each mends it that finds it so."""
+    """No call fails, and nothing is accepted that must not be: each process that finds it damaged repairs
+    it."""
     with during(cluster, f"bell damaged: {damage.__name__}") as recorder:
         until = time.monotonic() + LASTS
         while time.monotonic() < until:
@@ -217,7 +219,7 @@ def test_a_bell_that_is_damaged_again_and_again_is_no_fault(
 
 @pytest.fixture
 def nobodys() -> Iterator[Cluster]:
-    """Two nodes of a user whom permissions concern, with the list in a folder of its own."""
+    """Two nodes of a user for whom permissions matter, with the list in its own folder."""
     folder = Path(tempfile.mkdtemp(prefix="signer-faults-"))
     (folder / "list").mkdir()
     run_as: tuple[str, ...] = ()
@@ -240,7 +242,8 @@ def nobodys() -> Iterator[Cluster]:
 def test_a_list_that_may_not_be_read_accepts_nothing_revoked(
     nobodys: Cluster, during: During, what: str
 ) -> None:
-    """The folder is closed, and nothing is answered; or the files, which those who run have open."""
+    """The folder is closed, and nothing is answered; or only the files, which the running services still have
+    open."""
     folder = nobodys.engine.directory
     targets = [folder] if what == "folder" else list(folder.glob("tokens.db*"))
     with during(nobodys, f"{what} forbidden") as recorder:

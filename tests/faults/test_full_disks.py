@@ -17,15 +17,15 @@ from faults.recorder import Call, Recorder
 from support.clock import eventually
 from support.postgres import Postgres
 
-#: Seconds that it stays full once changes are refused, and in which all of them are.
+#: Seconds for which it stays full after changes are refused; all changes are refused in this time.
 LASTS, NOTICED = 1.5, 0.5
 
 
 class Small(NamedTuple):
-    """An engine with something on a small disk.
+    """An engine with some of its files on a small disk.
 
-    `use_up` has it need more room. Without any, it may still answer what only reads; where it does not outlive
-    that, its operator must start it again.
+    `use_up` makes it need more room. Without any it may still answer reads; if it ends, its operator must
+    start it again.
     """
 
     engine: Engine
@@ -37,7 +37,8 @@ class Small(NamedTuple):
 
 @contextmanager
 def on_postgres(_: Path, part: str, megabytes: int, bound: int) -> Iterator[Small]:
-    """A part of its data: its tables, or what it writes before it changes them, without which it ends."""
+    """Some of its files: its tables, or the log that it writes before it changes them, without which it
+    ends."""
     server = Postgres()
 
     def use_up() -> None:
@@ -59,8 +60,8 @@ def on_postgres(_: Path, part: str, megabytes: int, bound: int) -> Iterator[Smal
 
 @contextmanager
 def on_redis(folder: Path, fsync: str, bound: int) -> Iterator[Small]:
-    """All its files. Where it must write each change before it acknowledges it, it ends if it cannot; and else it
-    refuses scripts that could write."""
+    """All its files. If it must write each change before it acknowledges it, it ends when it cannot;
+    otherwise it refuses scripts that could write."""
     with small_disk(folder, megabytes=8) as disk, ExitStack() as stack:
         engine = OnRedis(folder, bound, lines=[f"appendfsync {fsync}"])
         stack.callback(engine.kill)
@@ -69,13 +70,13 @@ def on_redis(folder: Path, fsync: str, bound: int) -> Iterator[Small]:
 
 
 def listens(port: int) -> bool:
-    """Whether anybody does."""
+    """Whether anything listens."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def changes(recorder: Recorder, since: float) -> list[Call]:
-    """Those whose calls have ended, of all that were begun since then."""
+    """The calls for changes that have ended, of all that began since then."""
     return [call for call in list(recorder.calls) if call.sent > since and call.kind in {"revoke", "consume"}]
 
 
@@ -92,8 +93,8 @@ def changes(recorder: Recorder, since: float) -> list[Call]:
 def test_a_full_disk_of_the_server_refuses_changes(
     small: Callable[[Path], AbstractContextManager[Small]], what: str, during: During, tmp_path: Path
 ) -> None:
-    """Until there is room again, and the server runs again where it ended; no node is restarted. Validation goes
-    on where the server answers it."""
+    """Until there is room, and the server runs again if it had ended. No node is restarted. Validation
+    continues if the server answers."""
     folder = tmp_path / "engine"
     folder.mkdir()
     with (
@@ -103,7 +104,7 @@ def test_a_full_disk_of_the_server_refuses_changes(
     ):
 
         def is_full() -> bool:
-            # Not /readyz: what little it writes may find room in a page where a revocation finds none.
+            # Not /readyz: the little that it writes may find room in a page in which a revocation finds none.
             use_up()
             since = time.monotonic() - NOTICED
             return {call.status for call in changes(recorder, since)} == {503}

@@ -1,4 +1,4 @@
-"""The engine's server, and the wire to it, fail under load."""
+"""The engine's server, and the connection to it, fail under load."""
 
 import signal
 import time
@@ -17,13 +17,13 @@ WIRES = {
     "wire late by 4 s": Wire(delay=4.0),
     "wire garbles answers": Wire(garbled_within=400),
 }
-#: Of these, those that a copy cannot outlive, and those that end connections.
+#: Of these, the faults that a copy cannot survive, and those that end connections.
 REFUSED = {"wire refuses", "wire stalls", "wire late by 4 s", "wire garbles answers"}
 ENDED = {"wire cut in answers", "wire refuses", "wire garbles answers"}
 
 
 def refused_at_first_node(recorder: Recorder) -> int:
-    """How many validations there were refused with 503."""
+    """How many validations at that node were refused with 503."""
     return sum(
         call.status == 503
         for call in recorder.calls
@@ -36,7 +36,8 @@ def refused_at_first_node(recorder: Recorder) -> int:
 def test_a_node_behind_a_bad_wire_refuses_what_it_cannot_know(
     cluster: Cluster, during: During, fault: str
 ) -> None:
-    """Changes go on through the other node; behind the wire nothing is answered that is older than the bound."""
+    """Changes continue through the other node. The first node answers nothing from a copy that is older than
+    the bound."""
     with during(cluster, fault) as recorder:
         connections = cluster.proxy.connections
         cluster.proxy.wire = WIRES[fault]
@@ -48,7 +49,7 @@ def test_a_node_behind_a_bad_wire_refuses_what_it_cannot_know(
 
 @pytest.mark.parametrize("engine", [*SERVERS, *ASKED], indirect=True)
 def test_the_server_is_killed_and_comes_back(cluster: Cluster, engine: Engine, during: During) -> None:
-    """kill -9, and a start two seconds later, with what its files hold."""
+    """After kill -9 it starts two seconds later, with what its files hold."""
     with during(cluster, "server killed") as recorder:
         engine.kill()
         time.sleep(2 * BOUND)
@@ -62,7 +63,7 @@ def test_the_server_is_killed_and_comes_back(cluster: Cluster, engine: Engine, d
     indirect=["engine"],
 )
 def test_the_server_hangs_and_goes_on(cluster: Cluster, engine: Engine, during: During, seconds: int) -> None:
-    """SIGSTOP: it accepts connections, and answers nothing."""
+    """After SIGSTOP it accepts connections and answers nothing."""
     with during(cluster, f"server hangs {seconds} s") as recorder:
         engine.signal(signal.SIGSTOP)
         try:

@@ -1,4 +1,4 @@
-"""The list's file is locked by somebody else, or its disk is frozen: each call has its answer all the same."""
+"""Another program locks the list's file, or its disk is frozen: each call gets an answer nevertheless."""
 
 import fcntl
 import os
@@ -24,13 +24,13 @@ from signer.policy import MOST_TOGETHER
 from signer.stores.sqlite.store import SQLiteStore
 
 SCOPES = "token:issue token:introspect token:revoke metrics:read revocations:read"
-#: More changes than are made together in two groups.
+#: More changes than two groups can hold.
 MANY = 2 * MOST_TOGETHER + 20
 Lock = Callable[[Path], None]
 
 
 def written(path: Path) -> None:
-    """As a program that has begun to write, and is busy with something else."""
+    """As a program that has begun to write, and does something else."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("UPDATE state SET horizon = horizon")
@@ -38,7 +38,7 @@ def written(path: Path) -> None:
 
 
 def stopped(path: Path) -> None:
-    """As a program of ours that was stopped within a change."""
+    """As one of our programs that was stopped within a change."""
     store = SQLiteStore(path)
     with store.together():
         store.revoke("access/none", 2_000_000_000)
@@ -46,13 +46,14 @@ def stopped(path: Path) -> None:
 
 
 def recovered(path: Path) -> None:
-    """As a program that mends SQLite's shared memory, and never ends. SQLite waits ten seconds for it."""
+    """As a program that recovers SQLite's shared memory, and never ends. SQLite waits for it for ten
+    seconds."""
     with Path(f"{path}-shm").open("r+b") as shared:
         while True:
             try:
                 fcntl.lockf(shared, fcntl.LOCK_EX | fcntl.LOCK_NB, 8, 120)
                 hold()
-            except BlockingIOError:  # somebody reads at this moment
+            except BlockingIOError:  # Another process reads at this moment.
                 pass
 
 
@@ -63,7 +64,7 @@ def hold() -> None:
 
 @contextmanager
 def locked(lock: Lock, path: Path) -> Iterator[None]:
-    """In another process, since locks are of processes."""
+    """In another process, because locks belong to processes."""
     program = f"import sys; from pathlib import Path; from faults.test_locks import {lock.__name__} as lock; lock(Path(sys.argv[1]))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
@@ -87,7 +88,7 @@ def serving(folder: Path, workers: int = 1, list_in: str = "") -> Iterator[Servi
     made = cli(folder, "client", "tests", "--scope", SCOPES, "--ttl", "1d", **settings)
     ours = {**settings, "WEB_CONCURRENCY": str(workers), "LOG_LEVEL": "warning"}
     with Service(folder, ours, credential=made.stdout.strip()) as running:
-        # Not whether it is ready, which would be so for another second.
+        # Not by readiness, which would be reported for another second.
         eventually(lambda: running.call("GET", "/healthz").status == 200)
         yield running
 
@@ -96,7 +97,7 @@ Call = Future[tuple[int, float]]
 
 
 class Callers:
-    """Many that call at the same time, each over a connection of its own."""
+    """Many callers at the same time, each with its own connection."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -110,7 +111,7 @@ class Callers:
         self._pool.shutdown()
 
     def call(self, method: str, path: str, body: object = None, times: int = 1) -> None:
-        """Call, and do not wait for the answer."""
+        """Send a call, and do not wait for the answer."""
         for _ in range(times):
             self._calls.append(self._pool.submit(self._answered, method, path, body))
 
@@ -125,13 +126,13 @@ class Callers:
 
 
 def answers(calls: list[Call]) -> list[tuple[int, float]]:
-    """The status of each, which must have one, and the seconds that it took."""
+    """The status of each call, which must have one, and the seconds that it took."""
     assert not wait(calls, timeout=60).not_done
     return [call.result() for call in calls]
 
 
 def tokens(service: Service) -> tuple[str, str]:
-    """A good one, and one that was revoked."""
+    """A good token and a revoked one."""
     good, revoked = service.issue(), service.issue()
     assert service.call("POST", "/app/revoke", {"token": revoked}).status == 200
     assert service.says_valid(good)
@@ -140,7 +141,7 @@ def tokens(service: Service) -> tuple[str, str]:
 
 
 def is_whole(service: Service, good: str, revoked: str) -> bool:
-    """Whether all goes on, and nothing was forgotten."""
+    """Whether everything works, and nothing was forgotten."""
     asked = service.call("GET", f"/app/valid/{revoked}")
     assert asked.json["status"] is False
     used = service.call("POST", "/app/consume", {"token": Signer(KEY).issue()})
@@ -156,7 +157,7 @@ def is_whole(service: Service, good: str, revoked: str) -> bool:
 def test_while_another_writes_validation_goes_on_and_changes_are_refused(
     tmp_path: Path, lock: Lock, workers: int
 ) -> None:
-    """All of them in the time of one, however many wait in the queue; what was refused was not made."""
+    """All are refused in the time of one, however many wait in the queue. What was refused was not made."""
     with serving(tmp_path, workers) as service:
         good, revoked = tokens(service)
         uses = [Signer(KEY).issue() for _ in range(MANY)]
@@ -171,7 +172,7 @@ def test_while_another_writes_validation_goes_on_and_changes_are_refused(
             assert {status for status, _ in answers(callers.taken())} == {200}
             told = answers(changes)
             assert {status for status, _ in told} == {503}
-            # One group of changes after the other would take three times as long.
+            # If one group of changes waited after the other, it would take three times as long.
             seconds = [seconds for _, seconds in told[:MANY]]
             assert max(seconds) < 2.5 * min(seconds)
             eventually(lambda: service.call("GET", "/readyz").status == 503)
@@ -181,7 +182,7 @@ def test_while_another_writes_validation_goes_on_and_changes_are_refused(
 
 @pytest.mark.slow
 def test_while_nobody_can_read_all_are_refused_and_the_service_is_alive(tmp_path: Path) -> None:
-    """One waits, a moment, and the others do not. What needs no list is answered."""
+    """One caller waits, for a moment, and the others do not. What needs no list is answered."""
     with serving(tmp_path) as service:
         good, revoked = tokens(service)
         uses = [Signer(KEY).issue() for _ in range(20)]
@@ -189,7 +190,7 @@ def test_while_nobody_can_read_all_are_refused_and_the_service_is_alive(tmp_path
             for token in uses:
                 callers.call("POST", "/app/consume", {"token": token})
             changes = callers.taken()
-            # Until what is known is too old to be trusted.
+            # Until the last known state is too old to be trusted.
             eventually(lambda: service.call("GET", f"/app/valid/{good}").status == 503, 60)
             callers.call("GET", f"/app/valid/{good}", times=50)
             callers.call("GET", f"/app/valid/{revoked}", times=50)
@@ -204,7 +205,7 @@ def test_while_nobody_can_read_all_are_refused_and_the_service_is_alive(tmp_path
 
 @pytest.mark.slow
 def test_on_a_frozen_disk_validation_goes_on_and_changes_are_given_up(tmp_path: Path) -> None:
-    """Whether they were made is not known then. They are made once at the most."""
+    """It is then unknown whether they were made. They are made at most once."""
     with image(tmp_path / "disk"), serving(tmp_path, 2, "disk") as service:
         good, revoked = tokens(service)
         uses = [Signer(KEY).issue() for _ in range(MANY)]
@@ -221,13 +222,13 @@ def test_on_a_frozen_disk_validation_goes_on_and_changes_are_given_up(tmp_path: 
         eventually(lambda: is_whole(service, good, revoked), 60)
         told = [service.call("POST", "/app/consume", {"token": token}).status for token in uses]
         assert set(told) <= {200, 409}
-        # Those that waited in the queue have not happened; one group in each worker may have.
+        # Changes that waited in the queue were not made; one group in each worker may have been.
         assert told.count(409) <= 2 * MOST_TOGETHER
 
 
 @pytest.mark.slow
 def test_the_command_line_answers_while_another_writes(tmp_path: Path) -> None:
-    """What reads does its work, and what writes says why it cannot."""
+    """Commands that read work; commands that write say why they cannot."""
     good, revoked = from_the_command_line(tmp_path)
     with locked(written, tmp_path / "tokens.db"):
         issued = cli(tmp_path, "issue", "--sub", "42", SECRET_KEY=KEY)
@@ -243,9 +244,9 @@ def test_the_command_line_answers_while_another_writes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_line_gives_up_a_list_that_nobody_can_read(tmp_path: Path) -> None:
-    """Exit code 3, as for any list that cannot answer. SQLite itself may wait longer."""
+    """Exit code 3, as for any list that cannot answer. SQLite itself could wait longer."""
     good, _ = from_the_command_line(tmp_path)
-    # What SQLite shares is there while somebody has the list open.
+    # SQLite's shared memory exists while a process has the list open.
     with closing(SQLiteStore(tmp_path / "tokens.db")):
         with locked(recovered, tmp_path / "tokens.db"):
             asked = cli_with(good, tmp_path, "validate")
@@ -255,7 +256,7 @@ def test_the_command_line_gives_up_a_list_that_nobody_can_read(tmp_path: Path) -
 
 
 def from_the_command_line(folder: Path) -> tuple[str, str]:
-    """A good token, and one that was revoked."""
+    """A good token and a revoked one."""
     cli(folder, "create-list", SECRET_KEY=KEY)
     good, revoked = (cli(folder, "issue", SECRET_KEY=KEY).stdout for _ in range(2))
     assert cli_with(revoked, folder, "revoke").returncode == 0
@@ -276,7 +277,7 @@ def cli_with(token: str, folder: Path, command: str) -> "subprocess.CompletedPro
 
 
 def test_a_change_that_waited_in_vain_spares_the_next_ones_that(tmp_path: Path) -> None:
-    """Until one is made: then they wait as long as before."""
+    """Until one succeeds: then they wait as long as before."""
     with closing(SQLiteStore(tmp_path / "list.db", timeout=0.5)) as store, ExitStack() as released:
 
         def waits() -> int:
@@ -296,7 +297,7 @@ def test_a_change_that_waited_in_vain_spares_the_next_ones_that(tmp_path: Path) 
 
 
 def test_a_change_waits_no_longer_for_another_thread_than_for_another_process(tmp_path: Path) -> None:
-    """One that hangs in the disk holds the list for ever."""
+    """A thread that hangs in the disk holds the list for ever."""
     release, held = threading.Event(), threading.Event()
     with closing(SQLiteStore(tmp_path / "list.db", timeout=0.2)) as store:
 

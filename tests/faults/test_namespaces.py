@@ -1,4 +1,4 @@
-"""Two nodes on networks of their own, as on two machines, and the cable of one is pulled, under load."""
+"""Two nodes on their own networks, as on two machines. The cable of one is pulled, under load."""
 
 import os
 import random
@@ -17,9 +17,9 @@ from faults.conftest import During
 from support.clock import HANG, eventually
 from support.postgres import Postgres
 
-#: Seconds after which a node without its cable notices, and its copy is too old.
+#: Seconds after which a node without its cable notices it, and its copy is too old.
 NOTICED = BOUND + 0.5
-#: Listens here, for those who test, and runs the rest of the command in the namespace.
+#: Listens here, for the tests, and runs the rest of the command in the namespace.
 INSIDE = """
 import os, socket, sys
 listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
@@ -36,15 +36,15 @@ def ip(*arguments: str) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """A switch, at which this machine has `address`, and two namespaces, each with a cable to it."""
+    """A switch, where this machine has `address`, and two namespaces, each with a cable to the switch."""
 
     address: str
     namespaces: tuple[str, str]
-    #: The switch's end of each cable.
+    #: The end of each cable at the switch.
     cables: tuple[str, str]
 
     def pull(self, node: int) -> None:
-        """Nothing passes, and nobody is told."""
+        """Pull a cable: nothing passes, and no end is notified."""
         ip("link", "set", self.cables[node], "down")
 
     def plug(self, node: int) -> None:
@@ -53,7 +53,7 @@ class Network:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """In addresses that are for tests; gone afterwards, whatever happens."""
+    """The network, in addresses for tests. It is removed in any case."""
     if shutil.which("ip") is None:
         pytest.skip("ip is not installed")
     name, net = f"sg{os.getpid()}", f"198.18.{random.randrange(256)}"
@@ -81,7 +81,7 @@ def network() -> Iterator[Network]:
 
 @dataclass
 class Apart(Cluster):
-    """Each node in its namespace, and no proxy between it and the engine."""
+    """Each node is in its own namespace, without a proxy between it and the engine."""
 
     network: Network | None = None
 
@@ -120,7 +120,7 @@ def test_a_node_without_its_cable_refuses_and_comes_back(
     during: During,
     tmp_path: Path,
 ) -> None:
-    """What it cannot know, it refuses: all, once its copy is too old; the other goes on."""
+    """Once its copy is too old it refuses everything; the other node continues."""
     with (
         opened(network.address, tmp_path) as engine,
         Apart(engine, tmp_path, network=network) as cluster,

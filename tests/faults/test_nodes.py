@@ -1,4 +1,4 @@
-"""Processes of a node die or sleep, and its clock goes wrong, under load."""
+"""Processes of a node are killed or stopped, and its clock is wrong, under load."""
 
 import os
 import signal
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.parametrize("engine", EVERY, indirect=True)
 
 
 def failures(recorder: Recorder) -> float:
-    """The part of all calls."""
+    """The fraction of calls that failed."""
     return sum(call.is_failure for call in recorder.calls) / len(recorder.calls)
 
 
 def few(cluster: Cluster) -> float:
-    """Which part may be: a machine under load may let a copy grow too old. A clock that counted would do so to
-    all of a node's."""
+    """The fraction that is allowed: on a machine under load a copy may become too old. A wrong clock would
+    make all calls of the node fail."""
     return 0.2 if cluster.engine.bound else 0.001
 
 
 def test_a_worker_is_killed(cluster: Cluster, during: During) -> None:
-    """kill -9, twice; the supervisor starts another."""
+    """With kill -9, twice; the supervisor starts another."""
     with during(cluster, "worker killed") as recorder:
         for _ in range(2):
             os.kill(workers(cluster.services[0])[0], signal.SIGKILL)
@@ -34,7 +34,7 @@ def test_a_worker_is_killed(cluster: Cluster, during: During) -> None:
 
 
 def test_the_parent_is_killed(cluster: Cluster, during: During) -> None:
-    """kill -9 of the supervisor alone: its workers end, and a new start finds the port free."""
+    """With kill -9, and only the supervisor: its workers end, and a new start finds the port free."""
     service = cluster.services[0]
     with during(cluster, "parent killed") as recorder:
         kill_parent(service)
@@ -44,13 +44,13 @@ def test_the_parent_is_killed(cluster: Cluster, during: During) -> None:
 
 
 def test_a_worker_sleeps_and_wakes(cluster: Cluster, during: During) -> None:
-    """SIGSTOP: what it is asked meanwhile it answers when it wakes, and not with the copy it had."""
+    """After SIGSTOP. It answers the waiting calls when it continues, but not from its old copy."""
     with during(cluster, "worker sleeps", timeout=12.0):
         put_to_sleep(workers(cluster.services[0])[0], 2.5 * BOUND)
 
 
 def test_a_clock_steps_by_an_hour(cluster: Cluster, during: During) -> None:
-    """Of one node, back, forward and right again: nobody notices, whatever is revoked there or elsewhere."""
+    """At one node: back, forward and right again. No call is affected, wherever tokens are revoked."""
     with during(cluster, "clock steps by 1 h", issues=False) as recorder:
         for seconds in (-3600, 3600, 0):
             cluster.shift(seconds)
@@ -59,7 +59,7 @@ def test_a_clock_steps_by_an_hour(cluster: Cluster, during: During) -> None:
 
 
 def test_clocks_are_five_seconds_apart(cluster: Cluster, during: During) -> None:
-    """Whatever either issues is good at the other, and whatever either revokes is refused."""
+    """Tokens of either are valid at the other, and its revocations are, too."""
     cluster.shift(5)
     with during(cluster, "clocks 5 s apart") as recorder:
         time.sleep(2.0)

@@ -1,4 +1,4 @@
-"""Everything fails, one after the other and some at once, while ten thousand tokens are revoked."""
+"""Everything fails, in turn and some of it at once, while ten thousand tokens are revoked."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from faults.test_links import REFUSED, WIRES, refused_at_first_node
 from support.clock import HANG
 
 REVOCATIONS: Final = 10_000
-#: Of the first node's clock, one for each fault: it steps while those last.
+#: For the clock of the first node, one for each fault: it is wrong while the fault lasts.
 _SHIFTS: Final = (-3600, 0, 3600)
 
 
@@ -42,7 +42,7 @@ def _server_killed(cluster: Cluster) -> None:
 
 
 def _worker_and_server_killed(cluster: Cluster) -> None:
-    """The worker that takes its place finds no server."""
+    """The new worker finds no server."""
     cluster.engine.kill()
     os.kill(workers(cluster.services[0])[0], signal.SIGKILL)
     time.sleep(2.0 * BOUND)
@@ -75,13 +75,13 @@ FAULTS: Final[Mapping[str, Callable[[Cluster], None]]] = {
     "server hangs": _server_hangs,
     "worker and server killed": _worker_and_server_killed,
 }
-#: Those during which the first node cannot know.
+#: Faults in which the first node cannot know of revocations.
 _BLINDING: Final = REFUSED | {"server killed", "server hangs", "worker and server killed"}
 
 
 @pytest.mark.parametrize("engine", ["redis"], indirect=True)
 def test_ten_thousand_revocations_outlive_every_fault(cluster: Cluster, during: During) -> None:
-    """Each is acknowledged by an answer of its own, and refused by both nodes at the end."""
+    """Each is acknowledged in an answer of its own, and refused by both nodes at the end."""
     with during(cluster, "storm", issues=False, stream=8) as recorder:
         until = time.monotonic() + 20 * HANG
         for number, (name, shift) in enumerate(zip(cycle(FAULTS), cycle(_SHIFTS)), 1):

@@ -51,14 +51,16 @@ def matches(shown: str, printed: str) -> bool:
 
 
 class Shell:
-    """One bash that runs commands as a reader would type them, for a service on another port than 8000."""
+    """One bash that runs commands as a reader would type them. `port` is where the service is that the commands call
+    at 8000; `starts` says that they start it themselves."""
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, port: int, *, starts: bool) -> None:
         self._port = port
+        settings = {"PORT": str(port)} if starts else {}
         self._bash = subprocess.Popen(
             ["bash"],
             cwd=directory,
-            env=environment(PORT=str(port), PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"),
+            env=environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 

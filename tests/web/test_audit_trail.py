@@ -39,7 +39,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_every_change_has_a_line_with_who_and_what(audited: Service) -> None:
-    """By the time of its answer."""
+    """It is there when the change is answered."""
     where = audited.directory
 
     def outcome(reply: Reply, **more: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_every_change_has_a_line_with_who_and_what(audited: Service) -> None:
 
 
 def test_refusals_are_written_with_their_code(audited: Service) -> None:
-    """Of changes, and of callers; why a credential was refused is for the operator."""
+    """Of changes, and of callers; the reason for a refused credential is for the operator only."""
     where = audited.directory
     token = audited.issue()
     audited.call("POST", "/app/consume", {"token": token})
@@ -96,7 +96,8 @@ def test_refusals_are_written_with_their_code(audited: Service) -> None:
 
 
 def test_what_strangers_can_repeat_is_not_written(audited: Service) -> None:
-    """Calls without a credential, and validations: they would fill the disk, and then no change could be made."""
+    """Calls without a credential, and validations: they would fill the disk, and then no change could be
+    made."""
     size = (audited.directory / "audit.log").stat().st_size
     token = audited.issue()
     issued = (audited.directory / "audit.log").stat().st_size
@@ -110,7 +111,7 @@ def test_what_strangers_can_repeat_is_not_written(audited: Service) -> None:
 
 
 def test_validations_are_written_where_asked_for(tmp_path: Path) -> None:
-    """With the outcome that the caller got: at /auth the scope and the purpose asked for count, too."""
+    """With the outcome that the caller got; at /auth, its demands on scope and purpose count, too."""
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "audit.log", "AUDIT_VALIDATIONS": "true"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
         token = service.issue(scope="read")
@@ -129,7 +130,7 @@ def test_validations_are_written_where_asked_for(tmp_path: Path) -> None:
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Service]:
-    """A service whose trail is on a disk that is full."""
+    """A service whose audit trail is on a full disk."""
     token = credential(tmp_path)
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "/dev/full"}
     with Service(tmp_path, settings, credential=token) as running:
@@ -137,7 +138,8 @@ def full(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_without_a_trail_there_is_no_change_and_validation_goes_on(full: Service) -> None:
-    """503 for each, the list as it was, and nothing issued; the service stays ready to validate."""
+    """503 for each change, the list stays as it was, and nothing is issued. The service stays ready to
+    validate."""
     plain = cli(full.directory, "issue", "--sub", "42", SECRET_KEY=KEY, AUDIT_LOG="off").stdout.strip()
     rows = cli(full.directory, "check", "--json", SECRET_KEY=KEY, AUDIT_LOG="off")
     for method, path, body in (
@@ -151,7 +153,7 @@ def test_without_a_trail_there_is_no_change_and_validation_goes_on(full: Service
         ("DELETE", "/app/clear/all/tokens", None),
     ):
         reply = full.call(method, path, body)
-        # A token that is nobody's client's is not rotated for this one.
+        # A token without a client cannot be rotated by this one.
         assert (reply.status, reply.json["code"]) in (
             (503, "audit_unavailable"),
             (403, "scope_insufficient"),
@@ -168,7 +170,8 @@ def test_without_a_trail_there_is_no_change_and_validation_goes_on(full: Service
 
 @pytest.mark.slow
 def test_a_reader_that_has_stopped_does_not_stop_the_service(tmp_path: Path) -> None:
-    """A trail that goes to a program which no longer reads: changes are refused in time, validations answered."""
+    """The trail goes to a program that no longer reads: changes are refused in time, and validations are
+    answered."""
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "pipe", "AUDIT_VALIDATIONS": "true"}
@@ -182,7 +185,7 @@ def test_a_reader_that_has_stopped_does_not_stop_the_service(tmp_path: Path) -> 
                 pool.submit(service.call, "POST", "/app/token"),
             ]
             while not all(change.done() for change in changes):
-                # Told to reopen it meanwhile, it does not wait for those who wait.
+                # A signal to reopen the trail does not wait for the changes that wait.
                 os.kill(service.process.pid, signal.SIGHUP)
                 assert service.says_valid(token)
             assert [change.result().status for change in changes] == [503, 503]
@@ -195,7 +198,7 @@ def test_a_reader_that_has_stopped_does_not_stop_the_service(tmp_path: Path) -> 
 
 
 def test_lines_of_several_workers_are_whole(tmp_path: Path) -> None:
-    """One file, many writers: each line stands by itself, and none is missing."""
+    """One file and many writers: each line is complete, and none is missing."""
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "audit.log", "WEB_CONCURRENCY": "3"}
     with (
         Service(tmp_path, settings, credential=credential(tmp_path)) as service,
@@ -206,7 +209,7 @@ def test_lines_of_several_workers_are_whole(tmp_path: Path) -> None:
 
 
 def test_the_command_line_writes_into_the_same_trail(audited: Service) -> None:
-    """Under the name of whoever is logged in; and never on standard output, which is for the answer."""
+    """In the name of the user who is logged in, and never on standard output, which is for the answer."""
     made = cli(audited.directory, "issue", "--sub", "43", "--json", SECRET_KEY=KEY, AUDIT_LOG="audit.log")
     (line,) = [line for line in lines(audited.directory) if line.get("jti") == json.loads(made.stdout)["jti"]]
     assert (line["actor"].rpartition(":")[0], line["event"], line["sub"]) == ("signer:cli", "issue", "43")
@@ -216,7 +219,7 @@ def test_the_command_line_writes_into_the_same_trail(audited: Service) -> None:
 
 
 def test_it_cannot_be_opened_is_one_line_at_the_start(tmp_path: Path) -> None:
-    """And no service without it."""
+    """And the service does not start without it."""
     service = Service(tmp_path, {"SECRET_KEY": KEY, "AUDIT_LOG": "no/such/folder/audit.log"})
     with pytest.raises(AssertionError, match="did not start"):
         service.__enter__()

@@ -1,4 +1,4 @@
-"""Several services on one list, on an engine that machines share."""
+"""Several services with one list, on an engine that machines share."""
 
 import signal
 import threading
@@ -27,7 +27,7 @@ def credential() -> str:
 
 @pytest.fixture
 def nodes(tmp_path: Path, engine_url: str) -> Iterator[Callable[..., list[Service]]]:
-    """Starts so many services, each in a folder of its own as on a machine of its own."""
+    """Starts so many services, each in its own folder, as if on its own machine."""
     with ExitStack() as stack:
 
         def started(count: int, staleness: int, **settings: str) -> list[Service]:
@@ -50,7 +50,7 @@ def nodes(tmp_path: Path, engine_url: str) -> Iterator[Callable[..., list[Servic
 
 @pytest.mark.parametrize("staleness", [0, 5])
 def test_what_one_revokes_all_refuse(nodes: Callable[..., list[Service]], staleness: int) -> None:
-    """At once where the engine is asked, and within the bound where a copy is."""
+    """At once if the engine is asked, and within the bound if a copy is."""
     one, other = nodes(2, staleness)
     tokens = [one.issue(sub="alice"), one.issue(), one.issue(sid="s")]
     good = one.issue(sub="bob")
@@ -68,7 +68,7 @@ def test_what_one_revokes_all_refuse(nodes: Callable[..., list[Service]], stalen
 
 @pytest.mark.parametrize("staleness", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_of_four_services_one_grants_a_use(nodes: Callable[..., list[Service]], staleness: int) -> None:
-    """However many ask at the same moment."""
+    """However many callers try at the same moment."""
     services = nodes(4, staleness)
     for _ in range(10):
         token = services[0].issue(max_uses=1)
@@ -84,7 +84,7 @@ def test_of_four_services_one_grants_a_use(nodes: Callable[..., list[Service]], 
 
 
 def test_codes_and_chains_are_shared(nodes: Callable[..., list[Service]]) -> None:
-    """A code is answered once, and a token traded once, whichever service is asked."""
+    """A code is accepted once, and a token traded once, whichever service is asked."""
     one, other = nodes(2, 2)
     challenge = one.call("POST", "/app/code", {"sub": "42"}).json
     answer = {"token": challenge["token"], "code": challenge["code"]}
@@ -98,7 +98,7 @@ def test_codes_and_chains_are_shared(nodes: Callable[..., list[Service]]) -> Non
 
 
 def test_a_purge_is_everybodys(nodes: Callable[..., list[Service]], engine_url: str) -> None:
-    """By cron, on any machine."""
+    """It can run on any machine, from cron."""
     (one,) = nodes(1, 1)
     token = one.issue(ttl=1)
     assert one.call("POST", "/app/revoke", {"token": token}).status == 200
@@ -109,7 +109,7 @@ def test_a_purge_is_everybodys(nodes: Callable[..., list[Service]], engine_url: 
 
 
 def test_the_feed_is_of_any_engine(nodes: Callable[..., list[Service]], tmp_path: Path) -> None:
-    """So that a service may follow a service that follows an engine."""
+    """So a service can follow a service that follows an engine."""
     (one,) = nodes(1, 1)
     edge = tmp_path / "edge"
     edge.mkdir()
@@ -139,7 +139,7 @@ def test_the_metrics_tell_how_old_the_copy_is(nodes: Callable[..., list[Service]
 
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_an_engine_that_hangs_holds_nobody_up(tmp_path: Path, staleness: int) -> None:
-    """Whoever asks is told so soon, however many ask, and what asks no list is answered at once."""
+    """Callers get an error soon, however many they are, and calls that need no list are answered at once."""
     server = Postgres()
     try:
         settings = {
@@ -161,7 +161,7 @@ def test_an_engine_that_hangs_holds_nobody_up(tmp_path: Path, staleness: int) ->
                 time.sleep(0.5)
                 assert service.call("GET", "/healthz").status == 200
                 service.credential, known = None, service.credential
-                assert service.call("POST", "/app/token", {}).status == 401  # nothing is looked up
+                assert service.call("POST", "/app/token", {}).status == 401  # no list is needed
                 service.credential = known
                 assert {answer.result().status for answer in answers} == {503}
             server.signal(signal.SIGCONT)

@@ -1,1 +1,1 @@
-"""Who may call, from where, and how often."""
+"""Who can call the service, from where, and how often."""

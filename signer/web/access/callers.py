@@ -1,4 +1,4 @@
-"""Who calls, and what they may do."""
+"""Callers, their credentials, and their scopes."""
 
 from base64 import b64decode
 from typing import Final
@@ -18,21 +18,27 @@ from .limits import FAILED, Limits
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """A client, or nobody in particular (`credential` None), and the scopes it holds."""
+    """A client and its scopes; or, without a credential, an anonymous caller.
 
-    #: What its credential says, which was good when the client was let in.
+    Attributes:
+        credential: the claims of the client's credential, which was valid when the request began; None for an
+            anonymous caller.
+        scopes: what the caller is allowed to do.
+        is_developer: whether this is the one caller of the development service, which can do everything and
+            hand out every scope.
+    """
+
     credential: Claims | None = None
     scopes: frozenset[str] = frozenset()
-    #: The development service's one caller: may do everything and hand out every scope.
     is_developer: bool = False
 
     @property
     def client_id(self) -> str | None:
-        """The client's name; None for nobody in particular."""
+        """The client's name; None for an anonymous caller."""
         return None if self.credential is None else self.credential.client_id
 
     def acting(self, signer: Signer) -> Signer:
-        """The Signer that makes this caller's changes; see Signer.on_behalf_of."""
+        """The Signer that makes changes for this caller; see Signer.on_behalf_of."""
         return signer if self.credential is None else signer.on_behalf_of(self.credential)
 
     def holds(self, words: frozenset[str]) -> bool:
@@ -40,11 +46,11 @@ class Caller(Struct, frozen=True, kw_only=True):
         return self.is_developer or words <= self.scopes
 
     def require(self, words: frozenset[str]) -> None:
-        """Return if the caller holds every one of these scopes.
+        """Return if the caller has every one of these scopes.
 
         Raises:
-            CredentialMissing: it does not, and showed no credential that could.
-            ScopeInsufficient: it does not.
+            CredentialMissing: it has not, and sent no credential.
+            ScopeInsufficient: its credential lacks one.
         """
         if self.holds(words):
             return
@@ -56,24 +62,24 @@ class Caller(Struct, frozen=True, kw_only=True):
 
 
 DEVELOPER: Final = Caller(is_developer=True)
-#: In log and audit trail; no client's id can hold a colon.
+#: The developer's name in the log and in the audit trail. No client can have it: ids contain no colon.
 _DEVELOPER_NAME: Final = "signer:development"
-#: Of requests whose credential can stand in the header only.
+#: For requests whose credential can only be in a header.
 NO_FORM: Final = Form()
 
 
 class Guard:
-    """Lets whoever may do it pass.
+    """Finds out who calls, and refuses callers that lack a scope.
 
-    A credential comes as `Authorization: Bearer …`, or as Basic with the client id as user and the
-    credential as password, each percent-encoded or not (RFC 6749, section 2.3.1, which clients disagree on),
-    or as a form's `client_secret` beside its `client_id`.
+    A credential is sent as `Authorization: Bearer …`; or as Basic, with the client id as user name and the
+    credential as password; or in a form, as `client_secret` beside `client_id`. Both parts of Basic can be
+    percent-encoded or not, because clients disagree on RFC 6749, section 2.3.1.
 
     Args:
-        signer: checks credentials; its hooks are told of every caller.
-        anonymous: who a caller without a credential is.
+        signer: checks credentials; its hooks are notified of every caller.
+        anonymous: the caller that a request without a credential counts as.
         limits: count the credentials that are refused.
-        lookups: runs what may wait for a network.
+        lookups: runs checks that may have to wait for a network.
     """
 
     def __init__(self, signer: Signer, anonymous: Caller, limits: Limits, lookups: Lookups[Signer]) -> None:
@@ -83,22 +89,27 @@ class Guard:
         self._limits = limits
 
     async def admit(self, scope: Scope, words: frozenset[str], form: Form = NO_FORM) -> Caller:
-        """The caller that the credential in a request's headers or form names, who holds these scopes.
+        """The caller of a request, who has these scopes.
+
+        Args:
+            scope: of the request; its headers may have the credential.
+            words: the scopes that the caller needs.
+            form: may have the credential instead.
 
         Raises:
-            CredentialInvalid: it is not valid now, or another client's, or there are several headers.
-            RateLimited: it is not, and there were too many of these.
+            CredentialInvalid: the credential is not valid now, it is another client's, or there are several.
+            RateLimited: the same, and the caller sent too many of these.
             CredentialMissing, ScopeInsufficient: the caller lacks a scope.
-            RequestInvalid: it comes in header and form (RFC 6749, section 2.3).
-            SystemUnavailable: it cannot be checked.
+            RequestInvalid: both the header and the form have a credential (RFC 6749, section 2.3).
+            SystemUnavailable: the credential cannot be checked now.
         """
         shown = header(scope, b"authorization")
-        with self._signer.hooks.operation("authenticate") as told:
+        with self._signer.hooks.operation("authenticate") as operation:
             try:
                 if shown or form.client_secret is not UNSET:
-                    caller = await self._lookups.run(self._identified, shown, form, told)
+                    caller = await self._lookups.run(self._identified, shown, form, operation)
                 else:
-                    caller = self._anonymous  # nothing is to be looked up
+                    caller = self._anonymous  # there is nothing to look up
             except CredentialInvalid:
                 await self._limits.count(FAILED)
                 raise
@@ -106,25 +117,27 @@ class Guard:
             caller.require(words)
             return caller
 
-    def _identified(self, signer: Signer, shown: list[bytes], form: Form, told: Operation) -> Caller:
+    def _identified(self, signer: Signer, shown: list[bytes], form: Form, operation: Operation) -> Caller:
         if shown and form.client_secret is not UNSET:
-            raise RequestInvalid("Send the credential once: as a header or in the form.", "client_secret")
+            raise RequestInvalid(
+                "Send the credential either in the header or in the form, not in both.", "client_secret"
+            )
         if shown:
             client_id, credential = _from_header(shown)
         else:
             client_id, credential = form.client_id or "", str(form.client_secret)
-        claims = _credential(signer, credential, told)
+        claims = _credential(signer, credential, operation)
         if client_id not in (None, claims.client_id) or form.client_id not in (UNSET, claims.client_id):
             raise CredentialInvalid
         return Caller(credential=claims, scopes=scope_words(claims.scope))
 
 
-def _credential(signer: Signer, credential: str, told: Operation) -> Claims:
+def _credential(signer: Signer, credential: str, operation: Operation) -> Claims:
     try:
-        claims = signer.check(told, credential, CLIENT_PURPOSE)
+        claims = signer.check(operation, credential, CLIENT_PURPOSE)
     except TokenError as error:
         raise CredentialInvalid from error
-    # Known by the one name and revoked by the other: they must be the same.
+    # A caller is known by its client_id, and could be revoked by its sub: they must be the same.
     if claims.client_id is None or claims.client_id != claims.sub:
         raise CredentialInvalid
     return claims

@@ -1,4 +1,4 @@
-"""Which pages of other origins may read what the API answers."""
+"""Which pages of other origins can read the answers of the API (CORS)."""
 
 from collections.abc import Collection
 from typing import Final
@@ -6,18 +6,19 @@ from typing import Final
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: What pages of other origins may be allowed to read.
+#: The paths that pages of other origins can be allowed to read.
 _SHARED: Final = ("/app/", "/oauth/", "/.well-known/", "/openapi.json")
 
 
 class CORS:
-    """Lets pages of other origins read what the API answers (Fetch standard, CORS protocol).
+    """Lets pages of other origins read the answers of the API (Fetch standard, CORS protocol).
 
-    Never at /auth: a gateway sends the browser's question about the application there, and to say yes would
-    let that pass without a token.
+    It never does so at /auth. A gateway forwards the preflight request of a browser there, which is about the
+    application behind the gateway. To allow it would let that request pass without a token.
 
     Args:
-        origins: of the pages, exactly as a browser writes them.
+        app: the application that answers.
+        origins: the origins of the pages, exactly as a browser writes them.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -42,10 +43,10 @@ class CORS:
 
 
 def _is_shared(path: str) -> bool:
-    # Somebody before us may read "/app/../auth" as another path.
+    # A proxy in front of the service may resolve "/app/../auth" to another path.
     return path.startswith(_SHARED) and ".." not in path and "//" not in path
 
 
 def _path(scope: Scope) -> str:
-    # Without the prefix that a proxy took away.
+    # Without the prefix that a proxy has removed.
     return str(scope["path"]).removeprefix(scope.get("root_path", ""))

@@ -1,4 +1,5 @@
-"""Counters in memory for the library `limits`. Its own go through all callers at every call; these do not."""
+"""Counters in memory for the library `limits`. Its own counters visit all callers at each call; these do
+not."""
 
 import time
 from itertools import islice
@@ -9,50 +10,50 @@ from ...policy import MAX_WINDOWS
 
 
 class Counters(Storage):
-    """Counts in windows of time. Where there are too many callers, those who came first are forgotten."""
+    """Counts in windows of time. If there are too many callers, the oldest windows are forgotten."""
 
     STORAGE_SCHEME = None
 
     def __init__(self) -> None:
         super().__init__(None)
-        #: The second it ends, and the count. In the order in which they began.
+        #: By caller: when the window ends (seconds since 1970), and the count. The oldest window comes first.
         self._windows: dict[str, tuple[float, int]] = {}
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
-        """None: memory always answers."""
+        """No errors, because memory always answers."""
         return ()
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count, and return the new number; the first call begins a window of `expiry` seconds."""
+        """Add `amount`, and return the new count. The first call begins a window of `expiry` seconds."""
         ends, counted = self._window(key)
         if not counted:
             self._make_room()
-            self._windows.pop(key, None)  # to the end
+            self._windows.pop(key, None)  # so that the new window comes last
             ends = time.time() + expiry
         self._windows[key] = (ends, counted + amount)
         return counted + amount
 
     async def get(self, key: str) -> int:
-        """The number in the current window."""
+        """The count in the current window."""
         return self._window(key)[1]
 
     async def get_expiry(self, key: str) -> float:
-        """The second at which the current window ends."""
+        """When the current window ends, in seconds since 1970."""
         return self._window(key)[0]
 
     async def check(self) -> bool:
-        """True: memory always answers."""
+        """Always true, because memory always answers."""
         return True
 
     async def reset(self) -> int:
-        """Forget everything; return how much that was."""
+        """Forget all windows, and return how many there were."""
         known = len(self._windows)
         self._windows.clear()
         return known
 
     async def clear(self, key: str) -> None:
-        """Forget this one."""
+        """Forget this caller's window."""
         self._windows.pop(key, None)
 
     def _window(self, key: str) -> tuple[float, int]:

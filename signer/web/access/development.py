@@ -1,4 +1,4 @@
-"""The development service, which is for direct callers on this machine only."""
+"""The development service answers direct callers on this machine only."""
 
 import re
 from typing import Final
@@ -10,17 +10,18 @@ from ...tokens.keys import PRODUCTION_LINE
 from ..messages.problems import problem
 from .hosts import host_of, is_loopback
 
-#: What proxies and content networks add, under their many names.
+#: Headers that proxies and content delivery networks add, under their many names.
 _FORWARDING: Final = re.compile(
     "^via$|forwarded|(client|real|user|connecting|cluster).?ip|^(cf|x-envoy|x-original)-"
 )
 
 
 class DevelopmentGuard:
-    """Keeps the development service, which asks nobody for a credential, to callers on this machine.
+    """Refuses callers of the development service that are not on this machine, because it asks for no
+    credential.
 
-    Against a proxy that forwards strangers, a page that has its name resolve to 127.0.0.1 (DNS rebinding),
-    and a page of another site that posts to localhost.
+    The threats: a proxy that forwards requests of strangers, a page whose host name resolves to 127.0.0.1
+    (DNS rebinding), and a page of another site that sends requests to localhost.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -31,7 +32,7 @@ class DevelopmentGuard:
             refusal = problem(
                 403,
                 "development_only",
-                "Without SECRET_KEY this service answers direct calls to localhost only. For production: "
+                "Without SECRET_KEY this service answers only direct calls to localhost. For production: "
                 + PRODUCTION_LINE,
             )
             await refusal(scope, receive, send)
@@ -44,7 +45,7 @@ def _is_local(scope: Scope) -> bool:
     hosts = headers.getlist("host")
     origins = headers.getlist("origin")
     return (
-        # HTTP/1.0 is what nginx before 1.29.7 speaks to what is behind it, with nothing else that shows it.
+        # nginx before 1.29.7 sends HTTP/1.0 to the service behind it, and nothing else may show its presence.
         scope["http_version"] == "1.1"
         and scope["client"] is not None
         and is_loopback(scope["client"][0])

@@ -1,7 +1,7 @@
-"""How often one caller may do what costs others something: RATE_LIMIT, counted by the library `limits`.
+"""RATE_LIMIT: how often one caller can make expensive calls. The library `limits` counts them.
 
-Each worker counts for itself, so that N workers let up to N times as much pass; on one Redis server all
-workers and machines count together.
+Each worker counts by itself, so N workers allow up to N times as many calls. With RATE_LIMIT_STORAGE, all
+workers and machines count together on a Redis server.
 """
 
 import math
@@ -11,25 +11,24 @@ from typing import Any, Final
 from ...errors import ConfigurationError, RateLimited, StoreError
 from ..telemetry.calls import current, network
 
-#: What is counted, each for itself.
+#: The kinds of calls; each has its own count.
 ISSUE: Final = "issue"
 VERIFY_CODE: Final = "verify_code"
-#: Credentials that are refused.
+#: Credentials that were refused.
 FAILED: Final = "credential"
-#: Seconds that a shared counter may take.
+#: Seconds that a counter on a Redis server can take.
 _TIMEOUT: Final = 1
 
 
 class Limits:
-    """Counts calls, and refuses those that are too many.
+    """Counts calls, and refuses those above the limit.
 
     Args:
-        rate: in the notation of the library, such as "100/minute"; "" for no limit.
-        storage_url: of the engine that counts: "redis://…" for one that many machines share; "" for this
-            process alone.
+        rate: the limit in the notation of the library, such as "100/minute"; "" for none.
+        storage_url: the engine that counts: "redis://…" if machines share it; "" for this process alone.
 
     Raises:
-        ConfigurationError: the library, or its driver, is not installed.
+        ConfigurationError: the library or its driver is not installed, or the URL is wrong.
     """
 
     def __init__(self, rate: str, storage_url: str = "") -> None:
@@ -54,7 +53,7 @@ class Limits:
                     "async+" + storage_url, implementation="redispy", wrap_exceptions=True, **shared
                 )
         except (Missing, ValueError):
-            # Whose messages hold the URL, and it may hold a password.
+            # The library's own messages contain the URL, which may contain a password.
             raise ConfigurationError(
                 "RATE_LIMIT_STORAGE must be the URL of a Redis server, such as redis://127.0.0.1:6379/0; and"
                 " it needs: pip install redis"
@@ -64,17 +63,21 @@ class Limits:
         self._items = parse_many(rate)
 
     async def count(self, what: str, cost: int = 1) -> None:
-        """Count `cost` calls of the current caller: a client by its id, anybody else by address. The answer
-        will tell what is left (draft-ietf-httpapi-ratelimit-headers-11).
+        """Count `cost` calls of the current caller: a client by its id, any other caller by its network
+        address. The answer's headers will say how many are left (draft-ietf-httpapi-ratelimit-headers-11).
+
+        Args:
+            what: the kind of calls.
+            cost: how many calls this one counts as.
 
         Raises:
-            RateLimited: that is more than the limit.
-            StoreError: the engine cannot count.
+            RateLimited: the caller is above the limit.
+            StoreError: the engine cannot count now.
         """
         if not self._is_on:
             return
         call = current()
-        # A client's failed credentials may be somebody else's attempts: they count for the address.
+        # Wrong credentials in a client's name may be attempts of a stranger: they count for the address.
         is_known = call.actor is not None and what != FAILED
         who = f"client:{call.actor}" if is_known else f"network:{network(call.address)}"
         try:
@@ -85,18 +88,18 @@ class Limits:
         except self._error as error:
             raise StoreError(f"Calls cannot be counted: {error.storage_error}.") from error
         resets = [max(1, math.ceil(window.reset_time - time.time())) for window in windows]
-        told = [
+        counts = [
             (f'"{what}/{item.get_expiry()}"', item, window.remaining, reset)
             for item, window, reset in zip(self._items, windows, resets, strict=True)
         ]
-        policy = ", ".join(f"{name};q={item.amount};w={item.get_expiry()}" for name, item, _, _ in told)
-        left = ", ".join(f"{name};r={remaining};t={reset}" for name, _, remaining, reset in told)
+        policy = ", ".join(f"{name};q={item.amount};w={item.get_expiry()}" for name, item, _, _ in counts)
+        left = ", ".join(f"{name};r={remaining};t={reset}" for name, _, remaining, reset in counts)
         call.headers += (b"ratelimit-policy", policy.encode()), (b"ratelimit", left.encode())
         if refused:
             raise RateLimited(max(resets[self._items.index(item)] for item in refused))
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections of the counter."""
         bridge = getattr(self._limiter.storage, "bridge", None) if self._is_on else None
         if bridge is not None:
             await bridge.storage.aclose()

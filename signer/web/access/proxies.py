@@ -1,4 +1,4 @@
-"""Proxies in front of the service, and what they are believed."""
+"""Proxies in front of the service that are trusted to name the caller."""
 
 from collections.abc import Collection
 from typing import Any, cast
@@ -12,16 +12,17 @@ from ..fastpath.shortcut import at_once
 
 
 class TrustedProxies:
-    """Takes the caller's address, and the scheme, from what these say of them: uvicorn's middleware, also for
-    requests that are answered at once.
+    """Takes the caller's address and the scheme from the headers of these proxies. It runs uvicorn's
+    middleware, on the short way of a request, too.
 
     Args:
+        app: the application that answers.
         proxies: addresses and networks.
     """
 
     def __init__(self, app: Front, proxies: Collection[str]) -> None:
         self._app = app
-        # uvicorn and Starlette write the one interface in types of their own.
+        # uvicorn and Starlette describe the same interface with types of their own.
         self._around = ProxyHeadersMiddleware(cast(Any, app), list(proxies))
         self._alone = ProxyHeadersMiddleware(cast(Any, _nothing), list(proxies))
 

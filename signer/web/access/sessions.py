@@ -1,4 +1,4 @@
-"""Which tokens can be shown again and again, as a session's."""
+"""Tokens that can be shown repeatedly, as those of a session are."""
 
 from collections.abc import Callable
 

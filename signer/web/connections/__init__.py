@@ -1,1 +1,1 @@
-"""Connections: how requests are read off them, and how answers are written to them."""
+"""HTTP connections: how requests are read from them, and how answers are written to them."""

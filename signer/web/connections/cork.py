@@ -1,5 +1,5 @@
-"""What is sent, sent together: between system calls, which cool the processor's caches down and wake others
-up, the same work takes half as long again."""
+"""Answers are sent together. A system call empties the processor's caches and wakes other processes up; with
+one between any two requests, the same work takes half as long again."""
 
 import asyncio
 import logging
@@ -9,15 +9,15 @@ from weakref import WeakKeyDictionary
 
 logger = logging.getLogger(__name__)
 
-#: Connections whose answers are made before the first of these is sent; a millisecond's work.
+#: Connections whose answers are made before the first answer is sent: about a millisecond of work.
 MOST_CORKED: Final = 32
-#: Bytes that one of them keeps until then.
+#: Bytes that one connection holds back until then.
 MOST_KEPT: Final = 64 * 1024
 
 
 class CorkedTransport(asyncio.Transport):
-    """A connection's transport, which sends at the end of a round of the event loop what was written in it;
-    that of all its connections, in one go."""
+    """A connection's transport. What is written in one round of the event loop is sent at the end of that
+    round, for all connections of the loop together."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class CorkedTransport(asyncio.Transport):
             self.send()
 
     def send(self) -> None:
-        """Send what was written."""
+        """Send everything that was written."""
         if self._kept:
             kept, self._kept, self._size = self._kept, [], 0
             if not self._transport.is_closing():
@@ -51,7 +51,7 @@ class CorkedTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         self.send()
-        with suppress(OSError):  # the connection is gone, which the protocol learns soon
+        with suppress(OSError):  # the connection is lost, and the protocol will be notified
             self._transport.write_eof()
 
     def abort(self) -> None:
@@ -92,7 +92,7 @@ class _Cork:
         for transport in waiting:
             try:
                 transport.send()
-            except Exception:  # the others have done nothing
+            except Exception:  # it must not keep the other answers from being sent
                 logger.exception("An answer cannot be sent")
                 transport.abort()
 

@@ -1,4 +1,4 @@
-"""Until when a connection may stay as it is."""
+"""How long a connection can remain in its present state."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from math import inf
 
 
 class Deadline:
-    """Calls a function when the time is up that was last set. Each request sets it anew, and a new timer for
-    each would take a tenth of a plain request's time: one that comes too early is set anew instead.
+    """Calls a function when the time is up that was set last. Every request sets a new time. A new timer for
+    each would take a tenth of a plain request's time; instead, a timer that fires too early is restarted.
 
     Args:
         loop: the event loop.
@@ -22,7 +22,7 @@ class Deadline:
         self._at = self._timer_at = inf
 
     def set(self, seconds: float) -> None:
-        """Call it in so many seconds, and no more at the time set before; with `inf`, not at all."""
+        """Call the function after so many seconds, and not at the time set before; with `inf`, never."""
         self._at = self._loop.time() + seconds
         if self._at < self._timer_at:
             self._stop()
@@ -30,7 +30,7 @@ class Deadline:
             self._timer_at = self._at
 
     def close(self) -> None:
-        """Never call it, and do not keep what it belongs to."""
+        """Never call the function, and drop the reference to it."""
         self._stop()
         self._on_time = None
 

@@ -1,4 +1,4 @@
-"""The event loop: uvloop's, but its servers let in at once whoever waits."""
+"""The event loop: uvloop's, but its servers accept all waiting connections at once."""
 
 import asyncio
 import errno
@@ -15,21 +15,23 @@ import uvloop
 
 logger = logging.getLogger(__name__)
 
-#: Connections let in before those inside are served again. It doubles for as long as that leaves some
-#: waiting: a thousand are in after seven times, and of a few that come together other workers find some left.
+#: Connections that are accepted before the open ones are served again. The number doubles for as long as some
+#: are left waiting. A thousand are accepted after seven rounds, and when only a few arrive together, other
+#: workers get some of them.
 FEW: Final = 8
-#: Seconds until the next try where no descriptor is left for a connection.
+#: Seconds until the next attempt when no file descriptor is left for a connection.
 PAUSE: Final = 0.5
-#: Descriptors that connections leave free, for the files that requests open: the list's, pages, modules.
+#: File descriptors that connections leave free for the files that requests open: the revocation list, pages,
+#: modules.
 RESERVE: Final = 16
 
 
 class Loop(uvloop.Loop):
-    """uvloop's own servers let in one connection each time round (libuv 1.45, its pull request 3696). Where a
-    thousand come at once and ask again as soon as they are answered, the last of them waits for half a
-    million answers to others."""
+    """uvloop's own servers accept one connection in each round of the loop (libuv 1.45, pull request 3696).
+    If a thousand clients connect at once and send a new request after each answer, the last client waits
+    while the others get half a million answers."""
 
-    async def create_server(  # type: ignore[override]  # an Entrance is what uvicorn needs of a server
+    async def create_server(  # type: ignore[override]  # an Entrance has what uvicorn uses of a server
         self,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         *args: Any,
@@ -43,7 +45,7 @@ class Loop(uvloop.Loop):
 
 
 class Entrance:
-    """Listens at the sockets of a server that does not serve, and lets in who comes."""
+    """Listens on the sockets of a server that does not serve itself, and accepts their connections."""
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Entrance:
         self._enter = enter
         self._at_once = FEW
         self._entering: set[asyncio.Task[Any]] = set()
-        # Copies, since what uvloop calls sockets cannot accept.
+        # Duplicates, because uvloop's own socket objects cannot accept.
         self.sockets = [socket.socket(fileno=os.dup(held.fileno())) for held in bound.sockets]
         for listener in self.sockets:
             listener.setblocking(False)
@@ -65,18 +67,18 @@ class Entrance:
             self._watch(listener)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no more connections."""
         for listener in self.sockets:
             self._loop.remove_reader(listener)
             listener.close()
         self._bound.close()
 
     async def wait_closed(self) -> None:
-        """Return when nobody is let in; uvicorn itself waits for those inside."""
+        """Return when no more connections are accepted; uvicorn itself waits for the open ones."""
         await self._bound.wait_closed()
 
     def _watch(self, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:  # not closed in a pause
+        if listener.fileno() >= 0:  # it was not closed during a pause
             self._loop.add_reader(listener, self._let_in, listener)
 
     def _let_in(self, listener: socket.socket) -> None:
@@ -96,14 +98,15 @@ class Entrance:
         self._at_once *= 2
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
-        # Those outside stay in the kernel's queue, and the loop would be woken for them without end.
-        logger.error("No connection is let in for %s s: %s", PAUSE, error)
+        # Waiting connections stay in the kernel's queue, and would wake the loop up again and again.
+        logger.error("No connection is accepted for %s s: %s", PAUSE, error)
         self._loop.remove_reader(listener)
         self._loop.call_later(PAUSE, self._watch, listener)
 
 
 def _check_room(listener: socket.socket) -> None:
-    """Raises OSError where no more than the reserve is free: the next descriptor is always the lowest."""
+    """Raises OSError if no more than the reserve is free. The system always gives out the lowest free
+    descriptor, so the next one shows how many are in use."""
     following = os.dup(listener.fileno())
     os.close(following)
     if following >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE:

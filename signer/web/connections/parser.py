@@ -1,5 +1,5 @@
-"""The requests of one connection: httptools' parser, which is given no more at once than belongs to one of
-them, and no more than a request may have."""
+"""The parser of one connection. It gives httptools the bytes of one request at a time, and refuses a request
+that is longer than allowed."""
 
 from typing import Final, Protocol
 from urllib.parse import unquote
@@ -9,15 +9,15 @@ from msgspec import Struct
 
 from ...policy import MAX_HEAD, MAX_HEADERS
 
-#: The end of every head, and of every message in chunks. httptools takes no line that ends in another way.
+#: The end of every head, and of every message in chunks. httptools accepts no other end of a line.
 _END: Final = b"\r\n\r\n"
 
 
 class Refused(Exception):
-    """What came is no request, or a longer one than allowed. Nothing after it can be understood.
+    """The bytes are no request, or a longer one than allowed. What follows them cannot be parsed.
 
     Attributes:
-        status: of the answer.
+        status: the HTTP status of the answer.
     """
 
     def __init__(self, status: int) -> None:
@@ -26,17 +26,17 @@ class Refused(Exception):
 
 
 class Head(Struct):
-    """What of a request comes before its body. Names of headers are in lower case."""
+    """The part of a request before its body. Header names are in lower case."""
 
     method: str = ""
     target: bytes = b""
-    #: Of the target: its path as it came and decoded, and its query.
+    #: The parts of the target: its path, as sent and decoded, and its query.
     raw_path: bytes = b""
     path: str = ""
     query: bytes = b""
     version: str = ""
     headers: list[tuple[bytes, bytes]] = []
-    #: Bytes of the body; 0 where there is none, or one in chunks.
+    #: Bytes of the body; 0 if there is none, or one in chunks.
     length: int = 0
     is_chunked: bool = False
     expects_continue: bool = False
@@ -44,45 +44,45 @@ class Head(Struct):
 
 
 class Recipient(Protocol):
-    """Gets each request in turn."""
+    """Receives each request in turn."""
 
     def on_head(self, head: Head) -> None:
-        """The head is whole."""
+        """The head is complete."""
 
     def on_body(self, part: bytes) -> None:
-        """A part of the body has come."""
+        """A part of the body has arrived."""
 
     def on_end(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
 
 
 class Messages:
-    """Parses each request to its end and no further, so that a client that sends many before it reads the
-    answers has them parsed one by one, and a refusal takes its place in the order of answers.
+    """Parses each request to its end and no further. If a client sends many requests before it reads the
+    answers, they are parsed one by one, and a refusal keeps its place in the order of answers.
 
-    Recipient and parser refer to each other through this; `close` ends that.
+    The recipient and the parser refer to each other through this object, until `close` is called.
     """
 
-    #: Nothing of a request has come since the last one.
+    #: No byte has arrived since the end of the last request.
     is_between = True
-    #: The request has come to its end, and `next` was not called since.
+    #: The request has ended, and `next` was not called since.
     is_whole = False
 
     def __init__(self, recipient: Recipient) -> None:
         self._recipient = recipient
         self._parser = httptools.HttpRequestParser(self)
-        # What comes after a request that says it is the last one is ignored, and no error.
+        # Bytes after a request that is the connection's last are ignored; they are no error.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.next()
 
     def next(self) -> None:
-        """Parse another request."""
+        """Begin with the next request."""
         self.is_between, self.is_whole = True, False
         self._head = Head()
         self._is_in_head = True
-        #: Bytes that are not body, and bytes that a body of known length lacks.
+        #: Bytes outside of the body, and bytes that are missing from a body of known length.
         self._overhead = self._lacking = 0
-        #: The last few bytes that were parsed: the end may have begun there.
+        #: The last few bytes that were parsed, because the end may have begun there.
         self._last = b""
 
     def close(self) -> None:
@@ -90,10 +90,10 @@ class Messages:
         del self._parser, self._recipient
 
     def feed(self, data: bytes) -> bytes:
-        """Parse to the end of this request, and return what comes after it.
+        """Parse to the end of this request, and return the bytes after it.
 
         Raises:
-            Refused: this request cannot be parsed further.
+            Refused: the request cannot be parsed further.
         """
         while data and not self.is_whole:
             self.is_between = False
@@ -103,7 +103,7 @@ class Messages:
         return data
 
     def _until_end(self, data: bytes) -> int:
-        """How many of these bytes belong to this head, or may belong to this message in chunks."""
+        """How many of these bytes belong to this head, or can belong to this message in chunks."""
         joined = self._last + data
         end = joined.find(_END) + len(_END)
         is_found = end >= len(_END)
@@ -116,7 +116,7 @@ class Messages:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # ignored (RFC 9110, section 7.8): the answer is that to any other request
+            pass  # a server can ignore it (RFC 9110, section 7.8) and answer as usual
         except httptools.HttpParserError:
             raise Refused(431 if self._is_too_long else 400) from None
         self._check()
@@ -129,10 +129,10 @@ class Messages:
         if self._is_too_long:
             raise Refused(431)
 
-    # The parser calls these, and ends at any exception.
+    # httptools calls the following methods, and stops at any exception.
 
     def on_message_begin(self) -> None:
-        """A second request in one piece would be answered in place of the first."""
+        """Refuse a second request in the same bytes: it would be answered instead of the first."""
         if self.is_whole:
             raise Refused(400)
 
@@ -141,7 +141,7 @@ class Messages:
         self._head.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or a trailer, which no proxy has looked at (RFC 9110, section 6.5.1)."""
+        """A header; a trailer is ignored, because no proxy has checked it (RFC 9110, section 6.5.1)."""
         if not self._is_in_head:
             return
         head, name = self._head, name.lower()
@@ -158,7 +158,7 @@ class Messages:
         self._check()
         head, parser = self._head, self._parser
         if parser.should_upgrade() and (head.length or head.is_chunked):
-            raise Refused(400)  # the parser would take the body for the next request
+            raise Refused(400)  # httptools would parse the body as the next request
         head.method = parser.get_method().decode("ascii")
         url = httptools.parse_url(head.target)
         head.raw_path, head.query = url.path, url.query or b""

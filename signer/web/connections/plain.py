@@ -1,4 +1,4 @@
-"""Requests of the plainest kind, read and answered as a whole, without a parser for all that HTTP allows."""
+"""Plain requests: read and answered as a whole, without a parser for all that HTTP allows."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -12,30 +12,30 @@ from uvicorn.server import ServerState
 from ...policy import MAX_HEADERS
 
 Headers = Sequence[tuple[bytes, bytes]]
-#: An answer: status, headers, and all of its body.
+#: A whole answer: status, headers and body.
 Whole = tuple[int, Headers, bytes]
 
-#: How requests begin that may be read so: many tokens in a path, and one path with a body.
+#: The beginnings of requests that can be read in this way: one path with a token in it, and one with a body.
 VALID: Final = "/app/valid/"
 TOKEN: Final = "/app/token"  # noqa: S105 - a path
 QUICK: Final = (f"GET {VALID}".encode(), f"POST {TOKEN} ".encode())
-#: The first line of a request with a path that nothing is encoded in.
+#: The first line of a request whose path has no encoded characters.
 _LINE: Final = re.compile(rb"(GET|POST) (/[A-Za-z0-9._/-]{1,8000}) HTTP/1\.1\r\n")
-#: Headers of visible ASCII, and one of them.
+#: Headers of printable ASCII, and one of them.
 _FIELDS: Final = re.compile(rb"(?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+")
 _FIELD: Final = re.compile(rb"([^:]+): ([^\r]+)\r\n")
 _MAX_FIELDS: Final = 4096
 _LENGTH: Final = b"content-length"
-#: With any of these it may have a body of another kind, or is the last one of its connection.
+#: With one of these headers, the request may have a body in chunks, or be the last of its connection.
 _FRAMING: Final = frozenset(
     {_LENGTH, b"transfer-encoding", b"connection", b"proxy-connection", b"upgrade", b"expect"}
 )
-#: What some clients say that goes without saying.
+#: A header that some clients send although it is the default.
 _KEPT: Final = (b"connection", b"keep-alive")
 
 
 class PlainRequest(NamedTuple):
-    """One that was read; names of headers are in lower case."""
+    """A plain request. Header names are in lower case."""
 
     method: str
     path: str
@@ -44,22 +44,23 @@ class PlainRequest(NamedTuple):
 
 
 class Reader:
-    """Reads the requests of one connection, which seldom differ in their headers."""
+    """Reads the plain requests of one connection. It keeps the last headers, because they seldom change."""
 
     def __init__(self) -> None:
-        #: The last headers as they came, parsed, and the length that they give a body.
+        #: The last headers: as bytes, parsed, and the Content-Length in them.
         self._fields: bytes | None = None
         self._headers: Headers = ()
         self._length: bytes | None = None
 
     def read(self, data: bytes) -> PlainRequest | None:
-        """The request that this is, from its first to its last byte; None where that is not plain to see."""
+        """The request that these bytes are, from the first to the last; None if they may be anything else."""
         line = _LINE.match(data)
         if line is None:
             return None
         end = data.find(b"\r\n\r\n") + 2
         fields, body = data[line.end() : end], data[end + 2 :]
-        # In constant time: a proxy's connection carries many callers, and they hold each one's credential.
+        # In constant time: the headers have a credential, and a proxy's connection carries many callers, who
+        # could otherwise find out each other's by the time that a comparison takes.
         is_known = self._fields is not None and compare_digest(fields, self._fields)
         if not is_known and not self._are_plain(fields):
             return None
@@ -71,7 +72,7 @@ class Reader:
         return PlainRequest(method.decode(), path.decode(), self._headers, body) if is_whole else None
 
     def _are_plain(self, fields: bytes) -> bool:
-        """Whether headers leave no question of how long the message is; they are kept then."""
+        """Whether these headers leave no doubt about the length of the message. If so, they are kept."""
         if len(fields) > _MAX_FIELDS or not _FIELDS.fullmatch(fields):
             return False
         headers = tuple((name.lower(), value) for name, value in _FIELD.findall(fields))
@@ -90,7 +91,7 @@ class PlainWay:
 
     Args:
         at_once: the application's method: it takes a scope and a whole body, and returns the answer, or None
-            where it has to wait for something.
+            if it has to wait for something.
         root_path: the prefix that a proxy took away.
         client: address and port of the client.
         state: the server's, which has the headers of every answer.
@@ -127,7 +128,7 @@ class PlainWay:
 
 
 def rendered(answer: Whole, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The bytes of an answer; those headers of the server's come first."""
+    """The bytes of an answer. The headers in `more`, which are the server's, come first."""
     status, headers, content = answer
     headers = (*more, *headers)
     lines = b"%b: %b\r\n" * len(headers) % tuple(chain.from_iterable(headers))

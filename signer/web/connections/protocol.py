@@ -1,5 +1,5 @@
-"""HTTP connections: how far each one is read, how long it may stay as it is, and a way around all that for
-the plainest requests."""
+"""HTTP connections: how far each one is read, how long it can remain in one state, and a way around all of
+that for plain requests."""
 
 import asyncio
 import logging
@@ -18,29 +18,31 @@ from .parser import Head, Messages, Refused
 from .plain import QUICK, PlainWay, Whole, rendered
 from .scopes import ends_of, scope_of
 
-#: Bytes that are read at a time. A connection keeps no more of requests that wait for the one before them;
-#: the rest waits in the kernel, and then at the client.
+#: Bytes that are read at a time. A connection holds no more of the requests that wait for an earlier one; the
+#: rest waits in the kernel, and then at the client.
 MOST_READ: Final = 16 * 1024
 _REASONS: Final = {
     400: b"Invalid HTTP request received.",
     408: b"The head of the request did not arrive in time.",
     431: b"The head of the request is too long.",
 }
-#: Of servers that end. A connection that was accepted just before is made when the others have been told.
+#: The states of servers that are ending. A connection that was accepted just before the end opens after the
+#: other ones were told to close, and must learn of it here.
 _ending: Final = WeakSet[ServerState]()
-#: What all connections of an event loop read into, and take away before the next one does.
+#: The buffer that all connections of an event loop read into. Each copies its bytes before the next reads.
 _buffers: Final = WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview]()
 
 logger = logging.getLogger("uvicorn.error")
 
 
 class _Flow(FlowControl):
-    """uvicorn's, which reads on whenever an application asks for a body; not so while requests wait."""
+    """uvicorn's FlowControl resumes reading when an application asks for a body. This one does not while
+    requests wait."""
 
     _is_ahead = False
 
     def hold(self, *, is_ahead: bool) -> None:
-        """Read only while the client is not ahead."""
+        """Stop reading while the client is ahead: while it has sent requests that wait for an earlier one."""
         was_ahead, self._is_ahead = self._is_ahead, is_ahead
         if is_ahead:
             self.pause_reading()
@@ -56,15 +58,14 @@ class _Flow(FlowControl):
 class CappedProtocol(asyncio.BufferedProtocol):
     """One connection to uvicorn's server. Requests are parsed and answered one after the other.
 
-    uvicorn's own protocol parses all that has come, however much; answers what is malformed before what was
-    asked earlier; and waits without end for a client that says nothing, or half of something.
+    uvicorn's own protocol parses everything that has arrived, however much it is; answers a malformed request
+    before the ones sent earlier; and waits forever for a client that sends nothing, or half a request.
 
-    To uvicorn's RequestResponseCycle, which runs the application, this is the transport: how to close depends
-    on what the client still sends.
+    uvicorn's RequestResponseCycle, which runs the application, uses this object as its transport, because how
+    to close depends on what the client still sends.
 
-    An application may have a method `at_once`, which takes a scope and a whole body and gives a Whole, or
-    None. Requests that are asked most, of the plainest kind, are shown to that first: to parse any request
-    there may be, and to make a task and messages of it, takes three times as long as to validate a token.
+    An application can have a method `at_once`: see PlainWay. Plain requests are shown to it first, because a
+    parser, a task and its messages take three times as long as to validate a token.
     """
 
     def __init__(
@@ -84,23 +85,23 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self._buffer = _buffers.get(self._loop) or _new_buffer(self._loop)
         self._deadline = Deadline(self._loop, self._on_time)
         self._messages = Messages(self)
-        #: The way around the parser, where the application has one.
+        #: The way around the parser, if the application has one.
         self._plain: PlainWay | None = None
-        #: What answers the request that was parsed, and what came after that.
+        #: What answers the request that was parsed, and the bytes after that request.
         self._cycle: RequestResponseCycle | None = None
         self._rest = b""
         self._keeps_alive = False
         self._is_draining = False
-        #: The last answer is written. What comes now is ignored, and counted.
+        #: The last answer was written. Bytes that arrive now are ignored, but counted.
         self._is_ending = False
         self._ignored = 0
-        #: Bytes that the client had yet to take when its time began.
+        #: Bytes that the client had not yet accepted when its time limit began.
         self._untaken = 0
 
-    # The transport calls these.
+    # The transport calls the following methods.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection begins."""
+        """The connection is open."""
         self.transport = CorkedTransport(cast(asyncio.Transport, transport), self._loop)
         self._flow = _Flow(self.transport)
         self._ends = ends_of(self.transport)
@@ -113,7 +114,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
             self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended. No circle of references may keep it: the garbage collector looks seldom."""
+        """The connection has ended. Cut reference cycles, because the garbage collector runs seldom."""
         self._state.connections.discard(cast(Any, self))
         self._is_ending = True
         self._rest = b""
@@ -123,11 +124,11 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self._messages.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where to put what comes."""
+        """The buffer for bytes that arrive."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So many bytes have come."""
+        """So many bytes have arrived."""
         if self._is_ending:
             self._ignore(nbytes)
             return
@@ -146,23 +147,23 @@ class CappedProtocol(asyncio.BufferedProtocol):
             self._await_request()
 
     def eof_received(self) -> None:
-        """The client sends no more. The transport below closes itself now."""
+        """The client sends no more. The transport below closes itself after this."""
         self.transport.send()
 
     def pause_writing(self) -> None:
-        """The client does not take what is sent."""
+        """The client does not accept what is sent."""
         self._flow.pause_writing()
         self._await_taking(TAKE_TIME)
 
     def resume_writing(self) -> None:
-        """It has taken most of it."""
+        """The client has accepted most of it."""
         self._flow.resume_writing()
         self._await_request()
 
-    # The server calls this.
+    # The server calls the following method.
 
     def shutdown(self) -> None:
-        """The server ends: the next answer is the last one."""
+        """The server is ending: the next answer is the last one."""
         _ending.add(self._state)
         self._is_draining = True
         self._plain = None
@@ -171,7 +172,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
         else:
             self._deadline.set(DRAIN_TIME)
 
-    # A cycle calls these.
+    # RequestResponseCycle calls the following methods.
 
     def write(self, data: bytes) -> None:
         """As asyncio.Transport."""
@@ -182,7 +183,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
         return self._is_ending or self.transport.is_closing()
 
     def close(self) -> None:
-        """As asyncio.Transport; but a client that still sends is heard, to no effect."""
+        """As asyncio.Transport; but if the client is still sending, its bytes are read and ignored first."""
         if self.is_closing():
             return
         self._is_ending = True
@@ -200,14 +201,14 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self._state.total_requests += 1
         self._cycle = None
         if not self._is_ending:
-            # uvicorn resumes reading when the application asks for more of a body. After the last part of it
-            # nobody asks, and the connection would stay paused.
+            # uvicorn resumes reading when the application asks for more of a body. It does not ask after the
+            # last part, and the connection would stay paused.
             self._flow.resume_reading()
             self._messages.next()
             self._parse()
             self._await_request()
 
-    # The parser calls these: see messages.Recipient.
+    # The parser calls the following methods: see parser.Recipient.
 
     def on_head(self, head: Head) -> None:
         """Run the application."""
@@ -222,7 +223,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
             default_headers=self._state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
-            keep_alive=False,  # an answer before the end of the request is the connection's last
+            keep_alive=False,  # an answer before the end of its request is the connection's last
             on_response=self._on_answered,
         )
         task = self._loop.create_task(self._cycle.run_asgi(self._app))
@@ -230,7 +231,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self._state.tasks.add(task)
 
     def on_body(self, part: bytes) -> None:
-        """Give the application that."""
+        """Give the application this part of the body."""
         if self._cycle:
             self._cycle.body += part
             self._cycle.message_event.set()
@@ -238,7 +239,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
                 self._flow.pause_reading()
 
     def on_end(self) -> None:
-        """Tell it so."""
+        """Tell the application that its body is complete."""
         if self._cycle:
             self._cycle.more_body = False
             self._cycle.message_event.set()
@@ -256,7 +257,7 @@ class CappedProtocol(asyncio.BufferedProtocol):
     def _refuse(self, status: int) -> None:
         cycle, self._rest = self._cycle, b""
         if cycle and not cycle.more_body:
-            cycle.keep_alive = False  # that answer comes first, and is the last one
+            cycle.keep_alive = False  # that answer was asked for first, and becomes the last one
             return
         self._abandon()
         if not (cycle and cycle.response_started):
@@ -265,17 +266,17 @@ class CappedProtocol(asyncio.BufferedProtocol):
         self.close()
 
     def _abandon(self) -> None:
-        """Let the application know that nobody waits for it."""
+        """Tell the application that the client has left."""
         if self._cycle:
             self._cycle.disconnected = True
             self._cycle.message_event.set()
             self._cycle = None
 
-    # How long it stays.
+    # How long the connection stays open.
 
     def _await_request(self) -> None:
         if self._cycle or self._is_ending or self._flow.write_paused:
-            return  # it is the application's time, or the client's to take what is sent
+            return  # the application is working, or another time limit is running
         seconds = self._config.timeout_keep_alive if self._messages.is_between else HEAD_TIME
         self._deadline.set(DRAIN_TIME if self._is_draining else seconds)
 

@@ -1,4 +1,4 @@
-"""What an application learns of a parsed request: the scope of ASGI."""
+"""The ASGI scope that an application gets of a parsed request."""
 
 import asyncio
 from typing import Any, NamedTuple

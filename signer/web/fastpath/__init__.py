@@ -1,1 +1,2 @@
-"""The short way of a request that waits for nothing; web/__init__.py draws both ways."""
+"""The entrance of all requests, and the short way of those that do not have to wait. The docstring of
+signer.web draws both ways."""

@@ -1,4 +1,4 @@
-"""From a path to its endpoint, for the requests that come by the thousand."""
+"""The way from a path to its endpoint, for frequent requests."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
@@ -8,29 +8,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-#: Of routes that take any; the rare ones Starlette finds.
+#: The methods of a route that answers any. Starlette's router finds it for the rare ones.
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-Handler = Callable[[HTTPRequest, Exception], Awaitable[Response]]
+ErrorHandler = Callable[[HTTPRequest, Exception], Awaitable[Response]]
 
 
 class Dispatch:
-    """Calls a route's endpoint where the path is its own, or ends in its one parameter. All else goes to
-    Starlette's application, which would find the same: it tries one pattern after the other and wraps each
-    request twice, which takes longer than most of them do.
+    """Calls a route's endpoint if the path is exactly the route's, or ends in its one parameter. Starlette's
+    application answers everything else. It would find the same endpoint, but it tries one pattern after the
+    other and wraps each request twice, which takes longer than most requests themselves.
 
     Args:
         app: Starlette's application.
-        routes: those that it has; of the same path the first counts.
-        handlers: what answers for an endpoint that raises; the first class that fits counts. Its exception is
-            raised again where that class is Exception, as Starlette does: for the server to log.
+        routes: the routes of that application; if two have the same path, the first one counts.
+        handlers: make an answer of what an endpoint raises; the first class that fits counts. If that is
+            Exception, the error is raised again after the answer, so that the server logs it. Starlette does
+            the same.
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Iterable[Route], handlers: Mapping[type[Exception], Handler]
+        self, app: ASGIApp, routes: Iterable[Route], handlers: Mapping[type[Exception], ErrorHandler]
     ) -> None:
         self.app = app
         self._handlers = handlers
-        #: By method, and the path or what of it stands before its parameter.
+        #: By method, and by the path up to its parameter.
         self._routes: dict[tuple[str, str], tuple[Route, str]] = {}
         for route in routes:
             place, _, parameter = route.path_format.rstrip("}").partition("{")
@@ -49,19 +50,19 @@ class Dispatch:
             raise error
 
     async def answer(self, request: HTTPRequest) -> tuple[Response, Exception | None]:
-        """What the endpoint of its route answers; and the error that is for the server to log."""
+        """The answer of the route's endpoint, and the error that the server should log, if there is one."""
         route: Route = request.scope["route"]
         try:
-            # An endpoint for any method is an object, as Starlette wants it to be.
+            # The endpoint of a route for any method is an object, because Starlette requires that.
             endpoint: Any = route.endpoint
             response: Response = await (endpoint if route.methods else endpoint.answer)(request)
-        except Exception as error:  # noqa: BLE001 - each has its answer
+        except Exception as error:  # noqa: BLE001 - every error has an answer
             kind = next(kind for kind in self._handlers if isinstance(error, kind))
             return await self._handlers[kind](request, error), error if kind is Exception else None
         return response, None
 
     def found(self, scope: Scope) -> tuple[Route, dict[str, Any]] | None:
-        """The route that answers, and its parameters; None where Starlette is to find it."""
+        """The route, and the parameters in the path; None if Starlette has to find it."""
         method, path = scope["method"], scope["path"]
         found = self._routes.get((method, path))
         if found and not found[1]:

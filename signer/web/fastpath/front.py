@@ -1,4 +1,5 @@
-"""The entrance of every request. Pure ASGI: a BaseHTTPMiddleware would cost most of the throughput."""
+"""The entrance of every request. It is pure ASGI, because Starlette's BaseHTTPMiddleware would cost most of
+the throughput."""
 
 import time
 from collections.abc import Awaitable
@@ -15,9 +16,9 @@ class Front:
     """Begins a call for each request, gives every answer its request id, and reports it to the log.
 
     Args:
-        app: answers.
-        log: what is told of each request.
-        shortcut: answers some requests instead of `app`, where the server asks `at_once`; None for none.
+        app: the application that answers.
+        log: is notified of each request.
+        shortcut: answers some requests instead of `app`, if the server calls `at_once`; None for none.
     """
 
     def __init__(self, app: ASGIApp, log: RequestLog, shortcut: Shortcut | None = None) -> None:
@@ -26,7 +27,7 @@ class Front:
         self._shortcut = shortcut
 
     def at_once(self, scope: Scope, body: bytes) -> Whole | None:
-        """The whole answer to a request that waits for nothing; None where it may take more."""
+        """The whole answer to a request that does not have to wait; None if it may have to."""
         if self._shortcut is None or not self._shortcut.takes(scope):
             return None
         started = time.perf_counter()
@@ -44,10 +45,10 @@ class Front:
             return
         started = time.perf_counter()
         call = began(scope)
-        status = 0  # no answer: the caller left
+        status = 0  # there was no answer: the client has left
 
-        # No coroutine of its own, which would cost each message one more.
-        def tell(message: Message) -> Awaitable[None]:
+        # A plain function: a coroutine would add another one to each message.
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -55,7 +56,7 @@ class Front:
             return send(message)
 
         try:
-            await self.app(scope, receive, tell)
+            await self.app(scope, receive, send_with_id)
         finally:
             self._log.note(scope, status, time.perf_counter() - started, call)
 

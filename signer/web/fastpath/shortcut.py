@@ -1,5 +1,5 @@
-"""What is asked most, without a task: GET /app/valid/{token}, and POST /app/token where issuing waits for
-nothing."""
+"""The most frequent requests, answered without an asyncio task: GET /app/valid/{token}, and POST /app/token
+where issuing does not have to wait."""
 
 import logging
 from collections.abc import Coroutine
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 class Shortcut:
-    """Answers as Dispatch does, whose endpoints it runs to their end at once.
+    """Gives the same answers as Dispatch, but runs an endpoint to its end in one step.
 
     Args:
         dispatch: finds the endpoint.
-        lookups: tells whether validating waits for something; then all is left to the application.
-        issues_wait: issuing does; that is left to the application then.
+        lookups: knows whether a validation has to wait; the application then answers every request.
+        issues_wait: whether issuing a token has to wait; the application then answers those requests.
     """
 
     def __init__(self, dispatch: Dispatch, lookups: Lookups[Any], *, issues_wait: bool) -> None:
@@ -35,7 +35,7 @@ class Shortcut:
         self._issues_wait = issues_wait
 
     def takes(self, scope: Scope) -> bool:
-        """Whether it is for this to answer."""
+        """Whether this request can be answered here."""
         if (
             scope["root_path"]
             or not self._lookups.are_prompt
@@ -49,8 +49,8 @@ class Shortcut:
         return True
 
     def __call__(self, scope: Scope, body: bytes) -> Response | None:
-        """The answer to a request that it takes, whose whole body this is; None where it does take longer: a
-        copy of the list may have gone since it was taken."""
+        """The answer to a request that `takes` accepted, with its whole body. None if it has to wait after
+        all, because the copy of the revocation list was lost in the meantime."""
         scope[WHOLE] = body
         response, error = at_once(self._dispatch.answer(HTTPRequest(scope))) or (None, None)
         if error:
@@ -60,7 +60,7 @@ class Shortcut:
 
 
 def at_once(running: Coroutine[Any, Any, T]) -> T | None:
-    """What a coroutine returns that waits for nothing; None where it does wait, and it ends there."""
+    """The result of a coroutine that does not wait. If it does wait, it is closed there, and this is None."""
     try:
         running.send(None)
     except StopIteration as end:

@@ -1,1 +1,1 @@
-"""What goes in and comes out of a request: bodies, answers, errors as answers."""
+"""Request bodies, answers, and errors as answers."""

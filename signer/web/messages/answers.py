@@ -113,9 +113,9 @@ class Verdict(Done, frozen=True, kw_only=True):
     """What a valid token says, or why a token is refused.
 
     Attributes:
-        claims: what the token says; only where it is valid.
-        code: why it is refused, as a stable code such as `token_expired`; only where it is.
-        detail: why it is refused, in words; only where it is.
+        claims: what the token says; only if it is valid.
+        code: why it is refused, as a stable code such as `token_expired`; only if it is refused.
+        detail: why it is refused, in words; only if it is refused.
     """
 
     claims: Claims | UnsetType = UNSET
@@ -181,12 +181,12 @@ class Outcome(_Secret, frozen=True, kw_only=True):
 
     Attributes:
         status_code: the HTTP status that this request alone would have had.
-        token: the token's text; only where one was issued.
-        jti: the token's id; only where one was issued.
-        exp: when the token expires, in seconds since 1970 (UTC); only where one was issued.
+        token: the token's text; only if one was issued.
+        jti: the token's id; only if one was issued.
+        exp: when the token expires, in seconds since 1970 (UTC); only if one was issued.
         code: why there is none, as a stable code such as `request_invalid`.
         detail: why there is none, in words.
-        field: the member of the request that is wrong, where it is one.
+        field: the member of the request that is wrong, if one is.
     """
 
     status_code: int = 200
@@ -228,8 +228,8 @@ class Problem(Struct, frozen=True, kw_only=True):
         status: the HTTP status.
         code: what went wrong, as a code that does not change; programs should read this.
         detail: what went wrong and what to do, for people.
-        field: the member of the request that is wrong, where it is one.
-        attempts_left: how many guesses the challenge still takes, where a code was wrong.
+        field: the member of the request that is wrong, if one is.
+        attempts_left: how many guesses the challenge still takes, if a code was wrong.
     """
 
     title: str

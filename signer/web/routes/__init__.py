@@ -1,1 +1,1 @@
-"""The routes: one table, and the handlers that it names."""
+"""The table of routes, and their handlers."""

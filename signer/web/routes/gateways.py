@@ -1,4 +1,4 @@
-"""/auth: a gateway asks whether to let a request through, and as whom."""
+"""/auth: a gateway asks whether to forward a request, and in whose name."""
 
 from functools import partial
 from typing import Final
@@ -22,26 +22,26 @@ from ..access.sessions import checked_session
 from ..messages.answers import Answer, Done
 from ..messages.problems import challenge, problem
 
-#: Every visible character of ASCII but "%": whatever else a subject holds comes percent-encoded, so that no
-#: two subjects look alike and none ends the header.
+#: Every visible ASCII character except "%". All others in a subject are percent-encoded, so that no two
+#: subjects look alike, and none can end the header.
 _VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 _MISSING: Final = "Send a token: Authorization: Bearer …"
 _REFUSED: Final = "The token is not valid here."
-_SHORT: Final = "The token's scope does not cover this."
+_SHORT: Final = "The token's scope does not cover this request."
 
 
 class ForwardAuth:
-    """Answers 200, 401 or 403 and nothing else, whatever the method: nginx makes a 500 of any other status,
-    and Envoy lets nothing but 200 pass.
+    """Answers 200, 401 or 403, and nothing else, to any method. nginx turns any other status into 500, and
+    Envoy forwards nothing but 200.
 
-    The auth URL's query, which the gateway's configuration writes, names what the token must have: `scope`,
-    `purpose`, `aud`. Every value given applies, so that a client whose own query reaches this URL (Envoy
-    appends it) can add demands and lift none. A token for the service itself, and one that is to be used up,
-    is no session: never good here.
+    The query of the URL, which the gateway's configuration sets, says what the token must have: `scope`,
+    `purpose`, `aud`. Every value given applies. So a client whose own query reaches this URL (Envoy appends
+    it) can add demands, but cannot remove any. A token for the service itself, and one whose uses are
+    counted, is no session, and is always refused.
 
     Args:
-        lookups: runs what may wait for a network.
-        cookie: the name of the cookie that may hold the token where there is no Authorization; "" for none.
+        lookups: runs validations that may have to wait for a network.
+        cookie: the cookie that has the token if there is no Authorization header; "" for none.
     """
 
     def __init__(self, lookups: Lookups[Signer], cookie: str = "") -> None:
@@ -62,7 +62,7 @@ class ForwardAuth:
             claims = await self._lookups.run(checked_session, token, demands)
         except TokenScopeInsufficient as error:
             return problem(403, error.code, _SHORT, challenge("insufficient_scope"))
-        # Which reason is not told: this answer may reach anybody.
+        # The reason is not given, because anybody may see this answer.
         except TokenError:
             return problem(401, TokenError.code, _REFUSED, challenge("invalid_token"))
         return Answer(Done(), headers=_identity(claims))
@@ -78,8 +78,8 @@ def _check_demands(demands: QueryParams, claims: Claims) -> None:
 
 
 def _identity(claims: Claims) -> dict[str, str]:
-    # All of them on every answer: what were left out, a client's own header of that name might stand for.
-    # Quoted, all: whoever has the key of a purpose can put any text into them.
+    # Every answer has all of these headers. If one were missing, a header of that name which the client sent
+    # could take its place. All are quoted, because a holder of a purpose's key can put any text into a token.
     return {
         "x-token-subject": quote(claims.sub or "", safe=_VISIBLE),
         "x-token-scope": quote(claims.scope or "", safe=_VISIBLE + " "),

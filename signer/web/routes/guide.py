@@ -63,7 +63,7 @@ _PAGE: Final = """<!doctype html>
 <body>
 <header><a href="{up}guide">{title} · Guide</a><a class="jump" href="#pages">All pages</a></header>
 <main>
-{content}</main>
+{content}{following}</main>
 <nav id="pages" aria-label="Pages of the guide">
 <ul>
 {links}</ul>
@@ -128,6 +128,7 @@ def rendered(name: str, title: str) -> str:
         title=html.escape(title),
         up="" if name == INDEX else "../",
         content=markdown.renderer.render(tokens, markdown.options, {}),
+        following=_following(name),
         links="".join(_links(name, [heading for heading in headings if heading.level == 2])),  # noqa: PLR2004
     )
 
@@ -155,7 +156,11 @@ def _renderer() -> "MarkdownIt":
 
 
 def _code(renderer: Any, tokens: "Sequence[Token]", index: int, options: Any, env: Any) -> str:
-    return f'<pre tabindex="0"><code>{html.escape(tokens[index].content)}</code></pre>\n'
+    token = tokens[index]
+    language = html.escape(token.info.partition(" ")[0])
+    # What is typed stands out from what comes back.
+    content = re.sub(r"^(\$ .*)$", r"<b>\1</b>", html.escape(token.content), flags=re.MULTILINE)
+    return f'<pre class="{language}" tabindex="0"><code>{content}</code></pre>\n'
 
 
 def _headings(tokens: "Sequence[Token]") -> Iterator[_Heading]:
@@ -214,10 +219,19 @@ def _named(inside: "list[Token]", file: str) -> "Iterator[Token]":
     yield from (Token("text", "", 0, content=" ("), code, Token("text", "", 0, content=")"))
 
 
+def _following(name: str) -> str:
+    """The link at the end of a page, to the next one."""
+    page = next(iter(PAGES[PAGES.index(name) + 1 :] if name in PAGES else PAGES), None)
+    return f'<p class="next">Next: <a href="{_href(page, name)}">{_title(page)}</a></p>\n' if page else ""
+
+
+def _title(page: str) -> str:
+    return html.escape(_text(page).partition("\n")[0].removeprefix("# "))
+
+
 def _links(name: str, parts: list[_Heading]) -> Iterator[str]:
     """The list of all pages; under the page `name` its own headings, `parts`."""
     for page in PAGES:
-        heading = html.escape(_text(page).partition("\n")[0].removeprefix("# "))
         current = ' aria-current="page"' if page == name else ""
         inner = ""
         if current and parts:
@@ -225,4 +239,4 @@ def _links(name: str, parts: list[_Heading]) -> Iterator[str]:
                 f'<li><a href="#{slug(part.text)}">{html.escape(part.text)}</a></li>' for part in parts
             )
             inner = f"<ul>{items}</ul>"
-        yield f'<li><a href="{_href(page, name)}"{current}>{heading}</a>{inner}</li>\n'
+        yield f'<li><a href="{_href(page, name)}"{current}>{_title(page)}</a>{inner}</li>\n'

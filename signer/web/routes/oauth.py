@@ -25,7 +25,7 @@ from ..messages.bodies import Form, TokenForm, TokenRequestForm, read_form
 from ..messages.problems import oauth_problem
 
 F = TypeVar("F", bound=Form)
-Handler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
+FormHandler = Callable[[HTTPRequest, Caller, F], Awaitable[Response]]
 
 WELL_KNOWN = "/.well-known/oauth-authorization-server"
 #: RFC 6749, section 5.1.
@@ -33,8 +33,16 @@ _NO_CACHE = {"pragma": "no-cache"}
 
 
 class OAuth:
-    """The endpoints on one Signer. `issuer` is the URL the service is known by; "" for the one it is
-    called at."""
+    """The OAuth endpoints.
+
+    Args:
+        signer: does the work.
+        guard: says who calls.
+        writer: makes the changes.
+        limits: count expensive calls.
+        lookups: runs validations that may have to wait for a network.
+        issuer: the URL that identifies the service; "" for the one that a request was sent to.
+    """
 
     def __init__(
         self,
@@ -52,13 +60,13 @@ class OAuth:
         self._limits = limits
         self._lookups = lookups
         self._issuer = issuer
-        #: Of the metadata; an issuer's path comes after the well-known one (RFC 8414, section 3.1).
+        #: The paths of the metadata. An issuer's own path is appended (RFC 8414, section 3.1).
         self.metadata_paths = tuple(dict.fromkeys((WELL_KNOWN, WELL_KNOWN + urlsplit(issuer).path)))
 
     def endpoint(
-        self, handler: Handler[F], form: type[F], scope: str
+        self, handler: FormHandler[F], form: type[F], scope: str
     ) -> Callable[[HTTPRequest], Awaitable[Response]]:
-        """A route's function: the form first, since the credential may stand in it, then the caller."""
+        """The function of a route. It reads the form first, because that may have the credential."""
         words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
@@ -74,14 +82,16 @@ class OAuth:
             raise CredentialMissing
         if form.grant_type != "client_credentials":
             return oauth_problem(
-                400, "unsupported_grant_type", "The one grant type here is client_credentials."
+                400, "unsupported_grant_type", "The only grant type here is client_credentials."
             )
         held = caller.scopes - SERVICE_SCOPES
         words = scope_words(form.scope) if isinstance(form.scope, str) else held
         if not words or not words <= held:
-            return oauth_problem(400, "invalid_scope", "Ask for scopes that the credential may hand out.")
+            return oauth_problem(
+                400, "invalid_scope", "Ask only for scopes that the credential can hand out."
+            )
         scope = " ".join(sorted(words))
-        # RFC 9068, section 2.2: where no user takes part, the subject is the client.
+        # RFC 9068, section 2.2: if no user is involved, the subject is the client.
         await self._limits.count(ISSUE)
         asked = IssueRequest(sub=caller.client_id, scope=scope)
         token, claims = await self._writer.issue(caller.acting(self._signer).grant, asked, caller.client_id)
@@ -89,8 +99,8 @@ class OAuth:
         return Answer(body, headers=_NO_CACHE)
 
     async def introspect(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
-        """POST /oauth/introspect (RFC 7662). Active is what a resource server may accept again and again:
-        neither a client's credential, nor what is to be used up."""
+        """POST /oauth/introspect (RFC 7662). A token is active if a resource server can accept it repeatedly.
+        A client's credential is not, nor is a token whose uses are counted."""
         try:
             claims = await self._lookups.run(checked_session, form.token)
         except TokenError:
@@ -98,12 +108,12 @@ class OAuth:
         return Answer(Introspection.of(claims, self.issuer(request)))
 
     async def revoke(self, request: HTTPRequest, caller: Caller, form: TokenForm) -> Response:
-        """POST /oauth/revoke (RFC 7009): its own tokens for any client, all with `token:revoke`."""
+        """POST /oauth/revoke (RFC 7009). A client can revoke its own tokens, and with `token:revoke` any."""
         may_revoke_any = caller.holds(frozenset({"token:revoke"}))
         if caller.client_id is None and not may_revoke_any:
             raise CredentialMissing
         owner = None if may_revoke_any else caller.client_id
-        # Section 2.2: the client could do nothing about it, and the token is good for nothing.
+        # RFC 7009, section 2.2: an invalid token is no error, because it is of no use anyway.
         with suppress(TokenError):
             await self._writer.run(caller.acting(self._signer).revoke, form.token, client_id=owner)
         return Answer(Ended())
@@ -121,14 +131,14 @@ class OAuth:
         return Answer(metadata)
 
     def issuer(self, request: HTTPRequest) -> str:
-        """ISSUER, or the origin the request was sent to.
+        """ISSUER, or the origin that the request was sent to.
 
         Raises:
-            HTTPException: there is no one origin.
+            HTTPException: the request does not name exactly one origin.
         """
         if self._issuer:
             return self._issuer
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or not AUTHORITY.fullmatch(hosts[0]):
-            raise HTTPException(400, "Send one Host header: a name or an address.")
+            raise HTTPException(400, "Send exactly one Host header, with a name or an address.")
         return f"{request.url.scheme}://{hosts[0]}"

@@ -1,4 +1,4 @@
-"""What monitoring, and those who keep a copy of the list, ask the service."""
+"""Routes about the service itself: health and metrics, and the feed of the revocation list."""
 
 import asyncio
 import time
@@ -18,20 +18,20 @@ from ..messages.answers import Answer, Health
 from ..messages.problems import problem
 
 _NO_METRICS: Final = (
-    "METRICS is false, or this is one worker of several and has its own metrics only: start them with"
-    " python app.py, or name an empty folder for all in PROMETHEUS_MULTIPROC_DIR."
+    "METRICS is false, or this is one of several workers and has only its own metrics: start them with"
+    " python app.py, or set PROMETHEUS_MULTIPROC_DIR to an empty folder for all of them."
 )
 
 
 class Probes:
-    """Health, metrics, and the feed of the list.
+    """The handlers of these routes.
 
     Args:
-        signer: is asked for its readiness.
-        guard: says who may call.
-        lookups: runs what may wait for a network.
-        feed: the part of the list that comes after a cursor, and whether it follows a moment.
-        exposition: the metrics' text and media type; None where there is none.
+        signer: is asked whether its clock and its revocation list work.
+        guard: says who calls.
+        lookups: runs calls that may have to wait for a network.
+        feed: gives the part of the list after a cursor, and says whether it follows a moment.
+        exposition: gives the metrics' text and media type for a header `Accept`; None if there are none.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Probes:
         self._checked_at = 0.0
 
     async def revocations(self, request: HTTPRequest) -> Response:
-        """GET /app/revocations: the list, for those who keep a copy."""
+        """GET /app/revocations: the revocation list, for readers that keep a copy."""
         await self._guard.admit(request.scope, frozenset({"revocations:read"}))
         since, seen = (request.query_params.get(name, "") for name in ("since", "seen"))
         return Answer(await self._lookups.elsewhere(self._feed, since, seen))
@@ -62,13 +62,14 @@ class Probes:
         return Answer(Health())
 
     async def readyz(self, request: HTTPRequest) -> Response:
-        """GET /readyz: clock and list can answer, or could less than a second ago."""
-        # A check reads the whole list and writes to it, and anybody may ask: one at a time, and one a second.
+        """GET /readyz: the clock and the revocation list work, or did less than a second ago."""
+        # A check reads the whole list and writes to it, and anybody can call: so there is one at a time, and
+        # one in a second.
         if self._check is None or (self._check.done() and time.monotonic() > self._checked_at + READINESS):
             self._check = asyncio.ensure_future(self._unreadiness())
         check = self._check
         if error := check.result() if check.done() else await in_time(check):
-            raise error.with_traceback(None)  # each answer would lengthen it
+            raise error.with_traceback(None)  # each answer would make it longer
         return Answer(Health())
 
     async def _unreadiness(self) -> SystemUnavailable | None:

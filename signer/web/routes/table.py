@@ -41,7 +41,7 @@ from .entry import METHODS, RouteEntry
 from .gateways import ForwardAuth
 from .oauth import OAuth
 from .probes import Probes
-from .tokens import API, Handler
+from .tokens import API, TokenHandler
 
 _EXAMPLE: Final = "sgt_kHd3aP.eyJqdGkiOiJ4In0.aaaaaa.0000000000000000000000000000000000000000000"
 _BODY: Final = (400, 408, 413, 415, 422)
@@ -73,7 +73,7 @@ def route_entries(api: API, oauth: OAuth, auth: ForwardAuth, probes: Probes) -> 
 
 
 def _call(
-    api: API, path: str, handler: Handler, body: type[Request], scope: str, *refuses: int, **more: Any
+    api: API, path: str, handler: TokenHandler, body: type[Request], scope: str, *refuses: int, **more: Any
 ) -> RouteEntry:
     taken = None if body is Request else body  # Request itself has no members
     return RouteEntry(

@@ -1,4 +1,4 @@
-"""The handlers: each says what one route does; endpoint() does what those with a body and a caller need."""
+"""The handlers of routes about tokens. `API.endpoint` adds what all of them need: the caller and the body."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -52,24 +52,24 @@ from ..messages.problems import refusal
 
 B = TypeVar("B", bound=Request)
 Endpoint = Callable[[HTTPRequest], Awaitable[Response]]
-Handler = Callable[[Caller, Any], Awaitable[Response]]
+TokenHandler = Callable[[Caller, Any], Awaitable[Response]]
 
 
 _VALID: Final = Answer(Done())
 _INVALID: Final = Answer(Done(status=False))
-#: Tokens that are validated in a row; a millisecond's work at most.
+#: Tokens that are validated without a pause. They take a millisecond at most.
 _AT_ONCE: Final = 250
 
 
 class API:
-    """The service's calls on one Signer.
+    """The handlers of routes about tokens.
 
     Args:
         signer: does the work.
-        guard: says who may call.
-        writer: runs what waits for a disk.
-        limits: count what costs others something.
-        lookups: runs what may wait for a network.
+        guard: says who calls.
+        writer: makes the changes, which wait for a disk.
+        limits: count expensive calls.
+        lookups: runs validations that may have to wait for a network.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class API:
     def endpoint(
         self, handler: Callable[[Caller, B], Awaitable[Response]], body: type[B], scope: str
     ) -> Endpoint:
-        """A route's function: the caller's credential first, then the body, then the handler."""
+        """The function of a route. It checks the caller, then reads the body, then calls the handler."""
         words = scope_words(scope)
 
         async def answer(request: HTTPRequest) -> Response:
@@ -111,9 +111,9 @@ class API:
         return Answer(await self._writer.issue(self._outcomes, caller, request.tokens))
 
     async def is_valid(self, request: HTTPRequest) -> Response:
-        """GET and POST /app/valid/{token}: yes or no, to anybody, with no effect."""
+        """GET and POST /app/valid/{token}: yes or no. Anybody can ask, and asking has no effect."""
         token = request.path_params["token"]
-        # One that the body contradicts is not valid.
+        # If the body names another token, the answer is no.
         if request.method == "POST" and (await read(request, SameTokenRequest)).token not in (None, token):
             return _INVALID
         try:
@@ -129,7 +129,7 @@ class API:
             return Answer(verdict)
         tokens, results = request.tokens or [], list[Verdict]()
         for start in range(0, len(tokens), _AT_ONCE):
-            # One slice of all requests at a time, and others are served in between.
+            # Of all such requests, one slice at a time; other requests are answered in between.
             async with self._slice if self._lookups.are_prompt else nullcontext():
                 await asyncio.sleep(0)
                 results += await self._lookups.run(self._verdicts, tokens[start : start + _AT_ONCE], request)
@@ -146,13 +146,13 @@ class API:
     async def rotate(self, caller: Caller, request: RotateRequest) -> Response:
         """POST /app/rotate"""
         check_public(request.purpose)
-        # What the text says of itself will do: it is verified before anything happens.
+        # Claims that are not verified are enough here, because `rotate` verifies them before it acts.
         claims = self._signer.inspect(request.token).unverified_claims
         if not caller.holds(scope_words(claims.scope)):
             raise ScopeInsufficient("The client credential lacks a scope that the token has.")
         await self._limits.count(ISSUE)
         if caller.client_id is None and not caller.is_developer:
-            raise CredentialMissing  # a token of nobody's client may be anybody's
+            raise CredentialMissing  # a token without a client may belong to anybody
         issued = await self._writer.run(
             caller.acting(self._signer).rotate,
             request.token,
@@ -201,7 +201,7 @@ class API:
         """DELETE /app/clear/all/tokens"""
         steps = caller.acting(self._signer).purge_steps()
         purged = 0
-        # Not with the other changes, which would wait for it: an engine may let them by.
+        # Not together with other changes, which would wait: an engine may allow them between two steps.
         while (step := await self._lookups.elsewhere(next, steps, None)) is not None:
             purged += step
             await asyncio.sleep(PURGE_PAUSE)

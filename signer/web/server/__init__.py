@@ -1,1 +1,1 @@
-"""The processes of the service, under uvicorn."""
+"""The processes of the service: uvicorn, its workers and their supervisor."""

@@ -1,4 +1,4 @@
-"""Running the service: uvicorn with the settings it needs here."""
+"""Runs the service: uvicorn, with the settings that it needs here."""
 
 import gc
 import logging
@@ -33,20 +33,21 @@ from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-#: How many objects come before the collector looks at the young ones, and how many such looks before it looks
-#: at older ones. Python's own are 700, 10, 10.
+#: The thresholds of the garbage collector: new objects before it checks the young generation, and how many
+#: such checks before it checks an older one. Python's defaults are 700, 10 and 10.
 _GC_THRESHOLDS: Final = (10_000, 50, 100)
-#: Descriptors that it asks for; as many connections take 400 MB.
+#: File descriptors that the service asks for. As many connections take 400 MB.
 _MOST_DESCRIPTORS: Final = 65_536
-#: The first descriptor that a service manager hands over (sd_listen_fds(3)).
+#: The first file descriptor that a service manager passes on (sd_listen_fds(3)).
 _FIRST_PASSED: Final = 3
 
 
 def load() -> ASGIApp:
-    """The application as the environment describes it, for `uvicorn app:app` and every worker.
+    """The application that the environment describes, for `uvicorn app:app` and for every worker.
 
     Raises:
-        SystemExit: it cannot start; a line says why, and its code, as in exits.exit_code.
+        SystemExit: the application cannot start. A line on standard error says why; the code is that of
+            exits.exit_code.
     """
     is_worker = multiprocessing.parent_process() is not None
     try:
@@ -56,41 +57,42 @@ def load() -> ASGIApp:
         app = create_app(settings, is_worker=is_worker, node=Path(folder) if folder else None)
     except SignerError as error:
         say(error)
-        # To uvicorn's supervisor 3 means that no worker can start, and that it should end those that run.
+        # For uvicorn's supervisor, 3 means that no worker can start, and it would end the running ones.
         raise SystemExit(1 if is_worker else exit_code(error)) from None
     settle()
     return app
 
 
 def settle() -> None:
-    """Spare the garbage collector what was made until now and stays, and have it look less often at what
-    comes: a request leaves hardly anything to it, and at each look all requests wait."""
+    """Exempt all present objects from the garbage collector, because they stay, and have it check new ones
+    less often: requests leave hardly any reference cycles, and all of them wait during a check."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
 def serve() -> None:
-    """Serve until a signal ends it. SIGTERM ends it when what is under way is done, SIGHUP opens the audit
-    trail's file anew, and SIGUSR2 replaces the workers one by one, where there are several.
+    """Serve until a signal ends the service. SIGTERM ends it after the requests under way, SIGHUP reopens the
+    file of the audit trail, and SIGUSR2 replaces the workers one by one, if there are several.
 
     Raises:
-        SystemExit: it cannot start, or its workers cannot any more; a line says why, and its code, as in
-            exits.exit_code.
+        SystemExit: the service cannot start, or its workers cannot start any more. A line on standard error
+            says why; the code is that of exits.exit_code.
     """
-    # Until there is somebody to hear it: it would end the process.
+    # Until a handler is installed, because the signal would end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    # What workers share is named below, and one alone shares nothing.
+    # The folder that workers share is set below. A single process shares none.
     os.environ.pop(FOLDER_VARIABLE, None)
     with ExitStack() as opened:
         try:
             settings = Settings.from_env(os.environ)
             configure_logging(settings.log_level, settings.log_format)
-            # What would keep workers from starting, again and again, keeps us from it once.
+            # A configuration error that would stop every worker stops the service here, once.
             Limits(settings.rate_limit, settings.counting_url)
             node = opened.enter_context(_folder()) if settings.web_concurrency > 1 else None
-            # The list is made here, before there are workers: one that restarts must find it, not make
-            # another. And it is accepted here as it is: one that restarts must not accept an older one.
+            # The list is created here, before there are workers: a worker that restarts must find it, not
+            # create another. And this start accepts the list as it is, while a worker that restarts must not
+            # accept an older one.
             assemble(settings, node=node).close()
         except SignerError as error:
             say(error)
@@ -103,7 +105,7 @@ def _serve(settings: Settings, node: Path | None) -> None:
     config = configured("signer.web.server.run:load", settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if node:
-        # Before there are workers: prometheus_client reads it when it is imported.
+        # Before there are workers, because prometheus_client reads it when it is imported.
         os.environ[FOLDER_VARIABLE] = str(node)
         supervisor = Supervisor(config, passed or [config.bind_socket()])
         supervisor.run()
@@ -112,7 +114,7 @@ def _serve(settings: Settings, node: Path | None) -> None:
             say(error)
             raise SystemExit(exit_code(error))
     else:
-        # It has no workers to replace.
+        # Ignored, because there are no workers to replace.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         server = _Server(config)
         server.run(sockets=passed)
@@ -121,7 +123,7 @@ def _serve(settings: Settings, node: Path | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """One that has no supervisor to kill it when it hangs."""
+    """A server that no supervisor kills if it hangs, so it ends itself."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn.Server."""
@@ -132,30 +134,31 @@ class _Server(uvicorn.Server):
 
 
 def _end() -> None:
-    logger.error("The service hangs while it ends, as where a disk does: ended")
+    logger.error("The service hangs while it ends, perhaps because a disk hangs: ended")
     os._exit(3)
 
 
 def _given_up(node: Path) -> SignerError:
     with suppress(StoreError), closing(NewestOfNode(node)) as newest:
         if newest.get().is_missed:
-            # A start accepts the list, so only a person is to start us: the exit code is one that says so.
+            # A new start would accept this list, so a person must decide. This error's exit code keeps a
+            # service manager from starting the service again.
             return ConfigurationError(
-                "No worker can start, since the list is older than it was, or another: put the newer one"
-                " back. A start of the service accepts this one."
+                "No worker can start, because the revocation list is older than before, or another one:"
+                " restore the newer one. To accept this one, start the service again."
             )
     return SystemUnavailable("No worker can start; the lines above say why. The service ends.")
 
 
 def _raise_descriptors() -> None:
-    # The soft limit is low for programs that use select(2); a service takes what it may have (setrlimit(2)).
+    # The soft limit is low because of programs that use select(2). A service can raise it (setrlimit(2)).
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # the system allows less than it says
+    with suppress(ValueError, OSError):  # the system allows less than the hard limit says
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_DESCRIPTORS)), hard))
 
 
 def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Config:
-    """How uvicorn serves what the function `factory`, "module:name", makes in each process."""
+    """The configuration of uvicorn. `factory` ("module:name") makes the application in each process."""
     return uvicorn.Config(
         factory,
         factory=True,
@@ -176,15 +179,16 @@ def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Conf
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """What the workers share, which ends with us: their metrics, and what they have seen of the list."""
-    # In memory where there is such a folder: a full disk would end a worker that writes to a mapped file.
+    """The folder that the workers share: their metrics, and what they have seen of the list. It is deleted
+    when the service ends."""
+    # In memory if possible, because a full disk would kill a worker that writes to a mapped file.
     parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - a new folder in it
     with tempfile.TemporaryDirectory(prefix="signer-node-", dir=parent) as folder:
         yield Path(folder)
 
 
 def _passed() -> list[socket.socket] | None:
-    """The sockets that the service manager listens on for us, which stay open while we restart."""
+    """The sockets that the service manager opened, and keeps open while the service restarts."""
     count = os.environ.get("LISTEN_FDS", "")
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or not re.fullmatch("[1-9]", count):
         return None

@@ -1,4 +1,4 @@
-"""Several workers: uvicorn's supervisor, with the signals that the service needs."""
+"""The supervisor of several workers: uvicorn's, with the signals that the service needs."""
 
 import logging
 import os
@@ -20,52 +20,52 @@ _ENDING: Final = {signal.SIGTERM, signal.SIGINT}
 
 
 class Worker(Process):
-    """A process that serves, or is about to."""
+    """A process that serves, or is starting."""
 
-    #: Whether it was found to serve.
+    #: Whether it has answered at least once.
     has_served = False
 
     def start(self) -> None:
-        """Start the process, and ask whether it serves."""
+        """Start the process, and ask it whether it serves."""
         super().start()
         self._latest = time.monotonic() + BEGIN_TIMEOUT
         self.parent_conn.send(b"ping")
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers within so many seconds; before it has ever served, whether it still may."""
+        """Whether it answers within so many seconds. Before its first answer: whether it still has time."""
         if self.has_served:
             return super().is_alive(timeout)
         self.has_served = self._is_serving()
         return self.process.is_alive() and (self.has_served or time.monotonic() < self._latest)
 
     def _is_serving(self) -> bool:
-        # A thread of the worker answers as soon as Python runs there: no, until the application is open.
+        # A thread of the worker answers as soon as Python runs; it says no until the application is open.
         try:
             if self.parent_conn.poll():
                 if self.parent_conn.recv() is True:
                     return True
                 self.parent_conn.send(b"ping")
         except (OSError, EOFError):
-            pass  # it has ended
+            pass  # the worker has ended
         return False
 
 
 class Supervisor(Multiprocess):
     """Keeps workers running.
 
-    SIGHUP goes on to each of them, which opens its audit trail anew; SIGUSR2 replaces them one by one, each
-    new one answering before an old one ends. TTIN and TTOU add and remove one, as uvicorn has it.
+    SIGHUP is passed on to each worker, which then reopens its audit trail. SIGUSR2 replaces the workers one
+    by one: an old one ends after its successor has answered. TTIN and TTOU add and remove one, as in uvicorn.
 
-    SIGHUP must be blocked, and stays so: a worker inherits that, and one that is told before it listens
-    hears of it when it does.
+    SIGHUP must be blocked, and stays blocked. Workers inherit that, so a worker that gets the signal before
+    it can handle it does so later.
 
-    One that ends is replaced. Where all end before they serve, again and again, it gives up: who listens and
-    never answers keeps callers from those that would.
+    A worker that ends is replaced. If all end before they serve, again and again, the supervisor gives up:
+    a service that listens and never answers keeps its callers from trying another one.
     """
 
-    #: Whether it has given up.
+    #: Whether the supervisor has given up.
     has_failed = False
-    #: How many workers have ended since one was found that serves, and when the first of them did.
+    #: How many workers have ended since the last one that served, and when the first of them did.
     _ended = 0
     _since = 0.0
 
@@ -76,9 +76,9 @@ class Supervisor(Multiprocess):
         self.processes += [self._started() for _ in range(self.processes_num)]
 
     def keep_subprocess_alive(self) -> None:
-        """Replace those that ended or hang."""
+        """Replace workers that have ended or hang."""
         for worker in self.processes:
-            worker.child_conn.close()  # the worker has it, too; or its end would not be heard of for seconds
+            worker.child_conn.close()  # only the worker must have it, or its end is noticed seconds later
         patience = self.config.timeout_worker_healthcheck
         lost = [worker for worker in self.processes if not worker.is_alive(patience)]
         if any(worker.has_served for worker in self.processes if worker not in lost):
@@ -96,7 +96,7 @@ class Supervisor(Multiprocess):
         self._ended += 1
         is_enough = self._ended >= ATTEMPTS * self.processes_num
         is_over = is_enough and time.monotonic() > self._since + ATTEMPTS_TIME
-        if is_over or worker.exitcode == STARTUP_FAILURE:  # which says that no worker can start
+        if is_over or worker.exitcode == STARTUP_FAILURE:  # this code says that no worker can start
             self.has_failed = True
             self.should_exit.set()
         else:
@@ -109,7 +109,7 @@ class Supervisor(Multiprocess):
         return worker
 
     def handle_signals(self) -> None:
-        """Do as told since the last time."""
+        """Handle the signals that have arrived since the last call."""
         if signal.SIGHUP in signal.sigpending():
             signal.sigwait({signal.SIGHUP})
             for process in self.processes:
@@ -122,12 +122,12 @@ class Supervisor(Multiprocess):
         self.restart_all()
 
     def handle_ttin(self) -> None:
-        """One worker more."""
+        """Add a worker."""
         self.processes_num += 1
         self.processes.append(self._started())
 
     def restart_all(self) -> None:
-        """Replace the workers one by one. uvicorn's own waits without end for one that hangs."""
+        """Replace the workers one by one. uvicorn's own method waits forever for one that hangs."""
         for index, old in enumerate(self.processes):
             new = self._started()
             if not self._is_serving_in_time(new):
@@ -140,19 +140,19 @@ class Supervisor(Multiprocess):
             _await_end(old, time.monotonic() + END_TIMEOUT)
 
     def _is_serving_in_time(self, new: Worker) -> bool:
-        # A signal to end the service ends the wait, too.
+        # A signal that ends the service also ends this wait.
         while new.is_alive() and not new.has_served and not _ENDING & {*self.signal_queue}:
             time.sleep(0.1)
         return new.has_served
 
     def terminate_all(self) -> None:
-        """End the workers. Nobody accepts connections from here on: let none wait for it."""
+        """End the workers. No connection is accepted from now on, so the sockets close: none should wait."""
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
 
     def join_all(self) -> None:
-        """Return when they have ended, one way or the other."""
+        """Return when all workers have ended, or were killed."""
         latest = time.monotonic() + END_TIMEOUT
         for process in self.processes:
             _await_end(process, latest)

@@ -1,1 +1,1 @@
-"""What the service tells about itself: request log and metrics."""
+"""What the service reports about itself: the request log and metrics."""

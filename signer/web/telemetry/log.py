@@ -1,4 +1,4 @@
-"""The log on standard error: a line a record, for people or for machines, in UTC."""
+"""The log on standard error: one line for each record, as text or as JSON, with times in UTC."""
 
 import json
 import logging
@@ -12,12 +12,12 @@ from typing import Final
 
 from ...files import without_waiting, writer
 
-#: What a terminal obeys or a reader takes for a line's end.
+#: Characters that a terminal may obey, or that a reader may take for the end of the line.
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: Bytes that are written at once: lines of several workers do not mix within (PIPE_BUF).
+#: Bytes that are written at once. A pipe takes as many without mixing in lines of other workers (PIPE_BUF).
 _AT_ONCE: Final = 4096
-#: The lines of requests, as the formatters below would make them. The logger keeps the name it had at first:
-#: whoever collects logs may select by it.
+#: The lines of requests, as the formatters below would write them. The logger keeps its first name, because
+#: log collectors may select lines by it.
 _TEXT_LINE: Final = (
     "%s INFO signer.web.middleware request method=%s route=%s status=%d duration_ms=%.2f code=%s actor=%s"
     " address=%s request_id=%s\n"
@@ -30,19 +30,19 @@ _JSON_LINE: Final = (
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Log from `level` on, as "text" or "json"; without uvicorn's access log, whoever started the server,
-    since that has paths in it, and so tokens."""
+    """Log records of this level and above, in the form "text" or "json". uvicorn's access log is switched
+    off, even under uvicorn's own command, because it has paths in it, and so tokens."""
     handler = _Handler() if sys.stderr else logging.NullHandler()
     handler.setFormatter(JSONFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # uvicorn's own command has given it handlers of its own by now.
+    # uvicorn's own command has already installed its handlers.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"
 
 
 class _Handler(logging.Handler):
-    # A line is lost where nobody reads: an event loop that waited for it would serve nobody.
+    # If nobody reads, a line is lost: an event loop that waited for the reader would serve no one.
     def __init__(self) -> None:
         super().__init__()
         self._written = writer(without_waiting(sys.stderr.fileno()))
@@ -53,8 +53,8 @@ class _Handler(logging.Handler):
 
 
 class RequestLines:
-    """The lines of requests, at `info`. Of the machinery of logging, which would take a third of a request's
-    time, they have the form only, and many are written together.
+    """The lines of requests, at level `info`. They look like those of the module `logging`, which itself
+    would take a third of a request's time. Many are written together.
 
     Args:
         form: "text" or "json".
@@ -65,22 +65,27 @@ class RequestLines:
         self._template = _JSON_LINE if form == "json" else _TEXT_LINE
         self._lines: list[str] = []
 
-    def add(self, now: float, *said: str | float) -> None:
-        """Note a request that was answered at `now`, in seconds since 1970. `said` fills the other places of
-        the templates; no text in it may hold a character that JSON escapes."""
-        self._lines.append(self._template % (_time(now), *said))
+    def add(self, now: float, *values: str | float) -> None:
+        """Keep the line of a request until `write`.
+
+        Args:
+            now: when it was answered, in seconds since 1970.
+            values: the other values of the templates, in order. They must not contain characters that JSON
+                escapes.
+        """
+        self._lines.append(self._template % (_time(now), *values))
 
     def write(self) -> None:
-        """Write these lines."""
+        """Write the lines that `add` has kept."""
         lines, self._lines = self._lines, []
         for text in _packed(lines, _AT_ONCE):
-            # Lost where nobody reads.
+            # If nobody reads, they are lost.
             with suppress(OSError):
                 self._written(text.encode())
 
 
 def _packed(lines: Iterable[str], size: int) -> Iterable[str]:
-    """The same lines, as few texts of up to `size` characters; a longer line is one by itself."""
+    """These lines, joined to texts of up to `size` characters. A longer line is a text by itself."""
     packed = ""
     for line in lines:
         if packed and len(packed) + len(line) > size:
@@ -100,7 +105,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object, in ASCII."""
+    """A line that is one JSON object, in ASCII."""
 
     def format(self, record: logging.LogRecord) -> str:
         said = {
@@ -118,7 +123,7 @@ def _time(now: float) -> str:
     return _moment(int(now * 1000))
 
 
-# In many of these nothing happens, and in others as much as a service can do.
+# A busy service writes many lines in one millisecond.
 @lru_cache(2)
 def _moment(milliseconds: int) -> str:
     second, fraction = divmod(milliseconds, 1000)

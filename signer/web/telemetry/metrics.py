@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, of this process or of all workers of the service, which share a folder for them."""
+"""Metrics for Prometheus, of this process, or of all workers of a service, which share a folder for them."""
 
 import platform
 import re
@@ -21,11 +21,12 @@ from ...errors import AuditError, ClockError, ConfigurationError, StoreError, Sy
 from ...events import BUG, OK
 from ...stores import Store
 from ...tokens.keys import KeyRing
-from .cells import NOW, Cells, Name
+from .cells import NOW, Cells, NumberName
 
-#: Names the folder that the workers share, which whoever starts them makes.
+#: The environment variable that names the folder which the workers share. The process that starts them makes
+#: the folder.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: In a part of the header `Accept`: a version of the formats that there is none of.
+#: A part of the header `Accept` that asks for a version which the formats do not have.
 _UNKNOWN: Final = re.compile(r";\s*version=(?!(?:0\.0\.1|0\.0\.4|1\.0\.0)\s*(?:;|$))")
 
 
@@ -34,7 +35,7 @@ class _Counter(Struct, frozen=True):
     about: str
     labels: tuple[str, ...] = ()
 
-    def family(self, numbers: dict[Name, float]) -> Metric:
+    def family(self, numbers: dict[NumberName, float]) -> Metric:
         family = CounterMetricFamily(self.name, self.about, labels=self.labels)
         for name, number in numbers.items():
             if name[0] == self.name:
@@ -46,14 +47,14 @@ class _Histogram(Struct, frozen=True):
     name: str
     about: str
     labels: tuple[str, ...]
-    #: Upper ends, in seconds.
+    #: The upper bounds, in seconds.
     buckets: tuple[float, ...]
 
-    def names(self, labels: Name) -> list[Name]:
-        """Of the sum, and of each bucket after it."""
+    def names(self, labels: NumberName) -> list[NumberName]:
+        """The names of the sum, and of each bucket after it."""
         return [(self.name, *labels, str(place)) for place in range(len(self.buckets) + 2)]
 
-    def family(self, numbers: dict[Name, float]) -> Metric:
+    def family(self, numbers: dict[NumberName, float]) -> Metric:
         family = HistogramMetricFamily(self.name, self.about, labels=self.labels)
         ends = [*map(str, self.buckets), "+Inf"]
         for labels in {name[1:-1] for name in numbers if name[0] == self.name}:
@@ -72,30 +73,30 @@ _DURATIONS: Final = _Histogram(
     "signer_http_request_duration_seconds",
     "Time from request to the last byte of the answer.",
     ("method", "route"),
-    # A validation takes less than a millisecond, a change a few, and both end after ten seconds.
+    # A validation takes less than a millisecond, a change a few; neither takes longer than ten seconds.
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 _ERRORS: Final = _Counter("signer_errors", "Answers that are errors, by their code.", ("code",))
 _EVENTS: Final = _Counter(
     "signer_events",
-    "What happened to tokens and callers, its outcome, and the id of the token's key where one fits.",
+    "What happened to tokens and callers, its outcome, and the id of the token's key if there is one.",
     ("event", "outcome", "kid"),
 )
 _ROWS: Final = _Counter("signer_purged_rows", "Rows of expired tokens deleted.")
 _STORE: Final = _Histogram(
     "signer_store_duration_seconds",
-    "Time the list took; a validation asks it only of tokens that its index in memory knows something of.",
+    "Time that the revocation list took. Few validations ask it: most are answered by an index in memory.",
     ("operation",),
     (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.001, 0.005, 0.025, 0.1, 0.5, 5.0),
 )
-_WAITING: Final[Name] = (NOW, "signer_changes_waiting")
+_WAITING: Final[NumberName] = (NOW, "signer_changes_waiting")
 
 
 class Metrics:
-    """All there is to count; an events.CountingHook.
+    """Counts everything that the metrics show. It is an events.CountingHook.
 
     Args:
-        folder: where several workers share theirs; None for one process alone.
+        folder: the folder that several workers share; None for one process alone.
 
     Raises:
         ConfigurationError: the folder cannot be used.
@@ -112,13 +113,13 @@ class Metrics:
         self._lock = threading.Lock()
         self._waiting = self._cells.place(_WAITING)
         self._rows = self._cells.place((_ROWS.name,))
-        #: Of requests: the places of their count, their durations and their error.
+        #: For each kind of request: the places of the count, of the durations, and of the error.
         self._places: dict[tuple[str, str, int, str], tuple[int, int, int]] = {}
         self._event_places: dict[tuple[str, str, str | None], int] = {}
         self._store_places: dict[str, int] = {}
 
     def expect(self, keys: KeyRing) -> None:
-        """Begin at 0 what alerts wait for: Prometheus sees no increase in a counter that is born at 1."""
+        """Create the counters that alerts watch: Prometheus sees no increase if one starts at 1, not at 0."""
         for kind in (StoreError, ClockError, AuditError):
             self._cells.place((_ERRORS.name, kind.code))
         self._cells.place((_ERRORS.name, BUG))
@@ -132,13 +133,13 @@ class Metrics:
         place = self._event_places.get((name, outcome, kid))
         if place is None:
             place = self._event_place(name, outcome, kid)
-        with self._lock:  # look-ups may have several threads
+        with self._lock:  # look-ups may run in several threads
             self._cells.values[place] += times
             if rows:
                 self._cells.values[self._rows] += rows
 
     def request(self, method: str, route: str, status: int, seconds: float, code: str) -> None:
-        """Count a request that has been answered; `code` is that of its error, "" where it is none."""
+        """Count a request that was answered after so many seconds. `code` is that of an error, or ""."""
         key = (method, route, status, code)
         count, durations, error = self._places.get(key) or self._placed(*key)
         values = self._cells.values
@@ -149,7 +150,7 @@ class Metrics:
             values[error] += 1
 
     def store(self, operation: str, seconds: float) -> None:
-        """Count a call on the list."""
+        """Count a call to the revocation list that took so many seconds."""
         with self._lock:
             place = self._store_places.get(operation)
             if place is None:
@@ -158,11 +159,11 @@ class Metrics:
             self._cells.values[place + 1 + bisect_left(_STORE.buckets, seconds)] += 1
 
     def change_waits(self, more: int) -> None:
-        """So many more changes wait; less than 0: so many fewer."""
+        """So many more changes are waiting; a negative number means fewer."""
         self._cells.values[self._waiting] += more
 
     def collectors(self) -> list[Collector]:
-        """All that was counted, by whichever worker."""
+        """The collectors of what was counted, by all workers."""
         return (
             [_Counted(self._cells)]
             if self._is_shared
@@ -191,16 +192,16 @@ class _Counted(Collector):
         self._cells = cells
 
     def collect(self) -> Iterable[Metric]:
-        """All that is counted."""
+        """The metrics that are counted."""
         numbers = self._cells.read()
         for kind in (_REQUESTS, _DURATIONS, _ERRORS, _EVENTS, _ROWS, _STORE):
             yield kind.family(numbers)
-        waiting = "Changes that wait for the list, those under way included."
+        waiting = "Changes that wait for the revocation list, or are being made."
         yield GaugeMetricFamily(_WAITING[1], waiting, numbers.get(_WAITING, 0.0))
 
 
 class Exposition:
-    """What Prometheus reads: what was counted, and what is so at this moment."""
+    """The text that Prometheus reads: what was counted, and the present state."""
 
     def __init__(self, metrics: Metrics, store: Store, keys: KeyRing) -> None:
         self._registry = CollectorRegistry()
@@ -209,22 +210,24 @@ class Exposition:
         self._registry.register(_State(store, keys))
 
     def __call__(self, accept: str) -> tuple[bytes, str]:
-        """Its text and its media type, which the header `Accept` chooses. May be slow: it counts rows."""
-        # choose_encoder fails at a version that is no number, and repeats others in the answer's header.
+        """The text and its media type, for this header `Accept`. It may take long, because it counts rows.
+
+        choose_encoder fails if a version is no number, and copies any other one into the answer's header.
+        """
         known = [part for part in accept.split(",") if not _UNKNOWN.search(part)]
         encode, media_type = choose_encoder(",".join(known))
         return encode(self._registry), media_type
 
 
 class _State(Collector):
-    # Asked of list and keys and kept nowhere, so that it cannot be out of date.
+    # The list and the keys are asked each time, so that nothing is out of date.
 
     def __init__(self, store: Store, keys: KeyRing) -> None:
         self._store = store
         self._keys = keys
 
     def collect(self) -> Iterable[Metric]:
-        """The list's size, the keys and the version."""
+        """The size of the list, the keys, and the version."""
         yield from self._list()
         keys = GaugeMetricFamily("signer_key_info", "Keys: the current one signs.", labels=["kid", "role"])
         for kid in self._keys.by_id:
@@ -245,17 +248,17 @@ class _State(Collector):
         yield GaugeMetricFamily("signer_store_rows", "Rows in the list.", rows)
         yield GaugeMetricFamily(
             "signer_store_horizon_timestamp_seconds",
-            "Rows that expired before are purged, whoever did it; 0 where nobody ever did.",
+            "Rows that expired before this time were purged; 0 if there was never a purge.",
             horizon,
         )
         if freshness := self._store.view.freshness:
             yield GaugeMetricFamily(
                 "signer_store_copy_age_seconds",
-                "Since this worker's copy of the list was as the list.",
+                "Seconds since this worker's copy of the revocation list was up to date.",
                 freshness.age,
             )
             yield GaugeMetricFamily(
                 "signer_store_copy_lag_seconds",
-                "That the copy took to take in what had changed.",
+                "Seconds after which the copy had the last changes of the list.",
                 freshness.lag,
             )

@@ -1,4 +1,4 @@
-"""What is told of each request once it is answered: a line in the log, and its part in the metrics."""
+"""What is reported of each request after its answer: a line in the log, and its part in the metrics."""
 
 import asyncio
 import time
@@ -10,33 +10,34 @@ from .calls import CODE, Call
 from .log import RequestLines
 from .metrics import Metrics
 
-#: Any other method is logged as OTHER: it is the caller's text.
+#: Any other method is logged as OTHER, because it can be any text.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 
 class RequestLog:
-    """One line a request, and its part in the metrics. The route's template stands there, never the path,
-    which may hold a token.
+    """Reports each request to the log and to the metrics. It names the template of the route and never the
+    path, which may contain a token.
 
     Args:
-        metrics, lines: None for none.
+        metrics: counts the requests; None if there are no metrics.
+        lines: writes the lines; None if there is no log.
     """
 
     def __init__(self, metrics: Metrics | None, lines: RequestLines | None) -> None:
         self._metrics = metrics
         self._lines = lines
-        #: What is to be told at the end of this round of the event loop.
+        #: The requests to report at the end of this round of the event loop.
         self._answered: list[tuple[float, Scope, int, float, Call]] = []
 
     def note(self, scope: Scope, status: int, seconds: float, call: Call) -> None:
-        """A request was answered with `status`, or its caller left (0), after so many seconds."""
-        # Reported in a row, which takes half as long; and after the answers are sent, which happens next.
+        """A request was answered with `status`, or its client left (0), after so many seconds."""
+        # All are reported in a row, which takes half as long, and after their answers are sent.
         if not self._answered:
             loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._tell)
+            loop.call_soon(loop.call_soon, self._report)
         self._answered.append((time.time(), scope, status, seconds, call))
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         answered, self._answered = self._answered, []
         for now, scope, status, seconds, call in answered:
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"

@@ -1,4 +1,5 @@
-"""The monitoring beside this file: in Prometheus' own tools, and in a real Prometheus before the real service."""
+"""The monitoring files in this folder, with Prometheus' own tools, and in a real Prometheus with the real
+service."""
 
 import http.client
 import json
@@ -35,14 +36,14 @@ needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="needs promethe
 OLD_KEY: Final = f"{KEY}-until-last-week"
 SETTINGS: Final = {"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": OLD_KEY, "TOKEN_GRACE_SECONDS": "0"}
 SCOPES: Final = "token:issue token:introspect token:revoke token:purge metrics:read read"
-#: As prometheus.yml and README.md have it.
+#: As in prometheus.yml and README.md.
 COMMAND: Final = "python -m signer client prometheus --scope metrics:read --ttl 90d"
 JOB: Final = "signer"
-#: What Prometheus adds to every series.
+#: Labels that Prometheus adds to every series.
 TARGET: Final = frozenset({"job", "instance"})
-#: Seconds for everything that is waited for.
+#: Seconds that any wait may take.
 PATIENCE: Final = HANG
-#: Seconds of an hour, a minute or so make a long test.
+#: Durations in the configuration, and the shorter ones that tests put in their place.
 HURRY: Final = {"offset 1m": "offset 2s", ":30s]": ":1s]", "for: 1m": "for: 1s"}
 
 ALERTS: Final = msgspec.yaml.decode((HERE / "alerts.yaml").read_text())
@@ -53,7 +54,7 @@ DASHBOARD: Final = json.loads((HERE / "dashboard.json").read_text())
 PANELS: Final = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 README: Final = (HERE / "README.md").read_text()
 ASKED: Final = re.findall(r"```promql\n(.*?)```", README, re.DOTALL)
-#: Panels that show nothing in the first seven days.
+#: Panels without data in the first seven days.
 LATE: Final = {"Fallback keys not used for seven days"}
 
 
@@ -67,12 +68,12 @@ def shown(interval: str = "1m", instance: str = ".*") -> list[tuple[str, str]]:
 
 
 def queries() -> list[str]:
-    """Every query there is: of alerts, dashboard and README."""
+    """Every query: of alerts, dashboard and README."""
     return [rule["expr"] for rule in RULES] + [expr for _, expr in shown()] + ASKED
 
 
 class Matcher(NamedTuple):
-    """Such as `code=~"a|b"`."""
+    """A matcher, such as `code=~"a|b"`."""
 
     label: str
     operator: str
@@ -80,14 +81,14 @@ class Matcher(NamedTuple):
 
 
 class Query(NamedTuple):
-    """What a PromQL expression names: each metric with its matchers, and labels elsewhere."""
+    """What a PromQL expression names: each metric with its matchers, and other labels."""
 
     selectors: list[tuple[str, list[Matcher]]]
     labels: frozenset[str]
 
     @classmethod
     def of(cls, expr: str) -> "Query":
-        """Without a parser of PromQL's own, which promtool keeps for itself."""
+        """Parse `text` without a parser of PromQL, which only promtool has."""
         text = r'"(?:[^"\\]|\\.)*"'
         grouping = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
         selector = re.compile(rf"([a-zA-Z_:][\w:]*)\s*\{{((?:[^}}\"]|{text})*)\}}")
@@ -104,7 +105,7 @@ class Query(NamedTuple):
 
 
 class Page:
-    """What /metrics said: label names of every series' name, values of every label, and each series."""
+    """What /metrics returned: the label names of each metric, the values of each label, and each series."""
 
     def __init__(self, *texts: str) -> None:
         self.labels: dict[str, set[str]] = defaultdict(set)
@@ -120,28 +121,28 @@ class Page:
 
 
 def scraped(service: Service) -> str:
-    """The text of its /metrics."""
+    """The text of the service's /metrics."""
     reply = service.call("GET", "/metrics")
     assert reply.status == 200, reply.raw
     return reply.raw.decode()
 
 
 def credential(directory: Path, name: str, scope: str, key: str) -> str:
-    """A client's; the last line, whatever else is told."""
+    """A credential for a client: the last line of the output."""
     made = cli(directory, "client", name, "--scope", scope, "--ttl", "1d", SECRET_KEY=key)
     return made.stdout.splitlines()[-1]
 
 
 @contextmanager
 def served(directory: Path, **settings: str) -> Iterator[Service]:
-    """A production service after a change of keys, and a credential of before."""
+    """A production service after a change of keys, and a credential from before."""
     token = credential(directory, "tests", SCOPES, OLD_KEY)
     with Service(directory, SETTINGS | settings, credential=token) as running:
         yield running
 
 
 def traffic(service: Service) -> None:
-    """Something of everything that goes well, or is refused as it should be."""
+    """Requests of each kind that succeed, or are refused as they should be."""
     token = service.issue(sub="42", scope="read")
     assert service.says_valid(token)
     assert not service.says_valid(f"{token}x")
@@ -165,7 +166,7 @@ def traffic(service: Service) -> None:
 
 
 def guessing(service: Service) -> None:
-    """More wrong codes than a challenge takes."""
+    """More wrong codes than a challenge allows."""
     token = service.call("POST", "/app/code", {"sub": generate_key()}).json["token"]
     code = {"token": token, "code": "x"}
     statuses = {service.call("POST", "/app/code/verify", code | {"code": f"{n:06}"}).status for n in range(6)}
@@ -173,13 +174,13 @@ def guessing(service: Service) -> None:
 
 
 def theft(service: Service) -> None:
-    """A token that is rotated once more after the grace window."""
+    """A token that is rotated once more after the grace period."""
     token = service.issue()
     until(lambda: service.call("POST", "/app/rotate", {"token": token}).status == 409)
 
 
 def wrong_clock(service: Service) -> None:
-    """The list purged by a clock that is half a minute ahead, beyond the margins of a purge."""
+    """A purge by a clock that is half a minute ahead, beyond the margins of a purge."""
     store = open_store(f"sqlite:///{service.directory}/tokens.db")
     Signer(KEY, store, clock=lambda: time.time() + 310 + 30).purge()
     store.close()
@@ -187,7 +188,7 @@ def wrong_clock(service: Service) -> None:
 
 
 def until(came: Callable[[], Any], what: str = "it") -> Any:
-    """Wait until this says something true, and return that."""
+    """Wait until the result is true; return it."""
     deadline = time.monotonic() + PATIENCE
     while not (said := came()):
         assert time.monotonic() < deadline, f"{what} did not come"
@@ -197,7 +198,7 @@ def until(came: Callable[[], Any], what: str = "it") -> Any:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that has had traffic, a theft and a wrong clock."""
+    """A service with some traffic, a theft and a wrong clock."""
     with served(tmp_path_factory.mktemp("service")) as running:
         traffic(running)
         guessing(running)
@@ -208,7 +209,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def page(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """What this service exports, and one whose audit trail and list fail and who refuses callers for long."""
+    """What this service exports, and another one whose audit trail and list fail, and which refuses callers
+    for a long time."""
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full, the disk that is always full: Linux")
     directory = tmp_path_factory.mktemp("faulty")
@@ -218,13 +220,13 @@ def page(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Page:
         assert refused == ["credential_invalid", "rate_limited"]
         with list_taken_away(directory):
             assert faulty.call("GET", "/readyz").json["code"] == "store_unavailable"
-        # Twice: the first time counts as a request only afterwards.
+        # Twice, because the first request is counted only after its answer.
         return Page(scraped(service), scraped(service), until(lambda: scraped(faulty)))
 
 
 @contextmanager
 def list_taken_away(directory: Path) -> Iterator[None]:
-    """The files of the list elsewhere for a while."""
+    """Move the files of the list away for a while."""
     files = list(directory.glob("tokens.db*"))
     elsewhere = directory / "elsewhere"
     elsewhere.mkdir()
@@ -247,7 +249,7 @@ def shipped(directory: Path, name: str, changes: Mapping[str, str]) -> Path:
 
 
 def configured(directory: Path, ports: Sequence[int]) -> Path:
-    """prometheus.yml for services there, in a hurry, beside the alerts and a credential for them."""
+    """prometheus.yml for these services with short intervals, beside the alerts and a credential."""
     made = cli(directory, *shlex.split(COMMAND)[3:], SECRET_KEY=KEY)
     secret = directory / "signer.credential"
     secret.write_text(made.stdout.splitlines()[-1] + "\n")
@@ -263,7 +265,7 @@ def configured(directory: Path, ports: Sequence[int]) -> Path:
 
 @dataclass
 class Prometheus:
-    """A Prometheus of our own that reads the services at these ports."""
+    """A private Prometheus that scrapes the services at these ports."""
 
     directory: Path
     targets: Sequence[int]
@@ -323,12 +325,12 @@ class Prometheus:
         return answer["data"]
 
     def values(self, expr: str) -> list[float]:
-        """What a query gives now."""
+        """The present values of a query."""
         return [float(one["value"][1]) for one in self.asked("query", query=expr)["result"]]
 
 
 class Watch(NamedTuple):
-    """A Prometheus that has read three services for some seconds."""
+    """A Prometheus that has scraped three services for some seconds."""
 
     prometheus: Prometheus
     service: Service
@@ -336,7 +338,7 @@ class Watch(NamedTuple):
     doomed: Service
 
     def firing(self, service: Service) -> dict[str, str]:
-        """Names of the alerts that fire for a service, and their summaries."""
+        """The names and summaries of the alerts that fire for a service."""
         target = f"127.0.0.1:{service.port}"
         return {
             alert["labels"]["alertname"]: alert["annotations"]["summary"]
@@ -347,7 +349,7 @@ class Watch(NamedTuple):
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """One for all: Prometheus waits five seconds before it reads anything."""
+    """One for all tests, because Prometheus waits five seconds before its first scrape."""
     with ExitStack() as running:
         names = "service", "robbed", "doomed"
         services = [running.enter_context(served(tmp_path_factory.mktemp(name))) for name in names]
@@ -359,7 +361,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
 
 
 def checked(*arguments: str | Path) -> None:
-    """promtool finds nothing wrong."""
+    """promtool reports no error."""
     assert PROMTOOL
     done = subprocess.run([PROMTOOL, *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -367,19 +369,19 @@ def checked(*arguments: str | Path) -> None:
 
 @needs_promtool
 def test_prometheus_takes_configuration_and_rules(tmp_path: Path) -> None:
-    """With a credential where the configuration says, and the rules beside it."""
+    """With the credential at the path of the configuration, and the rules beside it."""
     checked("check", "config", configured(tmp_path, [8000]))
     checked("check", "rules", HERE / "alerts.yaml")
 
 
 @needs_promtool
 def test_alerts_fire_when_they_should_and_rest_otherwise() -> None:
-    """In the cases of alerts.test.yaml, which Prometheus' own rule engine judges."""
+    """In the cases of alerts.test.yaml, which the rule engine of Prometheus evaluates."""
     checked("test", "rules", HERE / "alerts.test.yaml")
 
 
 def test_each_alert_has_a_case_where_it_fires_and_one_where_none_does() -> None:
-    """None is added without."""
+    """No alert is added without both."""
     cases = msgspec.yaml.decode((HERE / "alerts.test.yaml").read_text())["tests"]
     fired = [
         check["expr"] + one["labels"]
@@ -395,7 +397,7 @@ def test_each_alert_has_a_case_where_it_fires_and_one_where_none_does() -> None:
 
 @needs_promtool
 def test_every_query_parses(tmp_path: Path) -> None:
-    """Those of the dashboard and the README, as Prometheus reads them; alerts are checked above."""
+    """Those of the dashboard and the README, as Prometheus parses them. The alerts are checked above."""
     rules = [{"record": f"query:{n}", "expr": expr} for n, expr in enumerate(queries())]
     file = tmp_path / "queries.yaml"
     file.write_bytes(msgspec.yaml.encode({"groups": [{"name": "queries", "rules": rules}]}))
@@ -406,7 +408,8 @@ def test_every_query_parses(tmp_path: Path) -> None:
 
 
 def test_queries_name_metrics_and_labels_that_the_service_exports(page: Page) -> None:
-    """Every metric and label of every query is one that the real service has, or a rule or Prometheus adds."""
+    """Every metric and label of every query exists in the real service, or is added by a rule or by
+    Prometheus."""
     labels = {name: found | TARGET for name, found in page.labels.items()} | {"up": TARGET}
     labels |= {name: Query.of(expr).labels for name, expr in RECORDS.items()}
     for expr in queries():
@@ -419,7 +422,7 @@ def test_queries_name_metrics_and_labels_that_the_service_exports(page: Page) ->
 
 
 def test_texts_name_labels_that_their_query_has() -> None:
-    """A label that is not there would leave a hole in a legend or an alert's text."""
+    """An unknown label would be empty in a legend or in the text of an alert."""
     for alert in ALARMS.values():
         said = set(re.findall(r"\$labels\.(\w+)", " ".join(alert["annotations"].values())))
         query = Query.of(alert["expr"])
@@ -433,7 +436,7 @@ def test_texts_name_labels_that_their_query_has() -> None:
 def test_queries_ask_for_values_that_there_are(page: Page) -> None:
     """Each alternative of each matcher, such as event="theft", is a value that the real service exports."""
     known = page.values | {"job": {JOB}, "instance": {"a:1"}}
-    known["code"] |= {BUG}  # which nobody knows how to make
+    known["code"] |= {BUG}  # Nobody knows how to provoke it.
     for expr in queries():
         for name, matchers in Query.of(expr).selectors:
             for label, operator, value in matchers:
@@ -444,7 +447,7 @@ def test_queries_ask_for_values_that_there_are(page: Page) -> None:
 
 
 def test_no_label_holds_what_a_caller_wrote(service: Service) -> None:
-    """Neither token, path, address nor method; and other texts make no other series."""
+    """No token, path, address or method; other texts in requests create no new series."""
 
     def call_with(text: str, key_id: str) -> None:
         forged = f"sgt_{key_id}.{text}.x.y"
@@ -474,26 +477,26 @@ def test_no_label_holds_what_a_caller_wrote(service: Service) -> None:
 
 
 def test_each_alert_says_what_to_do() -> None:
-    """And how urgent it is, and stands in the README's table."""
+    """And how urgent it is. Each is in the table of the README."""
     rows = re.findall(r"^\| `(Signer\w+)` \| (\w+) \|", README, re.MULTILINE)
     assert rows == [(name, alert["labels"]["severity"]) for name, alert in ALARMS.items()]
     for name, alert in ALARMS.items():
         assert "for" in alert, name
         assert alert["labels"]["severity"] in ("critical", "warning", "info"), name
         assert alert["annotations"].keys() == {"summary", "description"}, name
-        assert "README, Incidents" in alert["annotations"]["description"], name
+        assert "the guide, Incidents" in alert["annotations"]["description"], name
     assert COMMAND in (HERE / "prometheus.yml").read_text()
     assert COMMAND in README
 
 
 def test_the_dashboard_is_written_one_way() -> None:
-    """So that a change in Grafana is a small difference here."""
+    """So that a change made in Grafana is a small diff here."""
     text = json.dumps(DASHBOARD, indent=2, ensure_ascii=False) + "\n"
     assert text == (HERE / "dashboard.json").read_text()
 
 
 def test_panels_are_complete_and_do_not_overlap() -> None:
-    """Each has title, description and unit, asks the data source and instances that are chosen above."""
+    """Each has a title, a description and a unit, and uses the chosen data source and instances."""
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables.keys() == {"datasource", "instance"}
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
@@ -515,7 +518,7 @@ def test_panels_are_complete_and_do_not_overlap() -> None:
 
 @needs_promtool
 def test_the_readme_tells_when_a_fallback_key_may_go(tmp_path: Path) -> None:
-    """Its first query names the keys in use, the second those that nobody used for seven days."""
+    """Its first query shows the keys in use, the second the keys that were not used for seven days."""
     case = {
         "interval": "4m",
         "input_series": [
@@ -547,7 +550,7 @@ def test_the_readme_tells_when_a_fallback_key_may_go(tmp_path: Path) -> None:
 
 @needs_prometheus
 def test_prometheus_reads_the_service_with_its_credential(watch: Watch) -> None:
-    """The target is up and its metrics are there; no scrape is refused, and every rule can be evaluated."""
+    """The target is up and its metrics exist. No scrape is refused, and every rule can be evaluated."""
     watch.service.issue()
     target = f'job="signer",instance="127.0.0.1:{watch.service.port}"'
     issued = f'signer_http_requests_total{{{target},route="/app/token",status="200"}}'
@@ -560,7 +563,7 @@ def test_prometheus_reads_the_service_with_its_credential(watch: Watch) -> None:
 
 @needs_prometheus
 def test_a_first_theft_and_a_first_wrong_clock_fire(watch: Watch) -> None:
-    """Though their counters never increase: they appear with the value 1."""
+    """Though their counters never increase, because they first appear with the value 1."""
     assert watch.firing(watch.robbed) == {}
     theft(watch.robbed)
     wrong_clock(watch.robbed)
@@ -572,7 +575,7 @@ def test_a_first_theft_and_a_first_wrong_clock_fire(watch: Watch) -> None:
 
 @needs_prometheus
 def test_every_panel_has_data(watch: Watch) -> None:
-    """After some traffic with a theft and a wrong clock in it, each query gives numbers."""
+    """After some traffic, with a theft and a wrong clock, each query has numbers."""
     theft(watch.service)
     wrong_clock(watch.service)
     asked = shown("10s", f"127.0.0.1:{watch.service.port}")
@@ -591,7 +594,7 @@ def test_every_panel_has_data(watch: Watch) -> None:
 
 @needs_prometheus
 def test_a_service_that_dies_fires_the_alert(watch: Watch) -> None:
-    """It is said to be down, and nothing else, and no other is."""
+    """Its alert says that it is down. No other alert fires."""
     assert watch.firing(watch.doomed) == {}
     watch.doomed.kill()
     fired = until(lambda: watch.firing(watch.doomed), "the alert")
@@ -601,7 +604,7 @@ def test_a_service_that_dies_fires_the_alert(watch: Watch) -> None:
 
 
 def test_a_credential_without_the_scope_reads_no_metrics(service: Service) -> None:
-    """Prometheus' own must say metrics:read; with none it is refused, too."""
+    """The credential of Prometheus must have metrics:read; a request without a credential is refused, too."""
     other = credential(service.directory, "other", "read", KEY)
     assert service.call("GET", "/metrics", credential=other).status == 403
     assert service.call("GET", "/metrics", headers={"Authorization": "Bearer x"}).status == 401

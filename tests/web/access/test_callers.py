@@ -1,4 +1,4 @@
-"""Who may call what in production."""
+"""Which callers can do what in production."""
 
 from base64 import b64encode
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ def credential(service: Service, scope: str, name: str = "someone") -> str:
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A production service called without a credential unless a test gives one."""
+    """A production service. It is called without a credential unless a test gives one."""
     with Service(tmp_path_factory.mktemp("callers"), {"SECRET_KEY": KEY}) as service:
         yield service
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_without_a_credential_it_is_401(closed: Service, method: str, path: str) -> None:
-    """With a challenge that says no more than the scheme (RFC 6750, section 3.1)."""
+    """The challenge names only the scheme (RFC 6750, section 3.1)."""
     reply = closed.call(method, path, b"not even json")
     assert (reply.status, reply.json["code"]) == (401, "credential_missing")
     assert reply.headers["WWW-Authenticate"] == 'Bearer realm="signer"'
@@ -41,7 +41,7 @@ def test_without_a_credential_it_is_401(closed: Service, method: str, path: str)
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_every_other_scope_is_403(closed: Service, method: str, path: str) -> None:
-    """Each route asks for its own word, and nothing else will do."""
+    """Each route needs one scope, and no other is enough."""
     others = " ".join(scope for scope in SERVICE_SCOPES if scope != GUARDED[method, path])
     reply = closed.call(method, path, b"not even json", credential=credential(closed, others))
     assert (reply.status, reply.json["code"]) == (403, "scope_insufficient")
@@ -51,7 +51,7 @@ def test_every_other_scope_is_403(closed: Service, method: str, path: str) -> No
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_the_one_scope_is_enough(closed: Service, method: str, path: str) -> None:
-    """The call gets as far as its body."""
+    """With it, a call gets as far as its body."""
     bodies = {"/app/token": {}, "/app/revoke": {"sub": "x"}, "/app/clear/all/tokens": None}
     body = bodies.get(path, {"token": Signer(KEY).issue()})
     reply = closed.call(method, path, body, credential=credential(closed, GUARDED[method, path]))
@@ -59,7 +59,7 @@ def test_the_one_scope_is_enough(closed: Service, method: str, path: str) -> Non
 
 
 def test_open_routes_need_none(closed: Service) -> None:
-    """Validity by GET, as the original contract has it, and probes."""
+    """GET /app/valid, as in the original contract, and probes."""
     for path in ("/app/valid/x", "/healthz", "/readyz"):
         assert closed.call("GET", path).status == 200
     assert closed.call("POST", "/app/valid/x").status == 200
@@ -93,17 +93,18 @@ def test_what_is_no_valid_credential_is_401(closed: Service) -> None:
     ["Digest x", "Bearer", "", "Basic", "Basic !!!", "Basic " + b64encode(b"\xff").decode(), "basic eA=="],
 )
 def test_other_schemes_and_broken_headers_are_401(closed: Service, value: str) -> None:
-    """Challenged in the scheme that was tried."""
+    """The challenge names the scheme that was tried."""
     reply = closed.call("POST", "/app/token", headers={"Authorization": value})
     assert reply.status == 401
     scheme = "Basic" if value.lower().startswith("basic") else "Bearer"
     assert reply.headers["WWW-Authenticate"].startswith(f'{scheme} realm="signer"')
-    # RFC 6750, section 3.1: no error where no token was shown.
+    # RFC 6750, section 3.1: no error if no token was sent.
     assert ("error=" in reply.headers["WWW-Authenticate"]) == (value == "Bearer")
 
 
 def test_a_credential_names_its_client_once(closed: Service) -> None:
-    """Known by one claim and revoked by another, the two must agree; without either it is nobody's."""
+    """A caller is known by one claim and revoked by another, so the two must agree. With neither, it has no
+    client."""
     signer = Signer(KEY)
     for sub, client_id in (("x", None), (None, "x"), ("x", "y"), (None, None)):
         credential = signer.issue(purpose="signer:client", scope="token:issue", sub=sub, client_id=client_id)
@@ -113,7 +114,7 @@ def test_a_credential_names_its_client_once(closed: Service) -> None:
 
 
 def test_two_authorization_headers_are_401(closed: Service) -> None:
-    """A proxy and the service might each believe another one."""
+    """A proxy and the service might each read another one."""
     good = credential(closed, "token:issue").encode()
     header = b"Authorization: Bearer " + good + b"\r\n"
     answer = closed.send_raw(
@@ -127,7 +128,7 @@ def test_two_authorization_headers_are_401(closed: Service) -> None:
 )
 @pytest.mark.parametrize("scheme", ["Basic", "basic"])
 def test_basic_is_taken_percent_encoded_and_raw(closed: Service, encode: object, scheme: str) -> None:
-    """RFC 6749, section 2.3.1 asks for encoding; half the clients do not do it."""
+    """RFC 6749, section 2.3.1, requires encoding; half of the clients do not encode."""
     assert callable(encode)
     good = credential(closed, "token:issue", "a.client~1")
     pair = b64encode(f"{encode('a.client~1')}:{encode(good)}".encode()).decode()
@@ -135,13 +136,13 @@ def test_basic_is_taken_percent_encoded_and_raw(closed: Service, encode: object,
 
 
 def test_basic_with_another_clients_name_is_401(closed: Service) -> None:
-    """The name must be the credential's own."""
+    """The name must be that of the credential."""
     pair = b64encode(f"else:{credential(closed, 'token:issue', 'someone')}".encode()).decode()
     assert closed.call("POST", "/app/token", headers={"Authorization": f"Basic {pair}"}).status == 401
 
 
 def test_anonymous_scopes_open_what_they_name(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """And nothing else; a bad credential is not taken for none."""
+    """And nothing else. A bad credential does not count as none."""
     settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "token:issue read"}
     with Service(tmp_path_factory.mktemp("anonymous"), settings) as service:
         assert service.call("POST", "/app/token", {"scope": "read"}).status == 200

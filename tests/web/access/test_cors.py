@@ -1,4 +1,4 @@
-"""CORS_ORIGINS: pages of other origins that may read answers."""
+"""CORS_ORIGINS: pages of other origins that can read answers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +33,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def preflight(service: Service, path: str, origin: str = PAGE) -> Reply:
-    """What a browser asks before it sends what a form could not."""
+    """The request that a browser sends first, before one that a form could not send."""
     asked = {"Origin": origin, "Authorization": "", **ASKS}
     return service.call("OPTIONS", path, headers=asked)
 
@@ -42,7 +42,7 @@ def preflight(service: Service, path: str, origin: str = PAGE) -> Reply:
     "path", ["/app/token", "/app/valid/x", "/oauth/token", "/.well-known/oauth-authorization-server"]
 )
 def test_a_preflight_of_a_listed_origin_is_answered(shared: Service, path: str) -> None:
-    """With method and headers, and without allowing cookies."""
+    """With method and headers, and without permission for cookies."""
     reply = preflight(shared, path)
     assert reply.status == 200
     assert reply.headers["Access-Control-Allow-Origin"] == PAGE
@@ -57,7 +57,7 @@ def test_a_preflight_of_a_listed_origin_is_answered(shared: Service, path: str) 
     ["https://evil.example.org", f"{PAGE}.evil.example", "null", f"{PAGE}:444", "http://app.example.org"],
 )
 def test_any_other_origin_gets_nothing(shared: Service, origin: str) -> None:
-    """To the letter: scheme, host and port."""
+    """Scheme, host and port must be exactly the same."""
     refused = preflight(shared, "/app/token", origin)
     assert refused.status == 400
     assert "Access-Control-Allow-Origin" not in refused.headers
@@ -69,7 +69,7 @@ def test_any_other_origin_gets_nothing(shared: Service, origin: str) -> None:
     "call", [("POST", "/app/token", {}), ("POST", "/app/token", {"ttl": -1}), ("GET", "/app/valid/x", None)]
 )
 def test_answers_and_errors_may_be_read(shared: Service, call: tuple[str, str, Any]) -> None:
-    """And the headers that a client needs; a cache keeps them apart by origin."""
+    """Also the headers that a client needs; a cache stores the answers for each origin apart."""
     method, path, body = call
     reply = shared.call(method, path, body, {"Origin": PAGE})
     assert reply.headers["Access-Control-Allow-Origin"] == PAGE
@@ -80,7 +80,7 @@ def test_answers_and_errors_may_be_read(shared: Service, call: tuple[str, str, A
 
 @pytest.mark.parametrize("path", ["/app/../auth", "/app/%2e%2e/auth", "/oauth/../auth", "/app//auth"])
 def test_a_path_that_others_may_read_as_another_is_not_shared(shared: Service, path: str) -> None:
-    """Whoever resolves it before asking means /auth."""
+    """A proxy that resolves the path first would read /auth."""
     reply = preflight(shared, path)
     assert reply.status in (404, 405)
     assert "Access-Control-Allow-Origin" not in reply.headers
@@ -88,22 +88,23 @@ def test_a_path_that_others_may_read_as_another_is_not_shared(shared: Service, p
 
 @pytest.mark.parametrize("path", ["/auth", "/auth/", "/auth/admin", "/auth/app/token"])
 def test_a_preflight_never_passes_a_gateway(shared: Service, path: str) -> None:
-    """A gateway that asks with the browser's own method and headers (Envoy) would let it through, token or
-    not: any page could have an application answer OPTIONS, and whatever a method override makes of it."""
+    """A gateway that uses the browser's own method and headers (Envoy) would forward it, with or without a
+    token. Any page could then make an application answer OPTIONS, or whatever a method override turns that
+    into."""
     reply = preflight(shared, path)
     assert reply.status == 401
     assert "Access-Control-Allow-Origin" not in reply.headers
 
 
 def test_it_is_off_by_default(production: Service) -> None:
-    """No page of another origin reads anything."""
+    """No page of another origin can read anything."""
     assert preflight(production, "/app/token").status == 405
     reply = production.call("POST", "/app/token", headers={"Origin": PAGE})
     assert not [name for name in reply.headers if name.lower().startswith("access-control")]
 
 
 def test_the_development_service_stays_for_this_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Origins of other hosts are refused there, listed or not."""
+    """It refuses origins of other hosts, whether they are listed or not."""
     settings = {"CORS_ORIGINS": f"{PAGE},http://localhost:3000"}
     with Service(tmp_path_factory.mktemp("development"), settings) as service:
         assert preflight(service, "/app/token", "http://localhost:3000").status == 200
@@ -124,7 +125,7 @@ fetch(url, {method: "POST", body: '{"sub": "42"}', headers: {
 def test_a_page_in_a_browser_may_or_may_not(
     chromium: Chrome, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Chromium asks first, and believes the answer."""
+    """Chromium sends a preflight request first, and obeys the answer."""
     directory = tmp_path_factory.mktemp("browser")
     made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
     page = Starlette(routes=[Route("/", HTMLResponse("<title>page</title>"))])

@@ -1,4 +1,4 @@
-"""The service without any configuration: open, so for this machine only."""
+"""The service without any configuration: it needs no credential, so it serves this machine only."""
 
 import os
 import stat
@@ -12,13 +12,13 @@ from signer.tokens.keys import PRODUCTION_LINE
 
 
 def test_it_is_loud_about_itself(development: Service) -> None:
-    """With the line that makes it production."""
+    """With the line that turns it into a production service."""
     assert "DEVELOPMENT SERVICE" in development.log
     assert PRODUCTION_LINE in development.log
 
 
 def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service) -> None:
-    """So tokens survive a restart; the key is the one that signs."""
+    """So tokens survive a restart. It is the key that signs."""
     path = development.directory / "tokens.db.key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     store = open_store(f"sqlite:///{development.directory}/tokens.db")
@@ -28,7 +28,7 @@ def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service
 
 
 def test_first_starts_at_once_agree_on_one_key(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whichever makes it, all sign with it."""
+    """All sign with the same key, whichever process makes it."""
     directory = tmp_path_factory.mktemp("first")
     arguments = ("client", "x", "--scope", "token:issue", "--ttl", "1h")
     with ThreadPoolExecutor(6) as pool:
@@ -40,7 +40,7 @@ def test_first_starts_at_once_agree_on_one_key(tmp_path_factory: pytest.TempPath
 
 
 def test_tokens_survive_a_restart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Key and list are both kept."""
+    """Both the key and the list are kept."""
     directory = tmp_path_factory.mktemp("restart")
     with Service(directory) as service:
         good, revoked = service.issue(), service.issue()
@@ -53,7 +53,7 @@ def test_tokens_survive_a_restart(tmp_path_factory: pytest.TempPathFactory) -> N
 def test_a_key_file_that_holds_no_key_stops_the_start(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """With the file's name, and not what is in it."""
+    """The message names the file, and not its content."""
     directory = tmp_path_factory.mktemp("broken")
     cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     (directory / "tokens.db.key").write_bytes(content)
@@ -65,7 +65,7 @@ def test_a_key_file_that_holds_no_key_stops_the_start(
 
 
 def test_a_key_that_others_may_read_stops_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With the command that mends it."""
+    """The message has the command that repairs it."""
     directory = tmp_path_factory.mktemp("readable")
     cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     (directory / "tokens.db.key").chmod(0o644)
@@ -105,7 +105,8 @@ REFUSED = [
 def test_what_may_come_from_elsewhere_is_403(
     development: Service, under_uvicorn: Service, headers: dict[str, str], command: str
 ) -> None:
-    """Through a proxy, a rebound name (DNS rebinding), or a page of another site."""
+    """Through a proxy, a host name that resolves to this machine (DNS rebinding), or a page of another
+    site."""
     service = {"app.py": development, "uvicorn": under_uvicorn}[command]
     reply = service.call("POST", "/app/token", headers=headers)
     assert (reply.status, reply.json["code"]) == (403, "development_only")
@@ -118,12 +119,12 @@ def test_what_may_come_from_elsewhere_is_403(
      {"Origin": "http://localhost:3000"}, {"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "same-origin"}],
 )  # fmt: skip
 def test_what_comes_from_here_is_served(development: Service, headers: dict[str, str]) -> None:
-    """However this machine is called."""
+    """Under any name that this machine has."""
     assert development.call("POST", "/app/token", headers=headers).status == 200
 
 
 def test_two_host_headers_or_none_are_403(development: Service) -> None:
-    """Which of two is meant, nobody knows."""
+    """It is unknown which of two is meant."""
     for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
         answer = development.send_raw(b"GET /healthz HTTP/1.1\r\n" + hosts + b"\r\n")
         assert answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
@@ -131,7 +132,8 @@ def test_two_host_headers_or_none_are_403(development: Service) -> None:
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
 def test_http_1_0_is_403(development: Service, under_uvicorn: Service, command: str) -> None:
-    """So nginx before 1.29.7 speaks to what is behind it, with no header of its own; no client here does."""
+    """nginx before 1.29.7 speaks it to the service behind it, without any header of its own; no client here
+    does."""
     service = {"app.py": development, "uvicorn": under_uvicorn}[command]
     answer = service.send_raw(
         b"POST /app/token HTTP/1.0\r\nHost: 127.0.0.1:8000\r\nConnection: close\r\n\r\n"
@@ -147,18 +149,18 @@ def test_it_does_not_listen_to_the_world(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_a_bad_credential_is_refused_here_too(development: Service) -> None:
-    """A mistake should show before production."""
+    """Such a mistake should be noticed before production."""
     assert development.call("POST", "/app/token", credential="wrong").status == 401
 
 
 def test_an_empty_secret_key_is_not_taken_for_none(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`SECRET_KEY=$FORGOTTEN` must not open the service."""
+    """`SECRET_KEY=$FORGOTTEN` must not start an open service."""
     with pytest.raises(AssertionError, match="SECRET_KEY"):
         Service(tmp_path_factory.mktemp("empty"), {"SECRET_KEY": ""}).__enter__()
 
 
 def test_production_serves_every_host(production: Service) -> None:
-    """There the credential decides, behind whatever proxy."""
+    """There, the credential decides, behind any proxy."""
     reply = production.call(
         "POST", "/app/token", headers={"Host": "tokens.example", "X-Forwarded-For": "10.0.0.1"}
     )

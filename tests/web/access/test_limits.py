@@ -1,4 +1,4 @@
-"""RATE_LIMIT, and whom it counts."""
+"""RATE_LIMIT, and how it tells callers apart."""
 
 import asyncio
 import re
@@ -44,7 +44,8 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_a_client_issues_so_many_and_no_more(limited: Service) -> None:
-    """429 with Retry-After and what is left; another client is not concerned, nor is another kind of call."""
+    """429 with Retry-After and the calls that are left. Other clients and other kinds of calls are not
+    affected."""
     mine, other = credential(limited.directory, "mine"), credential(limited.directory, "other")
     replies = [limited.call("POST", "/app/token", credential=mine) for _ in range(6)]
     assert [reply.status for reply in replies] == [200] * 5 + [429]
@@ -62,7 +63,7 @@ def test_a_client_issues_so_many_and_no_more(limited: Service) -> None:
 
 @pytest.mark.parametrize("how", ["many", "code", "oauth"])
 def test_every_way_to_issue_is_counted(limited: Service, how: str) -> None:
-    """A batch as so many calls as it asks for."""
+    """A batch counts as many calls as it has requests."""
     mine = credential(limited.directory, how)
 
     def ask() -> Reply:
@@ -80,7 +81,7 @@ def test_every_way_to_issue_is_counted(limited: Service, how: str) -> None:
 
 
 def test_guesses_at_codes_are_counted(limited: Service) -> None:
-    """Before they are looked at; those of the challenge are left for later."""
+    """Before they are checked, so that the challenge's own guesses remain."""
     mine = credential(limited.directory, "guesser")
     guess = {"token": "x", "code": "000000"}
     statuses = [limited.call("POST", "/app/code/verify", guess, credential=mine).status for _ in range(6)]
@@ -92,25 +93,25 @@ def forwarded(service: Service, address: str, token: str) -> Reply:
 
 
 def test_refused_credentials_are_counted_by_address(limited: Service) -> None:
-    """Of the caller that a trusted proxy names. A good credential passes all the while: whoever shares an
-    address with somebody who guesses must not be locked out."""
+    """The address is the one that a trusted proxy names. Valid credentials still pass: a client must not be
+    locked out because a stranger at the same address guesses."""
     statuses = [forwarded(limited, "192.0.2.1", "x").status for _ in range(6)]
     assert statuses == [401] * 5 + [429]
     assert forwarded(limited, "192.0.2.2", "x").status == 401
     assert forwarded(limited, "192.0.2.1", credential(limited.directory, "good")).status == 200
-    # What the caller writes itself stands further left.
+    # Values that the caller itself sends are further left.
     assert forwarded(limited, "192.0.2.9, 192.0.2.1", "x").status == 429
 
 
 def test_machines_of_one_ipv6_network_are_one_caller(limited: Service) -> None:
-    """Each has 2^64 addresses to call from."""
+    """Each machine has 2^64 addresses to call from."""
     statuses = [forwarded(limited, f"2001:db8:0:1::{number}", "x").status for number in range(6)]
     assert statuses == [401] * 5 + [429]
     assert forwarded(limited, "2001:db8:0:2::1", "x").status == 401
 
 
 def test_forwarding_headers_of_anybody_else_are_not_believed(tmp_path: Path) -> None:
-    """Without TRUSTED_PROXIES everybody could choose an address for each call, and one for the log."""
+    """Without TRUSTED_PROXIES, any caller could choose another address for each call, and one for the log."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "RATE_LIMIT": "2/minute"}) as service:
         statuses = [forwarded(service, f"192.0.2.{number}", "x").status for number in range(3)]
         assert statuses == [401, 401, 429]
@@ -119,7 +120,7 @@ def test_forwarding_headers_of_anybody_else_are_not_believed(tmp_path: Path) -> 
 
 
 def test_an_address_that_is_none_is_not_logged(limited: Service) -> None:
-    """A trusted proxy may pass on what its caller made up."""
+    """A trusted proxy may pass on an invented one."""
     for made_up in ("sgt_made.up", "fe80::1%sgt_made.up", "x" * 5000, "\x9b31mred"):
         assert forwarded(limited, made_up, "x").status in (401, 429)
     assert "sgt_made" not in limited.log
@@ -127,7 +128,7 @@ def test_an_address_that_is_none_is_not_logged(limited: Service) -> None:
 
 
 def test_it_passes_again_after_retry_after(tmp_path: Path) -> None:
-    """The header is to be believed."""
+    """The header is right."""
     settings = {"SECRET_KEY": KEY, "RATE_LIMIT": "2/second"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
         while (reply := service.call("POST", "/app/token")).status == 200:
@@ -138,7 +139,7 @@ def test_it_passes_again_after_retry_after(tmp_path: Path) -> None:
 
 
 def test_several_limits_hold_together(tmp_path: Path) -> None:
-    """The tightest one decides, and each is told."""
+    """The tightest one decides, and the headers name each."""
     settings = {"SECRET_KEY": KEY, "RATE_LIMIT": "100/second;3/hour"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
         replies = [service.call("POST", "/app/token") for _ in range(4)]
@@ -148,14 +149,14 @@ def test_several_limits_hold_together(tmp_path: Path) -> None:
 
 
 def test_without_it_nothing_is_counted_or_told(production: Service) -> None:
-    """No header, no limit."""
+    """There are no headers, and no limit."""
     reply = production.call("POST", "/app/token")
     assert reply.status == 200
     assert "RateLimit" not in reply.headers
 
 
 def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
-    """`limits` is an extra."""
+    """`limits` is an optional dependency."""
     program = "import sys; sys.modules['limits'] = None; from signer.web.access.limits import Limits; Limits('1/minute')"
     made = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
@@ -164,7 +165,7 @@ def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_network_is_what_one_caller_has() -> None:
-    """The whole address of IPv4, also where it is written as one of IPv6; 64 bits of IPv6."""
+    """A whole IPv4 address, also in IPv6 notation; 64 bits of an IPv6 address."""
     assert network("192.0.2.1") == "192.0.2.1"
     assert network("::ffff:192.0.2.1") == "192.0.2.1"
     assert network("64:ff9b::192.0.2.1") == "64:ff9b::192.0.2.1"
@@ -174,14 +175,14 @@ def test_a_network_is_what_one_caller_has() -> None:
 
 
 def listens(port: int) -> bool:
-    """Whether anybody does."""
+    """Whether a server listens on this port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[str]:
-    """A private Redis server's URL."""
+    """The URL of a private Redis server."""
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("redis-server is not installed")
@@ -194,7 +195,8 @@ def redis(tmp_path: Path) -> Iterator[str]:
 
 
 def test_on_redis_all_machines_count_together(redis: str) -> None:
-    """Two counters of one client. One that does not answer is an error, and not a pass."""
+    """Two counters share a client's count. If one cannot count, that is an error, and the call does not
+    pass."""
 
     async def run() -> None:
         origin.set(Call(actor="billing"))
@@ -214,7 +216,7 @@ def test_on_redis_all_machines_count_together(redis: str) -> None:
 
 
 def test_an_engine_without_a_driver_is_an_error() -> None:
-    """With the setting's name."""
+    """The message names the setting."""
     for url in ("nonsense://", "redis://:secret@[::1", "redis://:secret@h:99999/0"):
         with pytest.raises(ConfigurationError, match="RATE_LIMIT_STORAGE") as caught:
             Limits("1/minute", url)
@@ -222,7 +224,7 @@ def test_an_engine_without_a_driver_is_an_error() -> None:
 
 
 def test_a_client_named_like_an_address_is_not_that_address(limited: Service) -> None:
-    """Strangers' calls are not counted as its own."""
+    """Calls of strangers do not count as the client's."""
     for _ in range(6):
         forwarded(limited, "192.0.2.77", "x")
     mine = credential(limited.directory, "192.0.2.77")
@@ -241,7 +243,8 @@ def test_rotating_is_counted_as_issuing(limited: Service) -> None:
 
 
 def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many addresses strangers have; who came first is forgotten, and who is over is no trouble."""
+    """However many addresses strangers use: the oldest windows are forgotten, and windows that have ended do
+    no harm."""
     monkeypatch.setattr("signer.web.access.counters.MAX_WINDOWS", 100)
 
     async def run() -> None:
@@ -265,7 +268,8 @@ def test_counters_hold_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow
 def test_workers_count_together_on_redis(tmp_path: Path, redis: str) -> None:
-    """To the call, whichever answers; and without the server nothing is issued, and all is validated."""
+    """Exactly, whichever worker answers. Without the server, nothing is issued, but everything can be
+    validated."""
     settings = {
         "SECRET_KEY": KEY, "RATE_LIMIT": "10/minute", "RATE_LIMIT_STORAGE": f"{redis}/0", "WEB_CONCURRENCY": "3",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A client that is revoked while its call is under way gets nothing that outlives the revocation."""
+"""A client that is revoked during its call gets nothing that outlives the revocation."""
 
 import json
 import socket
@@ -34,7 +34,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def held_back(
     service: Service, path: str, content: tuple[bytes, str], shown: str, then: Callable[[], object]
 ) -> tuple[int, bytes]:
-    """The answer to a request whose body is sent when the service has let its caller in, and `then` is done."""
+    """The answer to a request whose body is sent only after the service has accepted its caller, and after
+    `then`."""
     body, media_type = content
     head = (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {shown}\r\nConnection: close\r\n"
@@ -42,7 +43,7 @@ def held_back(
     )
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
         connection.sendall(head.encode())
-        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # it reads the body now
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # the service reads the body now
         then()
         connection.sendall(body)
         answer = b""
@@ -66,7 +67,7 @@ BODIES: dict[str, Callable[[Signer, str], Any]] = {
 }
 
 
-#: The token that was shown is revoked, too.
+#: The token in the request is revoked, too.
 REFUSALS = {("/app/rotate", "client_id"): 409}
 
 
@@ -75,7 +76,7 @@ REFUSALS = {("/app/rotate", "client_id"): 409}
 def test_a_body_that_is_held_back_changes_nothing_after_its_client_was_revoked(
     service: Service, path: str, how: str
 ) -> None:
-    """The credential was good when the head came, and is not any more when the change would be made."""
+    """The credential was valid when the head arrived, and no longer when the change would be made."""
     name = next(_names)
     shown = credential(service.directory, name)
     signer = Signer(KEY)
@@ -93,7 +94,7 @@ def test_a_body_that_is_held_back_changes_nothing_after_its_client_was_revoked(
 
 
 def stream(service: Service, shown: str, tokens: list[str]) -> None:
-    """Note the tokens that a client is given, one call after the other, until it is refused."""
+    """Collect the tokens that a client gets, one call after the other, until it is refused."""
     for number in range(2000):
         body: Any = {"sub": "42"} if number % 2 else {"tokens": [{"sub": "42"}, {}]}
         reply = service.call("POST", "/app/token" if number % 2 else "/app/tokens", body, credential=shown)
@@ -105,13 +106,13 @@ def stream(service: Service, shown: str, tokens: list[str]) -> None:
 
 
 def given(revoking: Service, issuing: Service) -> list[str]:
-    """The tokens that a client was given by one node until it was revoked at another."""
+    """The tokens that a client got from one node until it was revoked on another."""
     name = next(_names)
     shown = credential(revoking.directory, name)
     tokens: list[str] = []
     with ThreadPoolExecutor(8) as pool:
         streams = [pool.submit(stream, issuing, shown, tokens) for _ in range(7)]
-        eventually(lambda: len(tokens) > 20)  # some are under way then
+        eventually(lambda: len(tokens) > 20)  # some calls are under way then
         assert revoking.call("POST", "/app/revoke", {"client_id": name}).status == 200
         for each in streams:
             each.result()
@@ -119,14 +120,14 @@ def given(revoking: Service, issuing: Service) -> list[str]:
 
 
 def are_refused(service: Service, tokens: list[str]) -> bool:
-    """Whether the service says so of all of them."""
+    """Whether the service refuses all of them."""
     lots = [tokens[start : start + 1000] for start in range(0, len(tokens), 1000)]
     replies = [service.call("POST", "/app/valid", {"tokens": lot}).json for lot in lots]
     return not any(result["status"] for reply in replies for result in reply["results"])
 
 
 def test_no_token_of_a_running_stream_survives(tmp_path: Path) -> None:
-    """Also where issuing waits for the disk of the audit trail."""
+    """Also if issuing waits for the disk of the audit trail."""
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": str(tmp_path / "audit.log"), "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=credential(tmp_path, "operator")) as service:
         service.wait_until_started(2)
@@ -138,7 +139,7 @@ def test_no_token_of_a_running_stream_survives(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_token_of_another_node_survives(tmp_path: Path, engine_url: str) -> None:
-    """Also where that node's copy of the list may be five seconds old."""
+    """Also if that node's copy of the list may be five seconds old."""
     settings = {"SECRET_KEY": KEY, "DATABASE_URL": engine_url, "REVOCATION_STALENESS_SECONDS": "5"}
     with ExitStack() as stack:
         nodes = []
@@ -150,4 +151,4 @@ def test_no_token_of_another_node_survives(tmp_path: Path, engine_url: str) -> N
         for _ in range(3):
             tokens = given(*nodes)
             assert tokens
-            eventually(partial(are_refused, nodes[0], tokens), 60)  # its copy may be as old as that
+            eventually(partial(are_refused, nodes[0], tokens), 60)  # the copy may be as old as that

@@ -1,4 +1,4 @@
-"""Many connections at once, and more than there are descriptors for."""
+"""Many connections at once, and more than there are file descriptors."""
 
 import asyncio
 import http.client
@@ -18,18 +18,18 @@ from support.service import KEY, ROOT, Service
 from signer.web.connections.loop import Loop
 
 REQUEST = b"HEAD /app/valid/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
-#: The service with so many descriptors, at first and at most.
+#: Runs the service with so many descriptors, as its soft and its hard limit.
 WITH_DESCRIPTORS = (
     "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, {limits});"
     f"runpy.run_path({str(ROOT / 'app.py')!r}, run_name='__main__')"
 )
-#: It needs some itself.
+#: The service itself needs some.
 FEW_DESCRIPTORS = WITH_DESCRIPTORS.replace("{limits}", "(64, 64)")
 
 
 @contextmanager
 def connections(port: int, number: int) -> Iterator[list[socket.socket]]:
-    """So many of them. The kernel accepts them, whether the service does or not."""
+    """So many connections. The kernel accepts them, whether the service does or not."""
     with ExitStack() as opened:
         yield [
             opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=HANG))
@@ -38,7 +38,7 @@ def connections(port: int, number: int) -> Iterator[list[socket.socket]]:
 
 
 def ask(crowd: list[socket.socket]) -> set[bytes]:
-    """Their status lines when all have asked."""
+    """The status lines of their answers, after all have sent a request."""
     for connection in crowd:
         connection.sendall(REQUEST)
     return {connection.recv(65536).partition(b"\r\n")[0] for connection in crowd}
@@ -47,14 +47,14 @@ def ask(crowd: list[socket.socket]) -> set[bytes]:
 def sockets(pid: int) -> int:
     count = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed in this moment
+        with suppress(FileNotFoundError):  # closed at this moment
             count += str(link.readlink()).startswith("socket:")
     return count
 
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """Here and in what is started here."""
+    """For this process and those that it starts."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     yield
@@ -63,7 +63,7 @@ def many_descriptors() -> Iterator[None]:
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Service]:
-    """A service that has no descriptor left, and the connections that took them."""
+    """A service that has no descriptor left, and the connections that use them."""
     with Service(tmp_path, {"SECRET_KEY": KEY}, command=("-c", FEW_DESCRIPTORS)) as running:
         running.wait_until_started()
         yield running
@@ -72,7 +72,7 @@ def narrow(tmp_path: Path) -> Iterator[Service]:
 @pytest.mark.usefixtures("many_descriptors")
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_thousand_connections_at_once_are_all_answered(tmp_path: Path, concurrency: int) -> None:
-    """Each gets its answer, and each worker has its part of them."""
+    """Each gets its answer, and each worker serves some of them."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": str(concurrency)}
     with Service(tmp_path, settings) as service:
         service.wait_until_started(concurrency)
@@ -81,7 +81,7 @@ def test_a_thousand_connections_at_once_are_all_answered(tmp_path: Path, concurr
         with connections(service.port, 1000) as crowd:
             assert ask(crowd) == {b"HTTP/1.1 200 OK"}
             taken = [sockets(pid) - old for pid, old in zip(workers, before, strict=True)]
-            # The one that asked whether the service has started may have been there still.
+            # The connection that checked whether the service has started may still have been open.
             assert sum(taken) > 990
             assert all(taken)
         assert "ERROR" not in service.log
@@ -89,7 +89,7 @@ def test_a_thousand_connections_at_once_are_all_answered(tmp_path: Path, concurr
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_who_waits_is_let_in_before_those_inside_are_served_again(host: str) -> None:
-    """300 connections in ten times round, where uvloop alone takes 300."""
+    """300 connections take ten rounds, and 300 with uvloop alone."""
     made = []
 
     class Guest(asyncio.Protocol):
@@ -115,31 +115,31 @@ def test_who_waits_is_let_in_before_those_inside_are_served_again(host: str) -> 
 
 @pytest.mark.slow
 def test_without_a_descriptor_those_inside_are_served_and_those_outside_wait(narrow: Service) -> None:
-    """It neither ends nor spins, and goes on when there are some again."""
+    """The service neither ends nor spins, and continues once descriptors are free."""
     with connections(narrow.port, 1) as inside, ExitStack() as later:
         assert ask(inside) == {b"HTTP/1.1 200 OK"}
         with connections(narrow.port, 100):
             outside = later.enter_context(connections(narrow.port, 1))
-            narrow.wait_for_log("No connection is let in")
+            narrow.wait_for_log("No connection is accepted")
             used = processor_time(narrow)
             assert ask(inside) == {b"HTTP/1.1 200 OK"}
             time.sleep(1.5)
             assert processor_time(narrow) - used < 0.5
-            assert narrow.log.count("No connection is let in") < 10
+            assert narrow.log.count("No connection is accepted") < 10
         assert ask(outside) == {b"HTTP/1.1 200 OK"}
     assert narrow.call("GET", "/readyz").status == 200
 
 
 def processor_time(service: Service) -> float:
-    """Seconds that the service has computed."""
+    """Seconds of processor time that the service has used."""
     spent = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return sum(map(int, spent)) / os.sysconf("SC_CLK_TCK")
 
 
 def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
-    """In the time it always takes, and without a word of the listener that it cannot watch any more."""
+    """In the usual time, and without a complaint about the listener that it cannot watch any more."""
     with connections(narrow.port, 100):
-        narrow.wait_for_log("No connection is let in")
+        narrow.wait_for_log("No connection is accepted")
         assert narrow.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in narrow.log
 
@@ -147,8 +147,8 @@ def test_it_ends_while_no_descriptor_is_left(narrow: Service) -> None:
 @pytest.mark.parametrize("concurrency", [1, 2])
 @pytest.mark.slow
 def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: int) -> None:
-    """They are more than there are descriptors, and stay for as long as they may; whoever came before them is
-    served all the while, and what needs a descriptor of its own has one."""
+    """They are more than there are descriptors, and stay until their time limit. Connections that came before
+    them are served all the while, and requests that open a file have a descriptor for it."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": str(concurrency), "ANONYMOUS_SCOPES": "metrics:read"}
     with (
         Service(tmp_path, settings, command=("-c", FEW_DESCRIPTORS)) as service,
@@ -157,7 +157,7 @@ def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: in
         service.wait_until_started(concurrency)
         inside.connect()
         with connections(service.port, 50 * concurrency), connections(service.port, 1) as outside:
-            service.wait_for_log("No connection is let in", concurrency)
+            service.wait_for_log("No connection is accepted", concurrency)
             for path in ("/readyz", "/metrics", "/static/redoc/redoc.standalone.js", "/app/valid/x"):
                 inside.request("GET", path)
                 response = inside.getresponse()
@@ -168,11 +168,11 @@ def test_silent_connections_make_room_for_others(tmp_path: Path, concurrency: in
 
 
 def test_it_takes_as_many_descriptors_as_it_may_have(tmp_path: Path) -> None:
-    """Not the few that programs begin with."""
+    """Not only the few that programs start with."""
     command = ("-c", WITH_DESCRIPTORS.replace("{limits}", "(64, 1024)"))
     with (
         Service(tmp_path, {"SECRET_KEY": KEY}, command=command) as service,
         connections(service.port, 200) as crowd,
     ):
         assert ask(crowd) == {b"HTTP/1.1 200 OK"}
-        assert "No connection is let in" not in service.log
+        assert "No connection is accepted" not in service.log

@@ -1,4 +1,4 @@
-"""The parser of requests, held against httptools alone."""
+"""The parser of requests, compared with httptools alone."""
 
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\n"
 
 
 class Kept:
-    """What a parser has said: of each request its head, body, and whether it is whole."""
+    """What a parser has reported of each request: its head, its body, and whether it is complete."""
 
     def __init__(self) -> None:
         self.requests: list[list[Any]] = []
@@ -32,7 +32,7 @@ class Kept:
 
 
 class Stock(Kept):
-    """The same of httptools' own."""
+    """The same, reported by httptools itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Stock(Kept):
 
 
 def parsed(pieces: list[bytes]) -> tuple[list[Any], int | None]:
-    """The requests in these pieces, and the status of the refusal."""
+    """The requests in these pieces, and the status if one is refused."""
     kept = Kept()
     parser = Messages(kept)
     try:
@@ -103,7 +103,7 @@ def test_only_a_client_that_knows_it_is_told_to_continue(version: str) -> None:
     assert [head.expects_continue for head in heads] == [version == "1.1"]
 
 
-#: Parts of requests that are in order, or almost.
+#: Parts of requests, valid or almost.
 PARTS = [
     b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
     b"GET /a?b=c HTTP/1.0\r\n\r\n",
@@ -121,16 +121,16 @@ PARTS = [
 
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 2000), max_size=10))
 def test_it_finds_what_httptools_finds(parts: list[bytes], places: list[int]) -> None:
-    """Wherever it is cut; but for what comes after a body that would be taken for another protocol's."""
+    """Wherever it is cut. Only bytes after a request for another protocol are treated differently."""
     data = b"".join(parts)
     assert parsed(cut(data, places)) == parsed([data])
-    # httptools gives up what comes in one piece after an upgrade.
+    # httptools stops at bytes that arrive together with a request for an upgrade.
     if b"CONNECT" not in data and b"upgrade" not in data:
         assert parsed([data]) == parsed_by_httptools([data])
 
 
 def test_a_request_is_not_parsed_before_the_one_before_it_is_answered() -> None:
-    """However many come in one piece."""
+    """However many arrive in one piece."""
     kept = Kept()
     parser = Messages(kept)
     rest = parser.feed(PARTS[0] * 1000)
@@ -145,7 +145,7 @@ def test_a_request_is_not_parsed_before_the_one_before_it_is_answered() -> None:
 @pytest.mark.parametrize("step", [1, 3, 1000, MAX_HEAD])
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_head_may_be_so_long_and_no_longer(step: int, more: int) -> None:
-    """To the byte, wherever it is cut; and the recipient hears nothing of one that is longer."""
+    """To the byte, wherever it is cut. The recipient is not notified of a longer one."""
     head = HEAD + b"X: " + b"a" * (MAX_HEAD + more - len(HEAD) - 7) + b"\r\n\r\n"
     assert len(head) == MAX_HEAD + more
     pieces = [head[begin : begin + step] for begin in range(0, len(head), step)]
@@ -155,7 +155,7 @@ def test_a_head_may_be_so_long_and_no_longer(step: int, more: int) -> None:
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_a_head_may_have_so_many_headers(more: int) -> None:
-    """A hundred, as elsewhere."""
+    """A hundred, as in other servers."""
     requests, refusal = parsed([b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (MAX_HEADERS + more) + b"\r\n"])
     assert (len(requests), refusal) == ((1, None) if more == 0 else (0, 431))
 
@@ -175,7 +175,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     ids=["extension", "trailer", "trailers", "bytes", "empty lines"],
 )
 def test_what_frames_a_body_has_a_limit_too(framing: bytes) -> None:
-    """It is neither a head nor a body, and the request is not whole."""
+    """The framing belongs neither to the head nor to the body, and the request is not complete."""
     for step in (1000, len(framing)):
         pieces = [framing[begin : begin + step] for begin in range(0, len(framing), step)]
         requests, refusal = parsed([b"" if framing[:2] == b"\r\n" else CHUNKED, *pieces])
@@ -192,7 +192,7 @@ def test_a_head_and_what_frames_its_body_have_a_limit_each() -> None:
 
 @pytest.mark.parametrize("size", [6, 100, 5000])
 def test_a_long_body_in_short_chunks_is_no_long_head(size: int) -> None:
-    """As a client makes them that writes a list item by item."""
+    """As sent by a client that writes a list item by item."""
     chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
     requests, refusal = parsed([CHUNKED, *[chunk] * (500_000 // size), b"0\r\n\r\n"])
     assert refusal is None
@@ -244,8 +244,8 @@ def test_a_long_body_in_short_chunks_is_no_long_head(size: int) -> None:
     ],
 )
 def test_what_can_be_read_in_two_ways_is_refused(data: bytes) -> None:
-    """A proxy may read it in the other one, and take a part of it for the next caller's request (request
-    smuggling). Nor is anything after it a request."""
+    """A proxy might read it in the other way, and take a part of it for the next caller's request (request
+    smuggling). Bytes after it are no request either."""
     for pieces in ([data + PARTS[0]], [data, PARTS[0]], [bytes([byte]) for byte in data + PARTS[0]]):
         requests, refusal = parsed(pieces)
         assert refusal == 400
@@ -253,14 +253,15 @@ def test_what_can_be_read_in_two_ways_is_refused(data: bytes) -> None:
 
 
 def test_a_proxy_that_asks_for_another_protocol_is_answered_in_this_one() -> None:
-    """As curl's and Java's clients do. httptools alone gives up what comes in one piece after that."""
+    """As curl and Java's client ask. httptools alone stops at bytes that arrive together with such a
+    request."""
     requests, refusal = parsed([PARTS[7] + PARTS[0]])
     assert refusal is None
     assert [request[5] for request in requests] == [True, True]
 
 
 def test_two_requests_in_one_piece_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should httptools ever see the end of a head in something else: they would be answered as one."""
+    """If httptools ever found the end of a head at another place, they would be answered as one."""
     monkeypatch.setattr(messages, "_END", b"never in it")
     kept = Kept()
     parser = Messages(kept)

@@ -1,5 +1,5 @@
-"""The protocol and its transport alone, on real sockets: what is read and sent when, in which order, and until
-when a connection is kept."""
+"""The protocol and its transport alone, on real sockets: what is read and sent, when, in which order, and how
+long a connection stays open."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ SMALL = 32 * 1024
 
 
 class Counted:
-    """An application that answers at once how often it was asked, and in how many rounds of the loop."""
+    """An application whose answers say how often it was called, and in how many rounds of the loop."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -61,7 +61,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Any], None]:
 
 
 async def soon(holds: Callable[[], bool]) -> None:
-    """Wait until it does."""
+    """Wait until the condition holds."""
     while not holds():  # noqa: ASYNC110 - of what others do, who set no event
         await asyncio.sleep(0.01)
 
@@ -95,9 +95,10 @@ async def serving(
 
 
 class Echo:
-    """Answers with a request's path and body. First it reads that, but of `/early` and `/deaf`. At `/wait` and
-    `/deaf` it waits until it may go on, at `/begun` so when it has begun to answer. Long answers are `/long` in
-    one piece, and `/pieces` in many; `/whole` is as long, for a transport that keeps as much as it is given."""
+    """Answers with the path and the body of a request. It reads the body first, except for `/early` and
+    `/deaf`. For `/wait` and `/deaf` it waits until the test lets it continue; for `/begun`, after it has
+    begun to answer. Long answers are `/long` in one piece, and `/pieces` in many. `/whole` is as long, for a
+    transport that buffers everything."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -125,7 +126,7 @@ class Echo:
             body += message["body"]
             if not message["more_body"]:
                 return body
-        return None  # nobody waits for an answer
+        return None  # the client has left
 
 
 LENGTHS = {"/long": 1024 * 1024, "/pieces": 1000, "/whole": 1024 * 1024}
@@ -134,7 +135,7 @@ MANY = 5000
 
 
 async def unlimited(state: ServerState) -> None:
-    """Have the one connection's transport tell nobody that it keeps much."""
+    """Have the transport of the one connection not report that its buffer is full."""
     await soon(lambda: bool(state.connections))
     only(state).transport._transport.set_write_buffer_limits(2 * LENGTHS["/whole"])
 
@@ -172,7 +173,7 @@ def statuses(received: bytes) -> list[int]:
 def test_answers_of_one_round_are_made_before_the_first_is_sent(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not too many of them."""
+    """But not too many of them."""
     app, sent_at = Counted(), []
     send = CorkedTransport.send
 
@@ -204,7 +205,7 @@ def test_answers_of_one_round_are_made_before_the_first_is_sent(
 
 
 def test_whoever_says_no_more_still_gets_the_answers(run: Callable[[Any], None]) -> None:
-    """The end of what a client sends arrives in the same round as its requests."""
+    """The client ends its side of the connection in the same round as its requests arrive."""
 
     async def test() -> None:
         async with serving(Counted()) as (port, _):
@@ -244,7 +245,8 @@ def test_an_answer_that_is_made_is_sent_before_the_server_closes(run: Callable[[
 
 
 def test_much_is_not_kept(run: Callable[[Any], None]) -> None:
-    """A long answer leaves at once, so that the transport's own limits hold; after an abort nothing does."""
+    """A long answer is sent at once, so that the transport's own limits apply. After an abort, nothing is
+    sent."""
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
@@ -275,7 +277,7 @@ def test_much_is_not_kept(run: Callable[[Any], None]) -> None:
 def test_one_connection_that_cannot_be_sent_to_holds_up_no_other(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its own is ended."""
+    """That connection is closed."""
     app, sent = Counted(), []
     send = CorkedTransport.send
 
@@ -307,7 +309,7 @@ def test_one_connection_that_cannot_be_sent_to_holds_up_no_other(
 
 
 def test_a_client_is_read_no_further_than_it_is_answered(run: Callable[[Any], None]) -> None:
-    """Where it does not wait for its answers, it waits for its requests to be taken."""
+    """A client that does not read its answers has to wait with its requests."""
 
     async def test() -> None:
         app = Echo()
@@ -324,7 +326,7 @@ def test_a_client_is_read_no_further_than_it_is_answered(run: Callable[[Any], No
             while received.count(b"HTTP/1.1 200") <= MANY:
                 received += await reader.read(1_000_000)
             assert app.asked == ["/wait", *(f"/{number}" for number in range(MANY))]
-            # The last answer may have come without its body.
+            # The body of the last answer may not have arrived.
             assert [int(path) for path in re.findall(rb"\r\n\r\n/(\d+)", received)][: MANY - 1] == list(
                 range(MANY - 1)
             )
@@ -346,7 +348,7 @@ def test_a_client_is_read_no_further_than_it_is_answered(run: Callable[[Any], No
 def test_a_refusal_comes_after_the_answers_to_what_was_asked_before(
     run: Callable[[Any], None], bad: bytes, status: int, is_cut: bool
 ) -> None:
-    """Or whoever revoked a token would take it for the answer to that."""
+    """Otherwise a client that has revoked a token would take the refusal for the answer to that."""
 
     async def test() -> None:
         app = Echo()
@@ -365,7 +367,7 @@ def test_a_refusal_comes_after_the_answers_to_what_was_asked_before(
 
 
 def test_a_body_that_cannot_be_read_is_refused_in_its_turn(run: Callable[[Any], None]) -> None:
-    """The application hears that nobody waits for it any more."""
+    """The application is told that the client has left."""
 
     async def test() -> None:
         app = Echo()
@@ -384,7 +386,7 @@ def test_a_body_that_cannot_be_read_is_refused_in_its_turn(run: Callable[[Any], 
 def test_an_answer_before_the_end_of_the_request_is_the_last(
     run: Callable[[Any], None], framing: str
 ) -> None:
-    """What still comes is no request, and does not reset the connection before the answer is read."""
+    """What arrives after it is no request, and does not reset the connection before the answer was read."""
 
     async def test() -> None:
         app = Echo()
@@ -423,7 +425,7 @@ def test_a_request_that_ends_after_its_answer_began_is_the_last(run: Callable[[A
 
 
 def test_a_body_that_nobody_reads_fills_no_memory(run: Callable[[Any], None]) -> None:
-    """The client has to wait; and may send the rest when it is answered."""
+    """The client has to wait, and can send the rest once it has its answer."""
 
     async def test() -> None:
         app = Echo()
@@ -444,7 +446,7 @@ def test_a_body_that_nobody_reads_fills_no_memory(run: Callable[[Any], None]) ->
 def test_a_request_that_is_whole_when_it_is_answered_leaves_the_connection_open(
     run: Callable[[Any], None],
 ) -> None:
-    """Whether its body was read or not; the one after it is answered."""
+    """Whether its body was read or not, the next request is answered."""
 
     async def test() -> None:
         app = Echo()
@@ -459,7 +461,7 @@ def test_a_request_that_is_whole_when_it_is_answered_leaves_the_connection_open(
 
 
 def test_what_comes_after_a_last_request_does_not_reset_the_connection(run: Callable[[Any], None]) -> None:
-    """The client may read its answer, however much it sends behind it."""
+    """The client can read its answer, however much it sends after the request."""
 
     async def test() -> None:
         app = Echo()
@@ -478,7 +480,7 @@ def test_what_comes_after_a_last_request_does_not_reset_the_connection(run: Call
 def test_who_sends_on_after_the_last_answer_is_not_heard_for_ever(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, limits: tuple[float, int]
 ) -> None:
-    """Neither for long, nor for much."""
+    """The service reads on neither for long, nor for many bytes."""
     for limit, value in zip(("LINGER_TIME", "MOST_IGNORED"), limits, strict=True):
         monkeypatch.setattr(protocol, limit, value)
 
@@ -495,7 +497,8 @@ def test_who_sends_on_after_the_last_answer_is_not_heard_for_ever(
 def test_two_requests_in_one_piece_are_not_answered_as_one(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Should httptools ever see the end of a head in something else than we do: the first answer is the last."""
+    """If httptools ever found the end of a head at another place than this parser, the first answer would be
+    the last."""
     monkeypatch.setattr(messages, "_END", b"never in it")
 
     async def test() -> None:
@@ -510,7 +513,7 @@ def test_two_requests_in_one_piece_are_not_answered_as_one(
     run(test())
 
 
-# How long a connection is kept.
+# How long a connection stays open.
 
 KEEP_ALIVE, HEAD_TIME = 0.3, 0.6
 STATES = {
@@ -530,7 +533,7 @@ STATES = {
 def test_a_client_that_says_no_more_is_given_up(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Whatever it has said before."""
+    """Whatever it has sent before."""
     monkeypatch.setattr(protocol, "HEAD_TIME", HEAD_TIME)
     sent, status, seconds = STATES[name]
 
@@ -552,7 +555,7 @@ def test_a_client_that_says_no_more_is_given_up(
 
 @pytest.mark.parametrize("other", [GET, get("/else")], ids=["plain", "other"])
 def test_a_connection_is_kept_for_as_long_after_each_answer(run: Callable[[Any], None], other: bytes) -> None:
-    """One timer serves many plain requests, and those that take the common way."""
+    """One timer serves many plain requests, and other requests, too."""
 
     async def test() -> None:
         async with serving(Counted()) as (port, state), connected(port) as (reader, writer):
@@ -566,7 +569,7 @@ def test_a_connection_is_kept_for_as_long_after_each_answer(run: Callable[[Any],
 
 
 def test_a_deadline_is_the_one_that_was_set_last(run: Callable[[Any], None]) -> None:
-    """Whether it comes before or after the one set before it."""
+    """Whether it is earlier or later than the one set before."""
 
     async def test() -> None:
         loop = asyncio.get_running_loop()
@@ -592,7 +595,7 @@ def test_a_deadline_is_the_one_that_was_set_last(run: Callable[[Any], None]) -> 
 def test_a_head_has_its_time_from_its_first_byte(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long a client can go on with it."""
+    """However long a client goes on sending it."""
     monkeypatch.setattr(protocol, "HEAD_TIME", HEAD_TIME)
 
     async def test() -> None:
@@ -612,7 +615,7 @@ def test_a_head_has_its_time_from_its_first_byte(
 def test_an_answer_that_nobody_takes_is_given_up(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, path: str, headers: tuple[str, ...]
 ) -> None:
-    """Also the last one of its connection: to close waits until all is sent."""
+    """Also the last answer of a connection, because closing waits until everything is sent."""
     monkeypatch.setattr(protocol, "TAKE_TIME", 0.3)
 
     async def test() -> None:
@@ -636,7 +639,7 @@ def test_an_answer_that_nobody_takes_is_given_up(
 def test_an_answer_that_is_taken_late_arrives(
     run: Callable[[Any], None], path: str, headers: tuple[str, ...]
 ) -> None:
-    """Though its connection would be closed by now, were it read."""
+    """Although an idle connection would be closed by now, this one has an answer to deliver."""
 
     async def test() -> None:
         async with serving(Echo(), keep_alive=0.3) as (port, state), connected(port) as (reader, writer):
@@ -654,7 +657,7 @@ def test_an_answer_that_is_taken_late_arrives(
 
 
 def test_an_answer_that_is_taken_slowly_arrives(run: Callable[[Any], None]) -> None:
-    """Whoever takes a part in each span of time is waited for, and no longer when it does not."""
+    """A client that accepts enough within each time limit gets all of it; one that stops is given up."""
 
     async def test() -> None:
         async with serving(Echo()) as (port, state), connected(port) as (reader, writer):
@@ -663,7 +666,7 @@ def test_an_answer_that_is_taken_slowly_arrives(run: Callable[[Any], None]) -> N
             connection = only(state)
             await soon(lambda: connection._flow.write_paused)
             for _ in range(3):
-                # Until it has not only taken what the kernel kept.
+                # Until the client has read more than the kernel's buffers.
                 untaken = connection.transport.get_write_buffer_size()
                 while connection.transport.get_write_buffer_size() > untaken - LEAST_TAKEN:
                     await reader.read(SMALL)
@@ -681,7 +684,7 @@ def test_an_answer_that_is_taken_slowly_arrives(run: Callable[[Any], None]) -> N
 def test_a_server_that_ends_waits_for_nobody_who_has_not_asked(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    """But for a moment, in which a request may be on its way."""
+    """It waits only for a moment, because a request may be on its way."""
     monkeypatch.setattr(protocol, "DRAIN_TIME", 0.1)
     for time_limit in ("HEAD_TIME", "LINGER_TIME"):
         monkeypatch.setattr(protocol, time_limit, LATER)
@@ -698,15 +701,15 @@ def test_a_server_that_ends_waits_for_nobody_who_has_not_asked(
     run(test())
 
 
-# What it leaves behind.
+# What a connection leaves behind.
 
 
 def test_nothing_is_left_to_the_garbage_collector(run: Callable[[Any], None]) -> None:
-    """It looks so seldom that connections would fill the memory which wait for it."""
+    """It runs so seldom that connections waiting for it would fill the memory."""
     kinds = {CappedProtocol, Messages, Deadline, CorkedTransport, RequestResponseCycle}
 
     def alive() -> list[Any]:
-        # Not isinstance(), which asks others' lazy objects for their class, and some fail then.
+        # Not isinstance(), which asks lazy objects of other libraries for their class, and some of them fail.
         return [each for each in gc.get_objects() if type(each) in kinds]
 
     async def test() -> None:
@@ -740,7 +743,7 @@ def test_nothing_is_left_to_the_garbage_collector(run: Callable[[Any], None]) ->
 def test_a_large_body_that_comes_at_once_leaves_the_connection_open(
     run: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading pauses while the application has much to take; its last part is followed by no further wish."""
+    """Reading pauses while the application has much to read, and after the last part it asks for no more."""
     monkeypatch.setitem(globals(), "SMALL", 1024 * 1024)
 
     async def test() -> None:
@@ -750,7 +753,7 @@ def test_a_large_body_that_comes_at_once_leaves_the_connection_open(
                 client.setblocking(False)
                 for length in range(60_000, 100_000, 2500):
                     await loop.sock_sendall(client, get("/a", f"Content-Length: {length}"))
-                    await asyncio.sleep(0.01)  # the application awaits the body
+                    await asyncio.sleep(0.01)  # the application is waiting for the body
                     client.send(b" " * length)
                     answer = b""
                     while len(answer) < length:
@@ -763,7 +766,7 @@ def test_a_large_body_that_comes_at_once_leaves_the_connection_open(
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_the_limit_of_headers_holds_for_plain_requests_too(run: Callable[[Any], None], more: int) -> None:
-    """Whole in one segment, as they are read at a glance."""
+    """For requests that arrive whole and are read without the parser."""
     fields = [f"X-{number}: y" for number in range(MAX_HEADERS - 1 + more)]
 
     async def test() -> None:
@@ -775,7 +778,7 @@ def test_the_limit_of_headers_holds_for_plain_requests_too(run: Callable[[Any], 
     run(test())
 
 
-# What is the same as under uvicorn's own protocol.
+# Behaviour that is the same as under uvicorn's own protocol.
 
 FRAGMENTS = [
     get("/a"),
@@ -798,7 +801,8 @@ LAST = [
 
 
 async def answers(kind: Any, pieces: list[bytes], pause: float) -> bytes:
-    """All that comes back, without "100 Continue", which depends on what comes with the head."""
+    """All bytes that are returned, without "100 Continue", which depends on what arrives together with the
+    head."""
     async with serving(Echo(), kind) as (port, _), connected(port) as (reader, writer):
         receiving = asyncio.create_task(reader.read())
         for piece in pieces:
@@ -821,7 +825,7 @@ def test_requests_at_random_are_answered_as_one_by_one_by_uvicorn(
 ) -> None:
     """To the byte, wherever they are cut, and all at once."""
     whole = b"".join([*requests, last])
-    # Not before that one alone: by then the connection may be closed, and what comes to it resets it.
+    # Only before that request: later, the connection may be closed, and bytes that arrive would reset it.
     most = len(whole.partition(b"GET /never")[0])
     ends = sorted({place % most for place in places} | {0, len(whole)})
     pieces = [whole[begin:end] for begin, end in pairwise(ends)]

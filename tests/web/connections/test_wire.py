@@ -1,4 +1,4 @@
-"""What hostile clients do to a service in a process of its own."""
+"""Attacks of hostile clients on a service in a process of its own."""
 
 import re
 import socket
@@ -14,7 +14,7 @@ from support.service import KEY, Service
 from signer import Signer
 
 TOKEN = Signer(KEY).issue(sub="42")
-#: As many bytes as uvloop takes at a time.
+#: As many bytes as uvloop reads at a time.
 SEGMENT = 244 * 1024
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
@@ -25,7 +25,7 @@ def post(path: str, *headers: str, body: str = "", credential: str | None = None
 
 
 def received(connection: socket.socket) -> bytes:
-    """All until the service closes."""
+    """All bytes until the service closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
@@ -34,7 +34,7 @@ def statuses(answers: bytes) -> list[int]:
 
 
 def memory(service: Service) -> int:
-    """Resident bytes of its process."""
+    """The resident bytes of its process."""
     status = Path(f"/proc/{service.process.pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024
 
@@ -71,7 +71,8 @@ def test_a_body_that_the_head_condemns_is_not_awaited(
     name: str,
     expectation: tuple[str, ...],
 ) -> None:
-    """Nor asked for. Nothing of it ever comes: after ten seconds the answer would be 408."""
+    """Nor is the client asked to send it. The body never arrives, and after ten seconds the answer would be
+    408."""
     declared, framing = CONDEMNED[name]
     declared = declared.format(media_type) if declared != "{}" else media_type
     headers = (f"Content-Type: {declared}", framing, *expectation)
@@ -89,7 +90,7 @@ def test_a_body_that_the_head_condemns_is_not_awaited(
 def test_an_answer_before_the_body_closes_the_connection(
     connection: socket.socket, method: str, path: str
 ) -> None:
-    """What comes then is a part of it, whatever it looks like, and so no request."""
+    """What arrives after it is a part of the body, whatever it looks like, and so no request."""
     connection.sendall(post(path, "Content-Length: 1000").replace(b"POST", method.encode()))
     answer = connection.recv(65536)
     with suppress(OSError):
@@ -104,7 +105,7 @@ def test_an_answer_before_the_body_closes_the_connection(
 def test_a_change_is_answered_before_what_is_malformed_behind_it(
     tmp_path: Path, bad: bytes, is_cut: bool
 ) -> None:
-    """The caller would take the refusal for the answer to its revocation, which is made."""
+    """Otherwise the caller would take the refusal for the answer to its revocation, which was made."""
     token = Signer(KEY).issue(
         purpose="signer:client", sub="a", client_id="a", scope="token:revoke token:introspect"
     )
@@ -125,7 +126,7 @@ def test_a_change_is_answered_before_what_is_malformed_behind_it(
         connection.sendall(asked + (b"" if is_cut else bad))
         if is_cut:
             connection.sendall(bad)
-        # Both have come when another connection is answered, which was made later.
+        # Both have arrived once a later connection is answered.
         assert service.call("GET", "/healthz").status == 200
         lock.execute("ROLLBACK")
         answers = received(connection)
@@ -134,7 +135,7 @@ def test_a_change_is_answered_before_what_is_malformed_behind_it(
 
 
 def test_segments_of_tiny_requests_leave_no_memory_behind(production: Service) -> None:
-    """Each is 14,000 requests, of which the clients read no answer; and a neighbour is served meanwhile."""
+    """Each has 14,000 requests, and the clients read no answer; another client is served meanwhile."""
     tiny = (b"GET / HTTP/1.1\r\n\r\n" * (SEGMENT // 18))[:SEGMENT]
 
     def attack() -> int:
@@ -165,7 +166,7 @@ def test_requests_in_one_segment_are_all_answered(production: Service) -> None:
 
 
 def test_a_form_may_come_in_pieces(production: Service) -> None:
-    """What the head does not condemn is awaited, and asked for."""
+    """If the head is in order, the body is awaited and asked for."""
     body = f"token={quote(TOKEN)}"
     head = post(
         "/oauth/introspect", f"Content-Type: {FORM}", f"Content-Length: {len(body)}", "Expect: 100-continue", "Connection: close",
@@ -181,7 +182,7 @@ def test_a_form_may_come_in_pieces(production: Service) -> None:
 
 @pytest.mark.slow
 def test_whoever_asks_nothing_is_gone_in_time(production: Service) -> None:
-    """After five seconds, or ten where a head has begun."""
+    """After five seconds, or after ten if a head has begun."""
     half = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
     ways = {b"": [], b"G": [408], half: [408], half + b"\r\n": [200], half + b"\r\nG": [200, 408]}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The short way to an endpoint, held against Starlette's own."""
+"""The way from a path to its endpoint, compared with Starlette's own."""
 
 import asyncio
 from typing import Any
@@ -25,7 +25,7 @@ PATHS = [
 
 @pytest.fixture(scope="module")
 def app() -> Dispatch:
-    """The service's, without what surrounds it."""
+    """The service's application, without the middlewares around it."""
     settings = {"SECRET_KEY": KEY, "DATABASE_URL": "memory://", "LOG_LEVEL": "critical"}
     surrounded: Any = create_app(Settings.from_env(settings))
     dispatch: Dispatch = surrounded.app
@@ -49,7 +49,7 @@ def answer(app: Any, scope: Scope) -> tuple[Any, ...]:
 @pytest.mark.parametrize("method", [*METHODS, "PROPFIND", "get"])
 @pytest.mark.parametrize("path", PATHS)
 def test_both_ways_lead_to_the_same(app: Dispatch, method: str, path: str) -> None:
-    """The same answer, to the byte, and the same route in log and metrics; with a prefix, too."""
+    """The same answer, to the byte, and the same route in log and metrics; also with a prefix."""
     for prefix in ("", "/tokens"):
         told = []
         for way in (app, app.app):
@@ -62,7 +62,7 @@ def test_both_ways_lead_to_the_same(app: Dispatch, method: str, path: str) -> No
 
 
 def test_the_routes_that_matter_take_it(app: Dispatch) -> None:
-    """Or the test above would compare Starlette with itself."""
+    """Otherwise the test above would compare Starlette with itself."""
     taken = {(method, place) for method, place in app._routes}
     assert {
         ("GET", "/app/valid/"),

@@ -1,4 +1,4 @@
-"""Answers without a task, held against those of the application under uvicorn's own protocol."""
+"""Answers on the short way, compared with those of the application under uvicorn's own protocol."""
 
 import json
 import re
@@ -24,7 +24,7 @@ UVICORN = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
-    """`python app.py`, and the same application where nothing is asked of it but what ASGI has."""
+    """`python app.py`, and the same application through nothing but ASGI."""
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "stdout", "AUDIT_VALIDATIONS": "true"}
     directory = tmp_path_factory.mktemp("both")
     with (
@@ -35,14 +35,15 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
 
 
 def exchanged(service: Service, sent: bytes, patience: float = HANG) -> bytes:
-    """All that comes back, without what is never the same twice."""
+    """All bytes that are returned, without the parts that always differ."""
     answers = service.send_raw(sent, patience=patience)
     received = re.sub(rb"(date|x-request-id): [^\r]*", rb"\1: ...", answers)
     return re.sub(rb"allow: [^\r]*", rb"allow: ...", received)  # of a set
 
 
 def told_by(services: list[Service], ask: Callable[[Service], T]) -> list[T]:
-    """What each says, asked at once: whoever waits for an answer too many waits for both."""
+    """The result for each service. All are asked at once, so that waiting for a missing answer takes no
+    longer for two."""
     with ThreadPoolExecutor(len(services)) as pool:
         return [*pool.map(ask, services)]
 
@@ -90,14 +91,14 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_answer_is_the_same_to_the_byte(both: list[Service], name: str) -> None:
-    """Headers, their order, what becomes of the connection, and all answers in turn."""
+    """Headers, their order, whether the connection stays open, and the order of answers."""
     own, plain = told_by(both, lambda service: exchanged(service, REQUESTS[name]))
     assert own == plain
     assert own.startswith(b"HTTP/1.1 ")
 
 
 def test_log_metrics_and_trail_are_the_same(both: list[Service]) -> None:
-    """One line each, under the route's template and the request's own id."""
+    """One line each, with the route's template and the request's id."""
     told = []
     for service in both:
         exchanged(service, request(f"GET {GOOD} HTTP/1.1", "X-Request-ID: same-id-on-both"))
@@ -117,7 +118,7 @@ def test_log_metrics_and_trail_are_the_same(both: list[Service]) -> None:
 
 
 def test_a_hundred_in_one_piece_are_answered_in_turn(both: list[Service]) -> None:
-    """The first at once, and those behind it when others have had their turn."""
+    """The first at once, and the others after other connections had their turn."""
     for service in both:
         received = service.send_raw(request(f"GET {GOOD} HTTP/1.1") * 100)
         assert received.count(b'{"status_code":200,"status":true}') == 100
@@ -126,7 +127,8 @@ def test_a_hundred_in_one_piece_are_answered_in_turn(both: list[Service]) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [GOOD, "/healthz"])
 def test_a_client_that_does_not_read_fills_no_memory(both: list[Service], path: str) -> None:
-    """uvicorn alone reads on after each answer, and keeps what it reads: 200 MB a second of a client's."""
+    """uvicorn alone reads on after each answer and keeps what it has read: a client could send 200 MB a
+    second."""
     own = both[0]
     thousand = request(f"GET {path} HTTP/1.1") * 1000
     sent = 0
@@ -141,7 +143,7 @@ def test_a_client_that_does_not_read_fills_no_memory(both: list[Service], path: 
 
 
 def test_without_a_list_the_answer_is_503(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With `status: false`, as everywhere; and it is counted once."""
+    """With `status: false`, as everywhere, and it is counted once."""
     directory = tmp_path_factory.mktemp("gone")
     settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}
     with Service(directory, settings) as service:
@@ -161,7 +163,7 @@ def test_without_a_list_the_answer_is_503(tmp_path_factory: pytest.TempPathFacto
 def test_whoever_stands_before_the_application_is_heard(
     tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
 ) -> None:
-    """The guard of the development service, and the answers for pages of other origins."""
+    """The guard of the development service, and CORS."""
     with Service(tmp_path_factory.mktemp("guarded"), settings) as service:
         reply = service.call("GET", "/app/valid/x", headers={"Origin": "https://example.org"})
         if settings:
@@ -171,7 +173,7 @@ def test_whoever_stands_before_the_application_is_heard(
 
 
 def test_revoked_is_revoked(both: list[Service]) -> None:
-    """By another process, and from the acknowledgement on."""
+    """Also if another process revokes, as soon as that is acknowledged."""
     own = both[0]
     with closing(open_store(f"sqlite:///{own.directory}/tokens.db")) as store:
         signer = Signer(KEY, store)
@@ -192,7 +194,7 @@ def test_revoked_is_revoked(both: list[Service]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_a_part_of_another_request_is_none_itself(both: list[Service], head: str, tail: str) -> None:
-    """A body, or a header, that looks like a request and comes in a piece of its own (request smuggling)."""
+    """A body or a header that looks like a request and arrives in a piece of its own (request smuggling)."""
 
     def received(service: Service) -> bytes:
         answers = b""
@@ -217,7 +219,7 @@ def test_what_is_a_part_of_another_request_is_none_itself(both: list[Service], h
 
 @pytest.mark.parametrize("cut", [1, 5, 15, 16, 30, 100, -20, -4, -3, -1])
 def test_a_request_in_pieces_is_answered_once(both: list[Service], cut: int) -> None:
-    """Wherever it is cut, and whatever comes after it."""
+    """Wherever it is cut, and whatever follows it."""
     whole = request(f"GET {GOOD} HTTP/1.1")
     answers = []
     for service in both:
@@ -244,7 +246,7 @@ def answer(connection: socket.socket) -> bytes:
 
 @pytest.fixture(scope="module")
 def issuers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
-    """The same two where issuing waits for nothing."""
+    """The same two services, where issuing does not have to wait."""
     settings = {"SECRET_KEY": KEY, "AUDIT_LOG": "off", "ANONYMOUS_SCOPES": "token:issue"}
     directory = tmp_path_factory.mktemp("issuers")
     with (
@@ -302,7 +304,7 @@ POSTS = {
 
 @pytest.mark.parametrize("name", POSTS)
 def test_an_issuing_request_is_answered_the_same(issuers: list[Service], name: str) -> None:
-    """Whatever is in it, and wherever it ends; but for the token."""
+    """Whatever is in it, and wherever it ends; only the token differs."""
     patience = 1 if name == "half of it" else HANG
     own, plain = (
         re.sub(rb'(token|jti)":"[^"]*"|exp":\d+', rb"\1", answers)
@@ -313,7 +315,8 @@ def test_an_issuing_request_is_answered_the_same(issuers: list[Service], name: s
 
 
 def test_where_the_answers_differ(issuers: list[Service]) -> None:
-    """What is refused by its head is its connection's last; and what is malformed comes after an answer."""
+    """A request that is refused by its head is the last of its connection, and a malformed one comes after an
+    answer."""
     too_long = post('{"sub": "' + "x" * 100_000 + '"}', JSON, CREDENTIAL)
     own, plain = (exchanged(service, too_long) for service in issuers)
     assert own.startswith(b"HTTP/1.1 413 ")
@@ -325,7 +328,7 @@ def test_where_the_answers_differ(issuers: list[Service]) -> None:
 
 
 def test_an_issuing_request_is_logged_the_same(issuers: list[Service]) -> None:
-    """With who asked, and the code of what was wrong."""
+    """With the caller, and with the code of the error."""
     told = []
     for service in issuers:
         for body in ("{}", '{"scope": "write"}'):
@@ -358,7 +361,7 @@ def conversation(service: Service, requests: list[bytes]) -> list[bytes]:
 
 
 def test_each_request_of_a_connection_is_known_by_its_own_headers(issuers: list[Service]) -> None:
-    """They are parsed anew where they differ: a credential, an id or a length counts for one request alone."""
+    """Headers that differ are parsed again: a credential, an id or a length counts for one request only."""
     requests = [
         post('{"scope": "read"}', JSON, CREDENTIAL),
         post('{"scope": "read"}', JSON),
@@ -388,7 +391,7 @@ FORWARDED = {
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]:
-    """The same two behind a proxy that is believed."""
+    """The same two services behind a trusted proxy."""
     settings = {
         "SECRET_KEY": KEY,
         "AUDIT_LOG": "off",
@@ -405,7 +408,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]]
 
 @pytest.mark.parametrize("name", FORWARDED)
 def test_a_proxy_is_believed_the_same(proxied: list[Service], name: str) -> None:
-    """About the caller's address, in the log."""
+    """The log has the caller's address."""
     told = []
     for service in proxied:
         lines = service.log.count(" address=")
@@ -443,8 +446,8 @@ def test_a_proxy_is_believed_the_same(proxied: list[Service], name: str) -> None
 def test_what_is_within_a_message_is_no_request(
     issuers: list[Service], beginning: bytes, within: bytes
 ) -> None:
-    """Also where the message before it was answered, and this one was refused by its head: a proxy would take
-    the answer for that to the next caller."""
+    """Also if the message before it was answered, and this one was refused by its head: a proxy would give
+    the answer to the next caller."""
 
     def received(service: Service) -> list[bytes]:
         with socket.create_connection(("127.0.0.1", service.port), timeout=HANG) as connection:

@@ -64,7 +64,7 @@ BODIES: list[tuple[str, bytes, int, str | None]] = [
 def test_a_bad_body_names_what_is_wrong(
     production: Service, body: bytes, status: int, field: str | None
 ) -> None:
-    """application/problem+json (RFC 9457) with a stable code, and the member at fault."""
+    """application/problem+json (RFC 9457) with a stable code, and the member that is wrong."""
     reply = production.call("POST", "/app/token", body, JSON)
     assert (reply.status, reply.json.get("field")) == (status, field), reply.raw
     assert reply.headers["Content-Type"] == "application/problem+json"
@@ -76,7 +76,7 @@ def test_a_bad_body_names_what_is_wrong(
 
 
 def test_a_token_in_the_wrong_place_is_not_repeated(production: Service) -> None:
-    """Not even in the answer to the one who sent it: answers end up in logs."""
+    """Not even in the answer to its sender, because answers end up in logs."""
     token = production.issue()
     for body in ({token: 1}, {"ttl": token}, {"sub": token * 2}, {"purpose": token}):
         reply = production.call("POST", "/app/token", body)
@@ -88,7 +88,7 @@ def test_a_token_in_the_wrong_place_is_not_repeated(production: Service) -> None
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"]
 )
 def test_a_body_must_say_that_it_is_json(production: Service, kind: str | None) -> None:
-    """A page of another site can post text, but not JSON without asking."""
+    """A page of another site can send text, but JSON only after a preflight request."""
     reply = production.call(
         "POST", "/app/token", b"{}", {"Content-Type": kind} if kind else {"Content-Type": ""}
     )
@@ -104,7 +104,7 @@ def test_parameters_of_the_media_type_are_fine(production: Service, kind: str) -
 
 @pytest.mark.parametrize("path", ["/app/token", "/app/consume", "/app/revoke", "/app/valid/x"])
 def test_a_body_of_2_mb_is_413(production: Service, path: str) -> None:
-    """Whether its length is declared or it comes in chunks."""
+    """Whether its length is declared or it is sent in chunks."""
     reply = production.call("POST", path, b" " * 2_000_000)
     assert (reply.status, reply.json["code"]) == (413, "body_too_large")
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {production.credential}\r\n"
@@ -134,7 +134,7 @@ def test_an_unknown_path_is_404(production: Service, path: str) -> None:
 
 
 def test_100000_brackets_are_413(production: Service) -> None:
-    """They are longer than a body may be."""
+    """They are longer than a body can be."""
     reply = production.call("POST", "/app/token", b"[" * 100_000)
     assert (reply.status, reply.json["code"]) == (413, "body_too_large")
 
@@ -162,7 +162,7 @@ def test_an_unknown_method_is_405_with_allow(
 
 
 def test_every_change_of_one_character_is_refused(production: Service) -> None:
-    """Each place of a token changed, removed or doubled, over HTTP."""
+    """Each character of a token is changed, removed or doubled, over HTTP."""
     token = production.issue()
     for place in range(0, len(token), 3):
         for changed in (
@@ -202,7 +202,7 @@ RAW: list[bytes] = [
 
 @pytest.mark.parametrize("data", RAW, ids=range(len(RAW)))
 def test_raw_bytes_of_every_kind_leave_no_500_and_no_traceback(production: Service, data: bytes) -> None:
-    """The service goes on."""
+    """The service continues."""
     assert b" 500 " not in production.send_raw(data, half_close=True)[:20]
     assert production.call("GET", "/healthz").status == 200
     assert "Traceback" not in production.log
@@ -222,7 +222,8 @@ QUERIES = ["", "=&&=%", "since=%FF&since=" + "9" * 5000, "since=bnVsbA", "scope=
 
 @pytest.mark.slow
 def test_odd_headers_and_queries_leave_no_500_on_any_route(tmp_path: Path) -> None:
-    """Each alone, where every part that reads them is on, with a credential for everything and without."""
+    """Each alone, with every part of the service switched on that reads them, with a credential for
+    everything and without."""
     scopes = "token:issue token:introspect token:revoke token:purge metrics:read revocations:read"
     made = cli(tmp_path, "client", "tests", "--scope", scopes, "--ttl", "1d", SECRET_KEY=KEY)
     authorization = {"Authorization": f"Bearer {made.stdout.strip()}"}
@@ -258,7 +259,7 @@ def test_odd_headers_and_queries_leave_no_500_on_any_route(tmp_path: Path) -> No
     ids=["header", "path", "headers", "trailers"],
 )
 def test_a_head_without_end_is_cut_off(production: Service, parts: tuple[bytes, bytes]) -> None:
-    """After 64 KiB or so; uvicorn with httptools alone kept 60 MB of header in memory."""
+    """After 64 KiB or so; uvicorn with httptools alone kept 60 MB of headers in memory."""
     start, more = parts
     sent = 0
     with socket.create_connection(("127.0.0.1", production.port), timeout=HANG) as connection:
@@ -275,7 +276,7 @@ def test_a_head_without_end_is_cut_off(production: Service, parts: tuple[bytes, 
 
 
 def test_trailers_are_not_headers(production: Service) -> None:
-    """No proxy looks at them: a credential there is none (RFC 9110, section 6.5.1)."""
+    """No proxy checks them, so a credential in a trailer does not count (RFC 9110, section 6.5.1)."""
     credential = f"Authorization: Bearer {production.credential}\r\n".encode()
     head = b"POST /app/token HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n"
     chunks = b"\r\n2\r\n{}\r\n0\r\n"
@@ -285,7 +286,7 @@ def test_trailers_are_not_headers(production: Service) -> None:
 
 @pytest.mark.slow
 def test_a_refused_head_does_not_pass_for_an_earlier_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A change that waits, and behind it on the same connection a head that is too long."""
+    """A change that waits, and after it, on the same connection, a head that is too long."""
     directory = tmp_path_factory.mktemp("order")
     with (
         Service(directory) as service,
@@ -306,13 +307,13 @@ def test_a_refused_head_does_not_pass_for_an_earlier_answer(tmp_path_factory: py
 
 
 def test_a_head_that_is_too_long_is_431(production: Service) -> None:
-    """Said to whoever reads it."""
+    """A client that reads gets this answer."""
     answer = production.send_raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000)
     assert answer.startswith(b"HTTP/1.1 431")
 
 
 def test_bodies_one_after_another_are_not_taken_for_a_head(production: Service) -> None:
-    """A connection that is kept carries any number of requests."""
+    """A connection that stays open carries any number of requests."""
     body = b'{"token":"' + b"a" * 30_000 + b'"}'
     connection = http.client.HTTPConnection("127.0.0.1", production.port, timeout=HANG)
     for _ in range(20):
@@ -323,7 +324,7 @@ def test_bodies_one_after_another_are_not_taken_for_a_head(production: Service) 
 
 
 def test_a_client_that_leaves_leaves_no_traceback(production: Service) -> None:
-    """In the middle of the head, of a body, and before the answer."""
+    """Within the head, within a body, and before the answer."""
     head = (
         "POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer {production.credential}\r\n"
@@ -340,20 +341,22 @@ def test_a_client_that_leaves_leaves_no_traceback(production: Service) -> None:
 
 @pytest.mark.slow
 def test_a_body_that_does_not_come_is_408(production: Service) -> None:
-    """After ten seconds; it holds no connection, and no shut-down, up for longer."""
+    """After ten seconds. It occupies no connection, and delays no shut-down, for longer."""
     head = (
         "POST /app/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n"
         f"Authorization: Bearer {production.credential}\r\n\r\n{{"
     ).encode()
     with socket.create_connection(("127.0.0.1", production.port), timeout=HANG) as connection:
         connection.sendall(head)
-        answer = b"".join(iter(lambda: connection.recv(65536), b""))  # until the service closes
+        answer = b"".join(
+            iter(lambda: connection.recv(65536), b"")
+        )  # until the service closes the connection
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"body_timeout" in answer
 
 
 def test_answers_carry_no_banner_and_are_not_kept(production: Service) -> None:
-    """No Server header; no cache keeps what speaks of a token."""
+    """No Server header; and no cache stores answers about tokens."""
     replies: list[Any] = [
         production.call("GET", path) for path in ("/healthz", "/app/valid/x", "/nothing", "/app/token")
     ]

@@ -1,4 +1,4 @@
-"""What is our own mistake."""
+"""Errors that are our own mistake."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from signer.web.routes.probes import Probes
 def test_a_bug_is_500_with_its_request_id(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """In the same form, saying nothing of what went wrong; the traceback is the server's to log."""
+    """In the same form, and without a word about what went wrong; the server logs the traceback."""
 
     async def broken(self: Probes, request: Any) -> None:
         raise ZeroDivisionError("secret")

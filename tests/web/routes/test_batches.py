@@ -1,4 +1,4 @@
-"""Many at once, rotation and codes over HTTP."""
+"""Many tokens at once, rotation and codes over HTTP."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ SCOPES = "token:issue token:introspect token:revoke read"
 
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A production service of two processes, with a grace window in which everything here ends."""
+    """A production service with two workers, and a grace window long enough for each test."""
     directory = tmp_path_factory.mktemp("workers")
     made = cli(directory, "client", "tests", "--scope", SCOPES, "--ttl", "1d", SECRET_KEY=KEY)
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "TOKEN_GRACE_SECONDS": "300"}
@@ -30,7 +30,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 class TestIssueMany:
     def test_each_is_answered_in_its_place(self, production: Service) -> None:
-        """What is wrong with one is told there, and the others are issued."""
+        """An error is reported in its place, and the other tokens are issued."""
         requests = [
             {"sub": "a"},
             {"ttl": True},
@@ -52,7 +52,7 @@ class TestIssueMany:
             assert (claims["sub"], claims["jti"], claims["client_id"]) == (sub, result["jti"], "tests")
 
     def test_a_hundred_and_no_more(self, production: Service) -> None:
-        """Nor none."""
+        """And not none."""
         reply = production.call("POST", "/app/tokens", {"tokens": [{}] * 100})
         assert len({result["jti"] for result in reply.json["tokens"]}) == 100
         refused: list[object] = [[], [{}] * 101, None, {}]
@@ -61,7 +61,7 @@ class TestIssueMany:
             assert (reply.status, reply.json["field"]) == (422, "tokens")
 
     def test_a_hundred_of_the_longest_fit(self, production: Service) -> None:
-        """The limits on body and number agree."""
+        """The limits on the body and on the number agree."""
         request = {"data": "x" * 2800}
         reply = production.call("POST", "/app/tokens", {"tokens": [request] * 100})
         tokens = [result["token"] for result in reply.json["tokens"]]
@@ -70,7 +70,7 @@ class TestIssueMany:
         assert reply.json["status"] is True
 
     def test_a_thousand_tokens_of_a_subject_die_by_one_row(self, production: Service) -> None:
-        """And a login in the same second is good."""
+        """A login in the same second is valid."""
         batches = [
             production.call("POST", "/app/tokens", {"tokens": [{"sub": "many"}] * 100}).json["tokens"]
             for _ in range(10)
@@ -96,7 +96,7 @@ def rows(service: Service) -> int:
 
 class TestValidateMany:
     def test_each_has_its_verdict_in_its_place(self, production: Service) -> None:
-        """The one demand holds for all; `status` is true where every one is."""
+        """The same demands apply to all; `status` is true if every token is valid."""
         good, other = production.issue(scope="read"), production.issue()
         reply = production.call("POST", "/app/valid", {"tokens": [good, "x", other, good], "scope": "read"})
         assert (reply.status, reply.json["status"]) == (200, False)
@@ -117,7 +117,7 @@ class TestValidateMany:
 
 class TestRotate:
     def test_two_hundred_at_once_log_nobody_out(self, two_workers: Service) -> None:
-        """Across two processes, all get one successor; a replay after the grace window ends the session."""
+        """In two processes, all get the same successor; a replay after the grace window ends the session."""
         token = two_workers.issue(sub="42", scope="read")
         with ThreadPoolExecutor(20) as pool:
             replies = list(
@@ -135,7 +135,7 @@ class TestRotate:
         assert not two_workers.says_valid(successor)
 
     def test_a_client_rotates_its_own_with_scopes_it_holds(self, two_workers: Service) -> None:
-        """Or it could prolong what it may not hand out."""
+        """Otherwise it could prolong scopes that it cannot hand out."""
         made = cli(
             two_workers.directory, "client", "x", "--scope", "token:issue", "--ttl", "1d", SECRET_KEY=KEY
         )
@@ -149,14 +149,14 @@ class TestRotate:
     def test_nobody_in_particular_rotates_nobodys_tokens(
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """Where ANONYMOUS_SCOPES lets strangers issue, a client's tokens are not theirs."""
+        """If ANONYMOUS_SCOPES allows strangers to issue, they still cannot rotate the tokens of clients."""
         settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "token:issue"}
         with Service(tmp_path_factory.mktemp("anonymous"), settings) as service:
             for token in (service.issue(), Signer(KEY).issue(client_id="app")):
                 assert service.call("POST", "/app/rotate", {"token": token}).status == 401
 
     def test_it_takes_what_validating_takes_and_the_end_of_the_session(self, two_workers: Service) -> None:
-        """`bind`, `aud` and `purpose` as the token has them; `session_ttl` from the first token."""
+        """`bind`, `aud` and `purpose` as in the token; `session_ttl` counts from the first token."""
         demands = {"purpose": "session", "aud": "web", "bind": "state"}
         token = two_workers.issue(**demands, ttl=900)
         first = two_workers.call("POST", "/app/valid", {"token": token, **demands}).json["claims"]
@@ -171,20 +171,20 @@ class TestRotate:
         assert claims["auth_time"] == first["iat"]
 
     def test_the_answer_names_the_session(self, two_workers: Service) -> None:
-        """By which it can be ended, whatever became of the token."""
+        """By that name it can be revoked, whatever has become of the token."""
         answer = two_workers.call("POST", "/app/rotate", {"token": two_workers.issue()}).json
         assert set(answer) == {"status_code", "token", "jti", "exp", "sid"}
         two_workers.call("POST", "/app/revoke", {"sid": answer["sid"]})
         assert not two_workers.says_valid(answer["token"])
 
     def test_a_credential_is_not_rotated(self, two_workers: Service) -> None:
-        """Whoever stole one could keep it."""
+        """A thief could otherwise keep a stolen one alive."""
         assert two_workers.credential is not None
         body = {"token": two_workers.credential, "purpose": "signer:client"}
         assert two_workers.call("POST", "/app/rotate", body).status == 422
 
     def test_what_is_refused_is_409(self, two_workers: Service) -> None:
-        """With the reason's code."""
+        """With the code of the reason."""
         for token, code in (("x", "token_malformed"), (two_workers.issue(max_uses=1), "token_not_rotatable")):
             reply = two_workers.call("POST", "/app/rotate", {"token": token})
             assert (reply.status, reply.json["code"]) == (409, code)
@@ -192,7 +192,7 @@ class TestRotate:
 
 class TestCodes:
     def test_a_code_verifies_once(self, two_workers: Service) -> None:
-        """And tells whose it was."""
+        """And the answer says whose it was."""
         issued = two_workers.call("POST", "/app/code", {"sub": "c1", "purpose": "login"}).json
         assert set(issued) == {"status_code", "token", "jti", "exp", "code"}
         body = {"token": issued["token"], "code": issued["code"], "purpose": "login"}
@@ -202,7 +202,7 @@ class TestCodes:
         assert (reply.status, reply.json["code"]) == (409, "token_used")
 
     def test_five_guesses_hold_under_fifty_at_once(self, two_workers: Service) -> None:
-        """Across two processes; the right code is refused afterwards."""
+        """In two processes. Afterwards, even the right code is refused."""
         issued = two_workers.call("POST", "/app/code", {"sub": "c2"}).json
         wrong = f"{(int(issued['code']) + 1) % 1_000_000:06d}"
 
@@ -216,7 +216,7 @@ class TestCodes:
         assert guess(issued["code"]) == (429, "attempts_exceeded")
 
     def test_a_subject_has_twenty_guesses_over_all_its_challenges(self, two_workers: Service) -> None:
-        """The right code of the fifth is refused, in both processes."""
+        """The right code of the fifth challenge is refused, in both processes."""
         for _ in range(4):
             issued = two_workers.call("POST", "/app/code", {"sub": "c6"}).json
             wrong = f"{(int(issued['code']) + 1) % 1_000_000:06d}"
@@ -228,7 +228,7 @@ class TestCodes:
         assert (reply.status, reply.json["code"]) == (429, "attempts_exceeded")
 
     def test_a_wrong_code_says_how_many_guesses_are_left(self, two_workers: Service) -> None:
-        """And no more of the challenge."""
+        """And nothing else about the challenge."""
         issued = two_workers.call("POST", "/app/code", {"sub": "c3"}).json
         wrong = f"{(int(issued['code']) + 1) % 1_000_000:06d}"
         reply = two_workers.call("POST", "/app/code/verify", {"token": issued["token"], "code": wrong})
@@ -253,7 +253,7 @@ class TestCodes:
 
 
 def test_one_slice_of_all_batches_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others are served after each, and not after one of every batch that is under way."""
+    """Other requests are answered after each slice, and not after one of every batch that is under way."""
     slices: list[int] = []
     validate_each = Signer.validate_each
 

@@ -1,4 +1,4 @@
-"""What gateways ask; tests/deploy has the gateways themselves."""
+"""The questions of gateways; tests/deploy has the gateways themselves."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ IDENTITY = ("X-Token-Subject", "X-Token-Scope", "X-Token-Id", "X-Token-Client")
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A production service that also takes the token from the cookie `session`; no credential is sent."""
+    """A production service that also accepts the token in the cookie `session`; no credential is sent."""
     with Service(tmp_path_factory.mktemp("auth"), {"SECRET_KEY": KEY, "AUTH_COOKIE": "session"}) as running:
         yield running
 
@@ -30,7 +30,7 @@ def ask(gateway: Service, token: str | None, query: str = "", path: str = "/auth
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("path", ["/auth", "/auth/", "/auth/any/path", "/auth//%2e%2e/%00?x=1"])
 def test_every_method_and_path_is_answered(gateway: Service, method: str, path: str) -> None:
-    """200 with a token, 401 without: a gateway passes on what its client sent."""
+    """200 with a token, 401 without, because a gateway forwards what its client has sent."""
     token = Signer(KEY).issue()
     assert gateway.call(method, path, headers={"Authorization": f"Bearer {token}"}).status == 200
     reply = gateway.call(method, path)
@@ -38,7 +38,7 @@ def test_every_method_and_path_is_answered(gateway: Service, method: str, path: 
 
 
 def test_the_headers_say_who_it_is(gateway: Service) -> None:
-    """All four, always: where one were missing, a client's own might be taken for it."""
+    """Always all four: if one were missing, the client's own could be taken for it."""
     token = Signer(KEY).issue(sub="42", scope="read write", client_id="app")
     headers = gateway.call("GET", "/auth", headers={"Authorization": f"Bearer {token}"}).headers
     jti = Signer(KEY).inspect(token).unverified_claims.jti
@@ -50,7 +50,7 @@ def test_the_headers_say_who_it_is(gateway: Service) -> None:
 
 @pytest.mark.parametrize("sub", ["käthe", " a", "a ", "50%", "%35%30", "a,b", "日本 \U0001f600"])
 def test_a_subject_of_any_characters_arrives_whole(gateway: Service, sub: str) -> None:
-    """Percent-encoded, so that none looks like another and no blank is lost at an end."""
+    """Percent-encoded, so that no two look alike and no space at an end is lost."""
     token = Signer(KEY).issue(sub=sub)
     sent = gateway.call("GET", "/auth", headers={"Authorization": f"Bearer {token}"}).headers[IDENTITY[0]]
     assert sent.isascii()
@@ -59,7 +59,7 @@ def test_a_subject_of_any_characters_arrives_whole(gateway: Service, sub: str) -
 
 
 def test_demands_add_up(gateway: Service) -> None:
-    """Whatever a client appends to the auth URL, it lifts nothing."""
+    """Whatever a client appends to the URL, it cannot remove a demand."""
     token = Signer(KEY).issue(purpose="session", scope="read write", aud="web")
     for query in (
         "",
@@ -87,7 +87,7 @@ def test_demands_add_up(gateway: Service) -> None:
 
 
 def test_a_short_scope_is_403_with_its_challenge(gateway: Service) -> None:
-    """RFC 6750, section 3.1, and no word of the query in it."""
+    """RFC 6750, section 3.1. Nothing of the query is in the challenge."""
     token = Signer(KEY).issue(scope="read")
     reply = gateway.call("GET", '/auth?scope=a"b', headers={"Authorization": f"Bearer {token}"})
     assert reply.status == 403
@@ -95,7 +95,7 @@ def test_a_short_scope_is_403_with_its_challenge(gateway: Service) -> None:
 
 
 def test_why_a_token_is_refused_is_not_told(gateway: Service) -> None:
-    """The answer may go to anybody: every reason looks alike."""
+    """Anybody may see the answer, so every reason looks the same."""
     signer = Signer(KEY)
     credential = cli(gateway.directory, "client", "x", "--scope", "read", "--ttl", "1d", SECRET_KEY=KEY)
     refused = [
@@ -114,14 +114,15 @@ def test_why_a_token_is_refused_is_not_told(gateway: Service) -> None:
 
 @pytest.mark.parametrize("value", ["Basic eDp5", "Digest username=x", "Negotiate x", "x", ""])
 def test_another_scheme_shows_no_token(gateway: Service, value: str) -> None:
-    """A challenge names no error then (RFC 6750, section 3.1): a client would throw a good token away."""
+    """The challenge then names no error (RFC 6750, section 3.1), because a client would discard a valid
+    token."""
     reply = gateway.call("GET", "/auth", headers={"Authorization": value})
     assert (reply.status, reply.json["code"]) == (401, "token_missing")
     assert reply.headers["WWW-Authenticate"] == 'Bearer realm="signer"'
 
 
 def test_what_is_to_be_used_up_is_no_session(production: Service) -> None:
-    """/auth counts nothing, so that a token with max_uses would be good without limit; a challenge proves
+    """/auth does not count uses, so a token with max_uses would be valid without limit. A challenge proves
     nothing yet."""
     counted = production.issue(max_uses=1)
     challenge = production.call("POST", "/app/code", {"sub": "42"}).json["token"]
@@ -131,7 +132,7 @@ def test_what_is_to_be_used_up_is_no_session(production: Service) -> None:
 
 
 def test_revoked_is_refused_at_once(production: Service) -> None:
-    """And so is a subject that logged out everywhere."""
+    """The same holds for a subject that has logged out everywhere."""
     token, other = production.issue(sub="auth-1"), production.issue(sub="auth-1")
     production.call("POST", "/app/revoke", {"token": token})
     assert (ask(production, token), ask(production, other)) == (401, 200)
@@ -141,7 +142,7 @@ def test_revoked_is_refused_at_once(production: Service) -> None:
 
 class TestCookie:
     def test_it_stands_in_for_the_header(self, gateway: Service) -> None:
-        """Among others, in one header or several."""
+        """Among other cookies, in one header or several."""
         token = Signer(KEY).issue()
         reply = gateway.call("GET", "/auth", headers={"Cookie": f"a=b; session={token}; c=d"})
         assert reply.status == 200
@@ -151,13 +152,14 @@ class TestCookie:
         assert raw.startswith(b"HTTP/1.1 200")
 
     def test_the_header_goes_first(self, gateway: Service) -> None:
-        """Whatever it is: the cookie is for those who send none."""
+        """Whatever it contains: the cookie is only for requests without the header."""
         cookie = {"Cookie": f"session={Signer(KEY).issue()}"}
         for header in ("Bearer x", "Basic eDp5", "Bearer", "x"):
             assert gateway.call("GET", "/auth", headers={"Authorization": header} | cookie).status == 401
 
     def test_two_of_them_are_refused(self, gateway: Service) -> None:
-        """The application behind might take the other one: a cookie tossed in from a neighbouring host."""
+        """The application behind the gateway might read the other one, which a neighbouring host may have
+        set."""
         good, bad = Signer(KEY).issue(), Signer(KEY).issue()
         assert (
             gateway.call("GET", "/auth", headers={"Cookie": f"session={good}; session={bad}"}).status == 401
@@ -166,7 +168,7 @@ class TestCookie:
         assert gateway.send_raw(raw.encode()).startswith(b"HTTP/1.1 401")
 
     def test_it_is_off_unless_it_is_named(self, production: Service) -> None:
-        """No name, no cookie, not even a nameless one."""
+        """Without a name no cookie counts, not even one without a name."""
         token = production.issue()
         for cookie in (f"session={token}", f"={token}", token):
             assert (
@@ -175,7 +177,7 @@ class TestCookie:
 
 
 def test_what_a_leaked_purpose_key_can_say_makes_no_header(gateway: Service) -> None:
-    """Line ends, or characters that no header has: they arrive percent-encoded."""
+    """Line ends, and characters that no header can have, arrive percent-encoded."""
     signer = Signer(KEY)
     claims = signer.validate(signer.issue(sub="42"))
     odd = replace(claims, iat=0, kid="", jti="\u20ac", scope="read\r\nX-Evil: 1", client_id="\u00e9")
@@ -187,7 +189,7 @@ def test_what_a_leaked_purpose_key_can_say_makes_no_header(gateway: Service) -> 
 
 
 def test_without_a_list_nobody_passes(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """403, since nginx would make a 500 of a 503; the reason is in the log."""
+    """403, because nginx would turn a 503 into a 500. The reason is in the log."""
     directory = tmp_path_factory.mktemp("gone")
     with Service(directory, {"SECRET_KEY": KEY}) as service:
         token = Signer(KEY).issue()

@@ -15,6 +15,11 @@ PATHS = ["/guide", *(f"/guide/{page}" for page in PAGES)]
 
 
 class TestOverHTTP:
+    def test_a_command_stands_out_from_its_output(self, production: Service) -> None:
+        """And neither is markup."""
+        page = production.call("GET", "/guide/start").raw.decode()
+        assert "<b>$ curl http://localhost:8000/app/valid/$TOKEN</b>\n{&quot;status_code&quot;" in page
+
     @pytest.mark.parametrize("path", PATHS)
     def test_a_page_is_there_for_everybody(self, production: Service, path: str) -> None:
         """It is public text, so no credential is asked for; no type to guess, no address sent to others."""
@@ -168,6 +173,7 @@ return {
   text: luminance(style("main p").color),
   link: luminance(style("main p a").color),
   code: luminance(style("pre code").color),
+  output: luminance(style(".console code").color),
 };
 """
 

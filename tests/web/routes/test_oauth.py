@@ -1,4 +1,4 @@
-"""The OAuth endpoints by plain HTTP, as RFC 6749, 6750, 7009, 7662 and 8414 have them."""
+"""The OAuth endpoints over plain HTTP, as RFC 6749, 6750, 7009, 7662 and 8414 define them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ TOKEN, INTROSPECT, REVOKE = ENDPOINTS = ("/oauth/token", "/oauth/introspect", "/
 METADATA = "/.well-known/oauth-authorization-server"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 GRANT = {"grant_type": "client_credentials"}
-#: A form that each endpoint takes.
+#: A valid form for each endpoint.
 FORMS = {TOKEN: GRANT, INTROSPECT: {"token": "x"}, REVOKE: {"token": "x"}}
 #: Status and error of refusals.
 INVALID_REQUEST = (400, "invalid_request")
@@ -54,18 +54,18 @@ class Client:
 
 
 def basic(pair: str) -> dict[str, str]:
-    """The header for user and password as they are, not encoded."""
+    """The header for this user name and password, without encoding them."""
     return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
 def new_client(name: str, scope: str = SCOPE, age: int = 0) -> Client:
-    """A client whose credential was made `age` seconds ago, for an hour."""
+    """A client whose credential was made `age` seconds ago and lasts an hour."""
     signer = Signer(KEY, clock=lambda: time.time() - age)
     return Client(name, issue_credential(signer, name, scope, 3600))
 
 
 def post(service: Service, path: str, form: Fields, headers: Mapping[str, str] | None = None) -> Reply:
-    """A form, as every OAuth client sends it."""
+    """Send a form, as every OAuth client does."""
     body = form if isinstance(form, bytes) else urlencode(form).encode()
     return service.call("POST", path, body, {**FORM, **(headers or {})})
 
@@ -78,14 +78,14 @@ def granted(service: Service, client: Client) -> str:
 
 
 def introspected(service: Service, token: str, client: Client) -> Any:
-    """What introspection tells of a token."""
+    """The answer of introspection about a token."""
     reply = post(service, INTROSPECT, {"token": token}, client.basic)
     assert reply.status == 200, reply.raw
     return reply.json
 
 
 def refusal(reply: Reply) -> tuple[int, str]:
-    """Status and error of an answer that is an error to the letter of RFC 6749, section 5.2."""
+    """Status and error of an answer that is an error exactly as in RFC 6749, section 5.2."""
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["Cache-Control"] == "no-store"
     assert set(reply.json) == {"error", "error_description"}
@@ -96,14 +96,14 @@ def refusal(reply: Reply) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A production service that is called without a credential unless a test gives one."""
+    """A production service. It is called without a credential unless a test gives one."""
     with Service(tmp_path_factory.mktemp("oauth"), {"SECRET_KEY": KEY}) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(service: Service) -> Client:
-    """A client as its operator makes one."""
+    """A client, made as its operator makes it."""
     made = cli(service.directory, "client", "app.one~x", "--scope", SCOPE, "--ttl", "1d", SECRET_KEY=KEY)
     return Client("app.one~x", made.stdout.strip())
 
@@ -112,7 +112,7 @@ class TestTokenEndpoint:
     """RFC 6749, section 4.4."""
 
     def test_the_answer_has_these_members_and_no_others(self, service: Service, client: Client) -> None:
-        """Above all no refresh_token (section 4.4.3), and no cache keeps it (section 5.1)."""
+        """Above all no refresh_token (section 4.4.3), and no cache stores it (section 5.1)."""
         reply = post(service, TOKEN, GRANT, client.basic)
         assert reply.status == 200
         token = reply.json["access_token"]
@@ -132,7 +132,7 @@ class TestTokenEndpoint:
 
     @pytest.mark.parametrize("asked", ["read", "write", "read write", "write read", "read read"])
     def test_a_client_may_ask_for_less(self, service: Service, client: Client, asked: str) -> None:
-        """What it got is told, and stands in the token."""
+        """The answer and the token say what it got."""
         reply = post(service, TOKEN, {**GRANT, "scope": asked}, client.basic)
         assert set(reply.json["scope"].split(" ")) == set(asked.split(" "))
         assert introspected(service, reply.json["access_token"], client)["scope"] == reply.json["scope"]
@@ -142,11 +142,11 @@ class TestTokenEndpoint:
         ["admin", "read admin", "READ", "read,write", "token:revoke", "read token:introspect", " ", "é"],
     )
     def test_not_for_more(self, service: Service, client: Client, asked: str) -> None:
-        """Nor for what it may do here itself: a token in other hands must not do that."""
+        """Nor for its scopes at this service itself, which a token in other hands must not have."""
         assert refusal(post(service, TOKEN, {**GRANT, "scope": asked}, client.basic)) == INVALID_SCOPE
 
     def test_who_holds_no_scope_to_hand_out_gets_no_token(self, service: Service) -> None:
-        """Section 3.3: no scope asked for, and no default to give."""
+        """Section 3.3: it asks for no scope, and there is no default."""
         client = new_client("checker", "token:introspect")
         assert refusal(post(service, TOKEN, GRANT, client.basic)) == INVALID_SCOPE
 
@@ -161,7 +161,7 @@ class TestTokenEndpoint:
         assert refusal(post(service, TOKEN, {"scope": "read"}, client.basic)) == INVALID_REQUEST
 
     def test_an_access_token_is_no_credential(self, service: Service, client: Client) -> None:
-        """Or a client could prolong its own life for ever."""
+        """Otherwise a client could prolong its own life forever."""
         stolen = Client(client.id, granted(service, client))
         for headers in (stolen.basic, stolen.bearer):
             assert refusal(post(service, TOKEN, GRANT, headers)) == INVALID_CLIENT
@@ -173,7 +173,7 @@ class TestIntrospection:
     def test_an_active_token_is_told_with_exactly_these_members(
         self, service: Service, client: Client
     ) -> None:
-        """Section 2.2; times are whole numbers of seconds."""
+        """Section 2.2; times are whole seconds."""
         token = granted(service, client)
         told = introspected(service, token, client)
         assert told == {
@@ -193,7 +193,7 @@ class TestIntrospection:
         assert abs(told["iat"] - time.time()) < 30
 
     def test_what_a_token_does_not_say_is_left_out(self, service: Service, client: Client) -> None:
-        """Not null; what it says beyond that is told."""
+        """Not null; members of our own are there."""
         told = introspected(service, Signer(KEY).issue(), client)
         assert set(told) == {"active", "token_type", "iss", "jti", "iat", "exp", "purpose"}
         said = {"aud": "web", "sid": "s1", "data": {"a": [1, None]}, "purpose": "reset"}
@@ -225,7 +225,7 @@ class TestIntrospection:
     def test_a_token_that_is_not_good_is_inactive(
         self, service: Service, client: Client, issued: Callable[[], str]
     ) -> None:
-        """To the byte the same answer, which does not say why."""
+        """The answer is always the same to the byte, and does not say why."""
         reply = post(service, INTROSPECT, {"token": issued()}, client.basic)
         assert (reply.status, reply.raw) == (200, b'{"active":false}')
 
@@ -240,7 +240,7 @@ class TestIntrospection:
         assert introspected(service, used, client) == {"active": False}
 
     def test_it_takes_the_scope(self, service: Service, client: Client) -> None:
-        """Section 2.1: or anybody could try tokens out."""
+        """Section 2.1: otherwise anybody could try out tokens."""
         token = granted(service, client)
         poor = new_client("poor", "token:issue token:revoke read")
         assert refusal(post(service, INTROSPECT, {"token": token}, poor.basic)) == INSUFFICIENT
@@ -259,7 +259,7 @@ class TestRevocation:
         assert introspected(service, token, client) == {"active": False}
 
     def test_an_unknown_token_is_no_error(self, service: Service, client: Client) -> None:
-        """Section 2.2; and one that is forged from a good one leaves that alone."""
+        """Section 2.2. One that is forged from a valid token does not affect that."""
         token = granted(service, client)
         for text in ("unknown", Signer(generate_key()).issue(), token[:-4] + "AAAA", token + "=", "é" * 999):
             reply = post(service, REVOKE, {"token": text}, client.basic)
@@ -267,14 +267,14 @@ class TestRevocation:
         assert introspected(service, token, client)["active"] is True
 
     def test_its_own_token_takes_no_scope(self, service: Service, client: Client) -> None:
-        """Section 2.1: the token was issued to the client."""
+        """Section 2.1: the token was issued to this client."""
         plain = new_client("plain", "read")
         token = granted(service, plain)
         assert post(service, REVOKE, {"token": token}, plain.basic).status == 200
         assert introspected(service, token, client) == {"active": False}
 
     def test_anothers_token_takes_the_scope(self, service: Service, client: Client) -> None:
-        """Without token:revoke it is refused, and the token stays good."""
+        """Without token:revoke it is refused, and the token stays valid."""
         plain, operator = new_client("plain", "read"), new_client("operator", "token:revoke")
         for token in (granted(service, client), Signer(KEY).issue(sub="42")):
             reply = post(service, REVOKE, {"token": token}, plain.basic)
@@ -284,7 +284,7 @@ class TestRevocation:
             assert introspected(service, token, client) == {"active": False}
 
     def test_a_client_may_end_its_own_credential(self, service: Service) -> None:
-        """The one token that is surely its own; another client's it may not."""
+        """That token is certainly its own. It cannot revoke another client's."""
         plain, other = new_client("plain", "read"), new_client("other", "read")
         assert refusal(post(service, REVOKE, {"token": other.secret}, plain.basic))[0] == 403
         assert post(service, REVOKE, {"token": plain.secret}, plain.basic).status == 200
@@ -292,7 +292,7 @@ class TestRevocation:
         assert post(service, TOKEN, GRANT, other.basic).status == 200
 
     def test_nobody_revokes_without_a_credential(self, service: Service, client: Client) -> None:
-        """Section 2.1; the token stays good."""
+        """Section 2.1; the token stays valid."""
         token = granted(service, client)
         for form in ({"token": token}, {"token": token, "client_id": client.id}):
             assert refusal(post(service, REVOKE, form)) == INVALID_CLIENT
@@ -304,7 +304,7 @@ class TestForm:
     """RFC 6749, section 3.2 and appendix B."""
 
     def test_nothing_but_a_form_is_read(self, service: Service, client: Client, path: str) -> None:
-        """JSON, or a form that does not say so, is an invalid request."""
+        """JSON, or a form with another content type, is an invalid request."""
         form = urlencode(FORMS[path]).encode()
         for body, declared in (
             (json.dumps(FORMS[path]).encode(), "application/json"),
@@ -319,7 +319,7 @@ class TestForm:
         assert post(service, path, form, {**client.basic, "Content-Type": declared}).status == 200
 
     def test_no_parameter_may_come_twice(self, service: Service, client: Client, path: str) -> None:
-        """Not with one value, not empty, not if it is unknown."""
+        """Neither with the same value, nor empty, nor if it is unknown."""
         form = list(FORMS[path].items())
         for more in (form, [(form[0][0], "other")], [(form[0][0], "")], [("a", "1"), ("a", "1")]):
             assert refusal(post(service, path, [*form, *more], client.basic)) == INVALID_REQUEST, more
@@ -327,13 +327,13 @@ class TestForm:
     def test_unknown_parameters_and_hints_are_ignored(
         self, service: Service, client: Client, path: str
     ) -> None:
-        """RFC 7662 and 7009, section 2.1: a hint that is wrong is no error."""
+        """RFC 7662 and 7009, section 2.1: a wrong hint is no error."""
         for hint in ("access_token", "refresh_token", "nonsense", '"'):
             form = {**FORMS[path], "token_type_hint": hint, "resource": "https://api.example", "": "x"}
             assert post(service, path, form, client.basic).status == 200
 
     def test_an_empty_parameter_was_not_sent(self, service: Service, client: Client, path: str) -> None:
-        """RFC 6749, section 3.2: neither a required one, nor a second credential."""
+        """RFC 6749, section 3.2: it counts neither as a required one, nor as a second credential."""
         form = dict.fromkeys(FORMS[path], "")
         assert refusal(post(service, path, form, client.basic)) == INVALID_REQUEST
         form = {**FORMS[path], "client_id": "", "client_secret": "", "scope": "", "token_type_hint": ""}
@@ -350,7 +350,7 @@ class TestForm:
     def test_other_methods_are_not_allowed(
         self, service: Service, client: Client, path: str, method: str
     ) -> None:
-        """Section 3.2; 405 names the one that is."""
+        """Section 3.2; 405 names the one that is allowed."""
         for headers in ({}, client.basic):
             reply = service.call(method, path, headers=headers)
             assert refusal(reply) == (405, "invalid_request")
@@ -369,12 +369,13 @@ class TestForm:
     def test_what_is_no_form_is_an_invalid_request(
         self, service: Service, client: Client, path: str, body: bytes
     ) -> None:
-        """Whatever stands in it."""
+        """Whatever it contains."""
         assert refusal(post(service, path, body, client.basic)) == INVALID_REQUEST
 
     @pytest.mark.parametrize("bad", [b"\xff", b"%ff", b"%ed%a0%80"])
     def test_it_is_utf_8(self, service: Service, client: Client, path: str, bad: bytes) -> None:
-        """Appendix B; even where nobody looks at it: guessed at, two texts could become one."""
+        """Appendix B. This holds for unread parameters, too: if the encoding were guessed, two texts could
+        become one."""
         form = urlencode(FORMS[path]).encode()
         assert post(service, path, form + b"&a=%C3%A9", client.basic).status == 200
         assert refusal(post(service, path, form + b"&a=" + bad, client.basic)) == INVALID_REQUEST
@@ -385,7 +386,7 @@ class TestClientAuthentication:
     """RFC 6749, section 2.3."""
 
     def test_header_or_form(self, service: Service, client: Client, path: str) -> None:
-        """Basic, the form, and as Bearer; the id may stand in the form as well."""
+        """Basic, the form, or Bearer; the id may be in the form as well."""
         form, name = FORMS[path], {"client_id": client.id}
         assert post(service, path, form, client.basic).status == 200
         assert post(service, path, form, client.bearer).status == 200
@@ -401,12 +402,12 @@ class TestClientAuthentication:
     def test_basic_is_taken_percent_encoded_and_raw(
         self, service: Service, client: Client, path: str, encode: Callable[[str], str]
     ) -> None:
-        """Section 2.3.1 asks for encoding, and half the clients do not do it."""
+        """Section 2.3.1 requires encoding, and half of the clients do not encode."""
         headers = basic(f"{encode(client.id)}:{encode(client.secret)}")
         assert post(service, path, FORMS[path], headers).status == 200
 
     def test_header_and_form_together_are_refused(self, service: Service, client: Client, path: str) -> None:
-        """Section 2.3: one method a request, even where both are right."""
+        """Section 2.3: one method in each request, even if both are right."""
         form = {**FORMS[path], **client.form}
         for headers in (client.basic, client.bearer, basic("x:y")):
             assert refusal(post(service, path, form, headers)) == INVALID_REQUEST
@@ -414,7 +415,7 @@ class TestClientAuthentication:
         assert refusal(post(service, path, only_secret, client.basic)) == INVALID_REQUEST
 
     def test_the_form_names_no_other_client(self, service: Service, client: Client, path: str) -> None:
-        """A program in between might believe the form."""
+        """A program in between might rely on the form."""
         other = new_client("other")
         for headers in (client.basic, client.bearer):
             form = {**FORMS[path], "client_id": other.id}
@@ -431,7 +432,7 @@ class TestClientAuthentication:
     def test_the_challenge_is_in_the_scheme_that_was_used(
         self, service: Service, client: Client, path: str
     ) -> None:
-        """Section 5.2; with Basic for those who used none, and an error (RFC 6750, section 3) for Bearer."""
+        """Section 5.2: Basic if there was none; for Bearer with an error (RFC 6750, section 3)."""
         wrong = Client(client.id, "wrong")
         form = FORMS[path]
         for reply, challenge in (
@@ -449,7 +450,7 @@ class TestClientAuthentication:
     def test_a_wrong_secret_and_an_unknown_client_are_answered_alike(
         self, service: Service, client: Client, path: str, way: str
     ) -> None:
-        """To the byte, so that nobody can try out who is a client."""
+        """To the byte, so that nobody can find out which clients there are."""
         ended = new_client("ended")
         assert post(service, REVOKE, {"token": ended.secret}, ended.basic).status == 200
         answers = set()
@@ -469,7 +470,7 @@ class TestClientAuthentication:
 
 
 def raw(service: Service, path: str, form: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
-    """The answer as it comes over the wire."""
+    """The answer as it was sent."""
     body = urlencode(form)
     sent = {"Host": "x", **FORM, "Content-Length": str(len(body)), "Connection": "close", **headers}
     lines = "".join(f"{name}: {value}\r\n" for name, value in sent.items())
@@ -477,7 +478,7 @@ def raw(service: Service, path: str, form: Mapping[str, str], headers: Mapping[s
 
 
 def without_ids(answer: bytes) -> bytes:
-    """The answer without what differs between any two."""
+    """The answer without the parts that always differ."""
     return re.sub(rb"\r\n(date|x-request-id): [^\r]*", b"", answer)
 
 
@@ -507,7 +508,7 @@ ECHOES: list[tuple[dict[str, str], dict[str, str]]] = [
 def test_no_header_of_an_answer_repeats_the_request(
     service: Service, client: Client, path: str, form: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """Neither a value nor a header of the sender's own making, whether it is let in or not."""
+    """Neither a value nor a header that the sender chose, whether the caller is accepted or not."""
     for credential in ({}, client.basic):
         sent = {**credential, **headers}
         if path == METADATA:
@@ -515,7 +516,7 @@ def test_no_header_of_an_answer_repeats_the_request(
         else:
             reply = post(service, path, {**FORMS[path], **form}, sent)
         assert reply.status < 500
-        # But for a request's id, whose form is checked.
+        # Except for a request's id, whose form is checked.
         said = [(name, value) for name, value in reply.headers.items() if name.lower() != "x-request-id"]
         assert MARK not in str(said).lower()
         assert {name.lower() for name in reply.headers} <= {
@@ -541,7 +542,7 @@ class TestMetadata:
     def test_a_configured_issuer_is_told_whatever_the_host(
         self, tmp_path_factory: pytest.TempPathFactory, issuer: str
     ) -> None:
-        """Behind a proxy, which may put a path before ours; introspection says the same one."""
+        """Behind a proxy, which may add a path before ours; introspection names the same issuer."""
         settings = {"SECRET_KEY": KEY, "ISSUER": issuer}
         client = new_client("app")
         with Service(tmp_path_factory.mktemp("issuer"), settings) as service:
@@ -549,7 +550,7 @@ class TestMetadata:
             assert reply.headers["Content-Type"] == "application/json"
             assert reply.json["issuer"] == issuer
             assert_complete(reply.json, service, issuer)
-            # Section 3.1: the issuer's path comes after the well-known one.
+            # Section 3.1: the issuer's path follows the well-known one.
             assert service.call("GET", METADATA + urlsplit(issuer).path).raw == reply.raw
             assert introspected(service, granted(service, client), client)["iss"] == issuer
 
@@ -572,7 +573,7 @@ class TestMetadata:
     def test_without_one_good_host_there_is_no_issuer(
         self, service: Service, client: Client, lines: bytes
     ) -> None:
-        """400, for the document and for an active token; what cannot be an origin is not repeated."""
+        """400, for the document and for an active token. A value that cannot be an origin is not repeated."""
         end = b"Connection: close\r\n"
         answer = service.send_raw(b"GET " + METADATA.encode() + b" HTTP/1.1\r\n" + lines + end + b"\r\n")
         assert answer.startswith(b"HTTP/1.1 400 ")
@@ -589,12 +590,13 @@ class TestMetadata:
 
 
 def assert_complete(document: Any, service: Service, issuer: str) -> None:
-    """The document has what RFC 8414, section 2, requires, nothing empty (section 3.2), and tells the truth."""
+    """The document has what RFC 8414, section 2, requires, nothing is empty (section 3.2), and everything is
+    true."""
     assert all(value not in ([], "", None) for value in document.values())
     assert document["response_types_supported"] == ["none"]
     assert document["grant_types_supported"] == ["client_credentials"]
     for kind in ("token", "introspection", "revocation"):
-        # A proxy takes the issuer's path away before it asks.
+        # A proxy removes the issuer's path before it forwards the request.
         url = document[f"{kind}_endpoint"]
         assert url.startswith(f"{issuer}/")
         path = url.removeprefix(issuer)
@@ -608,13 +610,14 @@ def assert_complete(document: Any, service: Service, issuer: str) -> None:
 
 
 class TestListGone:
-    """The list cannot say what was revoked, so nobody is let in and nothing is acknowledged."""
+    """The list is gone, so no caller is accepted and nothing is acknowledged."""
 
     @pytest.mark.parametrize("loss", ["deleted", "replaced"])
     def test_all_three_are_temporarily_unavailable(
         self, tmp_path_factory: pytest.TempPathFactory, loss: str
     ) -> None:
-        """503 with Retry-After (RFC 7009, section 2.2.1); put back, the list knows nothing of those calls."""
+        """503 with Retry-After (RFC 7009, section 2.2.1). Once the list is restored, it has no trace of those
+        calls."""
         directory = tmp_path_factory.mktemp(loss)
         path, away = directory / "tokens.db", directory / "away.db"
         client = new_client("app")
@@ -630,7 +633,7 @@ class TestListGone:
                     assert refusal(reply) == (503, "temporarily_unavailable"), endpoint
                     assert reply.headers["Retry-After"] == "1"
                     assert not re.search("sqlite|tokens.db|/", reply.json["error_description"])
-                # What is no credential of ours needs no list to be refused.
+                # To refuse a credential that is not ours, no list is needed.
                 assert refusal(post(service, endpoint, FORMS[endpoint], basic("app:x")))[0] == 401
             away.replace(path)
             assert introspected(service, token, client)["active"] is True
@@ -643,17 +646,17 @@ def empty_list(path: Path) -> Path:
 
 
 class TestDevelopment:
-    """Without SECRET_KEY there is one caller, who may do everything and is no client."""
+    """Without SECRET_KEY there is one caller, who can do everything and is no client."""
 
     def test_introspection_and_revocation_need_no_credential(self, development: Service) -> None:
-        """As the service's other calls."""
+        """Like the other calls of the service."""
         token = development.issue(sub="42")
         assert post(development, INTROSPECT, {"token": token}).json["active"] is True
         assert post(development, REVOKE, {"token": token}).json == {}
         assert post(development, INTROSPECT, {"token": token}).json == {"active": False}
 
     def test_an_access_token_needs_a_client(self, development: Service) -> None:
-        """Which one, only a credential can say."""
+        """Only a credential can say which one."""
         assert refusal(post(development, TOKEN, GRANT)) == INVALID_CLIENT
         assert refusal(post(development, TOKEN, {**GRANT, "client_id": "app"})) == INVALID_CLIENT
         made = cli(development.directory, "client", "app", "--scope", "read", "--ttl", "1h")

@@ -1,4 +1,4 @@
-"""OAuth clients that nobody here wrote, against a real service: what they take for granted must hold."""
+"""OAuth clients of other authors, used with a real service: what they take for granted must hold."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from werkzeug.serving import make_server
 
 NAME = "app.one~x"
 SCOPE = "token:introspect token:revoke read write"
-#: Each *.mjs here drives one library and exits with 0 where that saw what it should.
+#: Each *.mjs here drives one library, and exits with 0 if that saw what it should.
 SCRIPTS = ROOT / "tests" / "clients"
 METHODS = ["client_secret_basic", "client_secret_post"]
 
@@ -45,7 +45,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy and no password file of whoever runs the tests comes in between."""
+    """No proxy and no password file of the person who runs the tests interferes."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("NETRC", os.devnull)
 
@@ -83,7 +83,7 @@ class TestAuthlib:
     def test_the_client_is_granted_told_and_obeyed(
         self, url: str, secret: str, session: Callable[..., Any], method: str
     ) -> None:
-        """A grant, introspection and revocation, under what the metadata says."""
+        """A grant, introspection and revocation, at the endpoints that the metadata names."""
         known = requests.get(f"{url}/.well-known/oauth-authorization-server", timeout=HANG).json()
         client = session(secret, scope="read", token_endpoint_auth_method=method)
         granted = client.fetch_token(known["token_endpoint"], grant_type="client_credentials")
@@ -107,7 +107,7 @@ class TestAuthlib:
     def test_the_client_understands_a_refusal(
         self, url: str, secret: str, session: Callable[..., Any], method: str
     ) -> None:
-        """Its own error carries ours."""
+        """Its own exception has our error."""
         for client, error in (
             (session("wrong", token_endpoint_auth_method=method), "invalid_client"),
             (session(secret, token_endpoint_auth_method=method, scope="admin"), "invalid_scope"),
@@ -118,7 +118,7 @@ class TestAuthlib:
             assert refused.value.description
 
     def test_the_guard_lets_in_who_holds_the_scope(self, url: str, secret: str, guarded: str) -> None:
-        """Until the token is revoked; then at once nobody (RFC 6750, section 3.1)."""
+        """Until the token is revoked; then no request passes (RFC 6750, section 3.1)."""
         token = granted_token(url, secret, "read")
         allowed = get(f"{guarded}/read", token)
         assert (allowed.status_code, allowed.json()) == (200, {"client": NAME})
@@ -135,7 +135,7 @@ class TestAuthlib:
         assert get(f"{guarded}/write", both).status_code == 200
 
     def test_the_guard_keeps_out_what_is_no_access_token(self, secret: str, guarded: str) -> None:
-        """Nothing, garbage, and above all a client's own credential, whose scope would do."""
+        """Nothing, garbage, and above all a client's own credential, although it has the scope."""
         assert requests.get(f"{guarded}/read", timeout=HANG).status_code == 401
         for token in ("garbage", secret):
             refused = get(f"{guarded}/read", token)
@@ -143,7 +143,7 @@ class TestAuthlib:
 
     @pytest.fixture
     def guarded(self, url: str, secret: str) -> Iterator[str]:
-        """Where a resource server is that Authlib guards."""
+        """The URL of a resource server that Authlib guards."""
         server = make_server("127.0.0.1", 0, resource_server(url, secret), threaded=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -154,7 +154,7 @@ class TestAuthlib:
 
 
 class Introspected(IntrospectTokenValidator):  # type: ignore[misc]
-    """Authlib's validator, with the one call its documentation asks for."""
+    """Authlib's validator, with the one call that its documentation asks for."""
 
     def __init__(self, url: str, secret: str) -> None:
         super().__init__()
@@ -182,7 +182,7 @@ def resource_server(url: str, secret: str) -> Flask:
 
 
 def get(url: str, token: str) -> requests.Response:
-    """As a client with this token."""
+    """Call it as a client with this token."""
     return requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=HANG)
 
 
@@ -198,15 +198,15 @@ class TestRequestsOAuthlib:
 
     @pytest.fixture
     def session(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-        """A session for programs that act for themselves."""
-        # It talks to https only, unless it is told so.
+        """A session for programs that act in their own name."""
+        # By default, the library uses https only.
         monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
         with RequestsSession(client=BackendApplicationClient(NAME)) as session:
             yield session
 
     @pytest.mark.parametrize("way", ["basic", "basic and id", "form"])
     def test_a_grant_and_its_end(self, url: str, secret: str, session: Any, way: str) -> None:
-        """However it proves itself: Basic, Basic with the id in the form too, or the form alone."""
+        """With each way to authenticate: Basic, Basic with the id in the form too, or the form alone."""
         proof: dict[str, dict[str, Any]] = {
             "basic": {"auth": HTTPBasicAuth(NAME, secret)},
             "basic and id": {"auth": HTTPBasicAuth(NAME, secret), "include_client_id": True},
@@ -223,7 +223,7 @@ class TestRequestsOAuthlib:
         assert session.get(f"{url}/auth?scope=read").status_code == 401
 
     def test_a_refusal_is_its_own_error(self, url: str, secret: str, session: Any) -> None:
-        """One class for each of ours."""
+        """It has one class for each of our errors."""
         with pytest.raises(InvalidClientError):
             session.fetch_token(f"{url}/oauth/token", auth=HTTPBasicAuth(NAME, "wrong"))
         with pytest.raises(InvalidClientError):
@@ -255,7 +255,7 @@ class TestNode:
     def test_a_client_and_the_service_understand_each_other(
         self, url: str, secret: str, installed: Path, script: str
     ) -> None:
-        """What that means for each library, its script says."""
+        """Each library's script says what that means."""
         known = {"SERVICE_URL": url, "CLIENT_ID": NAME, "CLIENT_SECRET": secret}
         done = subprocess.run(
             ["node", script],
@@ -269,7 +269,7 @@ class TestNode:
         assert done.returncode == 0, done.stderr
 
     def test_the_lock_file_names_no_registry(self) -> None:
-        """Each package is known by its hash, wherever it is installed from."""
+        """A hash identifies each package, from whatever registry it is installed."""
         lock = json.loads((SCRIPTS / "package-lock.json").read_text())
         packages = [package for name, package in lock["packages"].items() if name]
         assert len(packages) > 4

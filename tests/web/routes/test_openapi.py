@@ -1,4 +1,4 @@
-"""The API document: it agrees with the routes, and the service with it."""
+"""The API document: it agrees with the routes, and the service agrees with it."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ from signer.web.messages.bodies import ValidateRequest
 from signer.web.routes.descriptions import about_members
 
 #: They show the document and are not part of it.
-PAGES = {"/openapi.json", "/docs", "/redoc", "/static/{path:text}"}
+PAGES = {"/openapi.json", "/docs", "/redoc", "/guide", "/guide/{page:text}", "/static/{path:text}"}
 
 
 def document(**settings: str) -> dict[str, Any]:
@@ -126,7 +126,8 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_what_a_caller_needs_is_said() -> None:
-    """The scope in words, the ways to authenticate as security; nobody where ANONYMOUS_SCOPES lets them."""
+    """The scope in words, and the ways to authenticate as security; none if ANONYMOUS_SCOPES has the
+    scope."""
     described = document(ANONYMOUS_SCOPES="token:issue")["paths"]
     scopes = set(re.findall(r"`((?:token|metrics|revocations):\w+)`", str(described)))
     assert scopes == SERVICE_SCOPES
@@ -149,7 +150,7 @@ def test_settings_show() -> None:
 
 
 def test_it_is_served(development: Service) -> None:
-    """As JSON, the same each time, and without a word of this machine."""
+    """As JSON, the same each time, and without a word about this machine."""
     reply = development.call("GET", "/openapi.json")
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/json")
     assert reply.json["openapi"].startswith("3.1")
@@ -160,7 +161,7 @@ def test_it_is_served(development: Service) -> None:
 @pytest.mark.parametrize("mode", ["development", "production"])
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """All of its checks: examples, limits of every value, random bodies, and sequences of calls."""
+    """With all of its checks: examples, limits of every value, random bodies, and sequences of calls."""
     service: Service = request.getfixturevalue(mode)
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program, "the test extra installs it"

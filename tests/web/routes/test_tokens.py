@@ -1,4 +1,4 @@
-"""The calls, as the contract has them."""
+"""The calls of the JSON API."""
 
 import re
 import time
@@ -15,7 +15,7 @@ SETTINGS = {"SECRET_KEY": KEY}
 
 
 class TestOriginalContract:
-    """The three routes taken over, in development mode as they stand, with their exact members."""
+    """The three routes of the original service, unchanged in development mode, with exactly their members."""
 
     def test_post_token_without_body(self, development: Service) -> None:
         """200, and a token that lives 60 minutes."""
@@ -47,7 +47,7 @@ class TestOriginalContract:
             assert (reply.status, reply.json) == (200, {"status_code": 200, "status": False}), text
 
     def test_post_valid_is_the_same(self, development: Service) -> None:
-        """With the token in the body again, or none."""
+        """With or without the token in the body."""
         token = development.issue()
         for body in (None, {}, {"token": token}):
             reply = development.call("POST", f"/app/valid/{token}", body)
@@ -72,13 +72,13 @@ class TestOriginalContract:
 
 class TestIssue:
     def test_a_whole_number_is_one_however_it_is_written(self, production: Service) -> None:
-        """JSON has one kind of number, and some encoders write 900.0; `data` stays as it is."""
+        """JSON has one kind of number, and some encoders write 900.0; `data` stays unchanged."""
         reply = production.call("POST", "/app/token", b'{"ttl": 9e2, "max_uses": 2.0, "data": 5.0}')
         claims = production.call("POST", "/app/valid", {"token": reply.json["token"]}).json["claims"]
         assert (claims["exp"] - claims["iat"], claims["max_uses"], str(claims["data"])) == (900, 2, "5.0")
 
     def test_every_member_arrives_in_the_token(self, production: Service) -> None:
-        """And the client that asked is named in it."""
+        """The token also names the client that asked for it."""
         request = {
             "sub": "42", "purpose": "reset", "ttl": 900, "scope": "read", "aud": "web", "data": {"a": [1, None]},
             "max_uses": 2, "sid": "s1",
@@ -92,7 +92,7 @@ class TestIssue:
     def test_the_services_own_purposes_are_not_handed_out(
         self, production: Service, development: Service
     ) -> None:
-        """Or a client that may issue could make itself a credential for everything."""
+        """Otherwise a client that can issue tokens could issue itself a credential for everything."""
         for service in (production, development):
             reply = service.call(
                 "POST", "/app/token", {"purpose": "signer:client", "sub": "tests", "scope": "token:purge"}
@@ -113,7 +113,7 @@ class TestIssue:
 
 class TestValid:
     def test_the_reason_has_a_code(self, production: Service) -> None:
-        """Stable words, the same as in Python."""
+        """The codes are stable, and the same as in Python."""
         token, bound = production.issue(purpose="reset", scope="read"), production.issue(bind="x")
         for request, code in (
             ({"token": token, "purpose": "access"}, "token_purpose_wrong"),
@@ -136,7 +136,7 @@ class TestValid:
         assert (reply.json["status"], reply.json["code"]) == (False, "token_expired")
 
     def test_purpose_scope_audience_and_binding_are_checked(self, production: Service) -> None:
-        """All met, the claims are told."""
+        """If all demands are met, the answer has the claims."""
         token = production.issue(purpose="reset", scope="read write", aud="web", bind="hash", sub="42")
         request = {"token": token, "purpose": "reset", "scope": "read", "aud": "web", "bind": "hash"}
         reply = production.call("POST", "/app/valid", request)
@@ -145,7 +145,7 @@ class TestValid:
 
 class TestConsume:
     def test_uses_are_counted_down(self, production: Service) -> None:
-        """Then 409, under the code of the reason."""
+        """Then 409, with the code of the reason."""
         token = production.issue(purpose="confirm", max_uses=2)
         request = {"token": token, "purpose": "confirm"}
         assert [production.call("POST", "/app/consume", request).json["uses_left"] for _ in range(2)] == [
@@ -157,21 +157,21 @@ class TestConsume:
         assert not production.says_valid(token)
 
     def test_looking_has_no_effect(self, production: Service) -> None:
-        """Mail scanners open links: GET never consumes, however often."""
+        """Mail scanners open links, so GET never consumes a token."""
         token = production.issue(max_uses=1)
         for _ in range(3):
             assert production.says_valid(token)
         assert production.call("POST", "/app/consume", {"token": token}).status == 200
 
     def test_another_purpose_is_refused_and_uses_nothing(self, production: Service) -> None:
-        """Without `purpose` it is the default one, as in POST /app/token."""
+        """Without `purpose`, the default one applies, as in POST /app/token."""
         token = production.issue(purpose="confirm")
         reply = production.call("POST", "/app/consume", {"token": token})
         assert (reply.status, reply.json["code"]) == (409, "token_purpose_wrong")
         assert production.call("POST", "/app/consume", {"token": token, "purpose": "confirm"}).status == 200
 
     def test_a_credential_is_not_consumed(self, production: Service) -> None:
-        """Who may validate may not end a client that way."""
+        """Otherwise a caller that can validate could end a client."""
         request = {"token": production.credential, "purpose": "signer:client"}
         assert production.call("POST", "/app/consume", request).status == 422
         production.issue()
@@ -179,7 +179,7 @@ class TestConsume:
 
 class TestRevoke:
     def test_by_token(self, production: Service) -> None:
-        """Again is no error."""
+        """To repeat it is no error."""
         token = production.issue()
         for _ in range(2):
             reply = production.call("POST", "/app/revoke", {"token": token})
@@ -188,7 +188,7 @@ class TestRevoke:
 
     @pytest.mark.parametrize("exp", [None, 0, -3000])
     def test_by_id(self, production: Service, exp: int | None) -> None:
-        """The expiry may be given too, and may be wrong: what was acknowledged holds."""
+        """`exp` may be sent, and may be wrong: the revocation holds nevertheless."""
         issued = production.call("POST", "/app/token").json
         body = {"jti": issued["jti"]} | ({} if exp is None else {"exp": issued["exp"] + exp})
         assert production.call("POST", "/app/revoke", body).status == 200
@@ -196,14 +196,14 @@ class TestRevoke:
 
     @pytest.mark.parametrize("claim", ["sub", "sid"])
     def test_by_name(self, production: Service, claim: str) -> None:
-        """Every token of a subject or a session; a new one at once is good."""
+        """Every token of a subject or a session; a new one is valid at once."""
         tokens = [production.issue(**{claim: "alice"}) for _ in range(3)]
         assert production.call("POST", "/app/revoke", {claim: "alice"}).status == 200
         assert not any(production.says_valid(token) for token in tokens)
         assert production.says_valid(production.issue(**{claim: "alice"}))
 
     def test_by_client(self, production: Service) -> None:
-        """Its credentials, and all it issued: what a leaked credential needs."""
+        """Its credentials, and all tokens issued to it, as after the leak of a credential."""
         made = cli(
             production.directory, "client", "leaky", "--scope", "token:issue", "--ttl", "1h", **SETTINGS
         )
@@ -243,7 +243,8 @@ class TestHealth:
 
     @pytest.mark.parametrize("is_lost", [False, True])
     def test_one_check_serves_a_second(self, tmp_path: Path, is_lost: bool) -> None:
-        """It writes to the list, and anybody may ask for it: however many do, and whatever it found."""
+        """The check writes to the list, and anybody can ask: so it runs once, however many ask and whatever
+        it finds."""
         with Service(tmp_path, {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}) as service:
             if is_lost:
                 (tmp_path / "tokens.db").unlink()
@@ -257,7 +258,7 @@ class TestHealth:
 
 
 def checks(service: Service) -> int:
-    """How often the list was checked."""
+    """How many times the list was checked."""
     text = service.call("GET", "/metrics").raw.decode()
     found = re.search(r'^signer_store_duration_seconds_count\{operation="ping"\} (.*)$', text, re.MULTILINE)
     return int(float(found[1])) if found else 0
@@ -265,7 +266,8 @@ def checks(service: Service) -> int:
 
 class TestStoreDown:
     def test_everything_that_needs_the_list_is_503(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """With Retry-After, without a word of paths or engines; /app/valid says false. Put back, all is well."""
+        """With Retry-After, and without a word about paths or engines; /app/valid says false. Once the list
+        is restored, all calls work."""
         directory = tmp_path_factory.mktemp("down")
         with Service(directory) as service:
             token = service.issue()
@@ -298,7 +300,7 @@ class TestStoreDown:
             eventually(lambda: service.call("GET", "/readyz").status == 200)
 
     def test_behind_a_prefix_the_verdict_is_still_no(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        """Under uvicorn's --root-path, too, a body that says `status: 503` would look like a yes."""
+        """Also under uvicorn's --root-path, where a body with `status: 503` would look like a yes."""
         directory = tmp_path_factory.mktemp("prefix")
         command = (
             "-m",
@@ -322,7 +324,7 @@ class TestStoreDown:
     def test_a_credential_that_cannot_be_checked_is_503_too(
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """Not 401, and `status: false` where a verdict was asked for."""
+        """Not 401, and `status: false` in the answer of a validation."""
         directory = tmp_path_factory.mktemp("down")
         made = cli(directory, "client", "tests", "--scope", "token:introspect", "--ttl", "1h", **SETTINGS)
         with Service(directory, SETTINGS, credential=made.stdout.strip()) as service:

@@ -82,7 +82,7 @@ def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
-    """Let all go on at once; return what each printed."""
+    """Let all of them start at once, and return what each printed."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -92,7 +92,7 @@ def let_go(processes: Sequence["subprocess.Popen[str]"]) -> list[list[str]]:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where there is no list yet."""
+    """The URL of a list that does not exist yet."""
     if request.param == "postgres":
         return str(request.getfixturevalue("postgres_url"))
     return f"sqlite:///{tmp_path}/list.db"
@@ -100,7 +100,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("program", [CONSUMER, TOGETHER], ids=["one by one", "together"])
 def test_eight_processes_claim_a_single_use_and_one_wins(url: str, program: str) -> None:
-    """They also create the list at once. For each of 50 tokens exactly one is told it had the use."""
+    """They also create the list at once. For each of 50 tokens, exactly one process gets the use."""
     signer = Signer(KEY)
     tokens = [signer.issue() for _ in range(50)]
     answers = let_go([start(program, url, *tokens) for _ in range(8)])
@@ -109,14 +109,14 @@ def test_eight_processes_claim_a_single_use_and_one_wins(url: str, program: str)
 
 
 def test_eight_processes_share_a_limit_of_uses(url: str, open_list: Callable[[str], Store]) -> None:
-    """max_uses=3 is three, and each is told another number of uses left."""
+    """max_uses=3 means three, and each process gets another number of uses left."""
     token = Signer(KEY, open_list(url)).issue(max_uses=3)
     answers = let_go([start(CONSUMER, url, token) for _ in range(8)])
     assert sorted(told for (told,) in answers) == ["0", "1", "2"] + ["token_used"] * 5
 
 
 def test_what_was_acknowledged_survives_kill_9(url: str, open_list: Callable[[str], Store]) -> None:
-    """A stream of revocations, cut off anywhere."""
+    """A stream of revocations that is interrupted anywhere."""
     process = start(REVOKER, url)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -138,7 +138,7 @@ def credential(tmp_path: Path) -> str:
 
 
 def test_a_revocation_is_seen_by_every_process_at_once(tmp_path: Path, credential: str) -> None:
-    """Two services on one list: from the answer on, the other one refuses."""
+    """Two services with one list: once the revocation is answered, the other one refuses the token."""
     settings = {"SECRET_KEY": KEY}
     with (
         Service(tmp_path, settings, credential=credential) as first,
@@ -157,7 +157,7 @@ def test_a_revocation_is_seen_by_every_process_at_once(tmp_path: Path, credentia
 
 
 def test_one_use_over_two_workers_and_many_requests(tmp_path: Path, credential: str) -> None:
-    """The same through HTTP, with WEB_CONCURRENCY=2."""
+    """The same over HTTP, with WEB_CONCURRENCY=2."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=credential) as service, ThreadPoolExecutor(16) as pool:
         for _ in range(5):
@@ -167,7 +167,7 @@ def test_one_use_over_two_workers_and_many_requests(tmp_path: Path, credential: 
 
 
 def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, credential: str) -> None:
-    """Revocations stream in from 4 clients, the server is killed, started again and asked."""
+    """Four clients send revocations; the server is killed, started again and asked."""
     settings = {"SECRET_KEY": KEY}
     signer = Signer(KEY)
     tokens = [signer.issue() for _ in range(4000)]
@@ -179,7 +179,7 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
                 try:
                     if service.call("POST", "/app/revoke", {"token": token}).status == 200:
                         acknowledged.append(token)
-                except (OSError, HTTPException):  # killed before the answer, or within it
+                except (OSError, HTTPException):  # killed before the answer, or during it
                     return
 
         clients = [threading.Thread(target=revoke, args=(tokens[start::4],)) for start in range(4)]
@@ -198,8 +198,8 @@ def test_kill_9_of_the_server_loses_no_acknowledged_revocation(tmp_path: Path, c
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
 def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: str, command: str) -> None:
-    """The list is deleted while two workers run and one of them dies: its successor refuses to start, and
-    nothing is called valid."""
+    """The list is deleted while two workers run, and one of them dies. Its successor refuses to start, and no
+    token is called valid."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     service = Service(tmp_path, settings, credential=credential)
     if command == "uvicorn":
@@ -213,7 +213,7 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
         os.kill(service.pids[-1], signal.SIGKILL)
         time.sleep(2 * TRUST)
         begun = time.monotonic()
-        # More often than our parent would try, if none served.
+        # More often than the supervisor would try if none served.
         tries = 3 * ATTEMPTS if command == "app.py" else 1
         while service.log.count("signer: There is no list") < tries or time.monotonic() < begun + 1:
             assert time.monotonic() < begun + HANG, service.log
@@ -226,8 +226,8 @@ def test_a_new_worker_does_not_make_an_empty_list(tmp_path: Path, credential: st
 
 
 def test_workers_that_cannot_start_end_the_service(tmp_path: Path, credential: str) -> None:
-    """Not one of them serves any more: the parent says so in one line, with an exit code, and leaves the port to
-    others."""
+    """None of them serves any more, so the parent process says so in one line, ends with an exit code, and
+    releases the port."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, credential=credential) as service:
         service.wait_until_started(2)
@@ -254,7 +254,7 @@ server.serve()
 
 
 def test_workers_that_cannot_start_yet_are_tried_again(tmp_path: Path, credential: str) -> None:
-    """However often they end, within the time that a list may take to be back: then the service goes on."""
+    """However often they end, as long as a list may need to come back; then the service continues."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     with Service(tmp_path, settings, command=("-c", PATIENT), credential=credential) as service:
         service.wait_until_started(2)
@@ -272,7 +272,7 @@ def test_workers_that_cannot_start_yet_are_tried_again(tmp_path: Path, credentia
 
 
 def test_a_list_in_memory_is_not_for_workers(tmp_path: Path) -> None:
-    """Whoever starts them; each would revoke for itself."""
+    """However they are started: each would revoke only for itself."""
     service = Service(tmp_path, {"SECRET_KEY": KEY, "DATABASE_URL": "memory://"}, waits=False)
     service.command = (
         "-m",
@@ -292,7 +292,7 @@ def test_a_list_in_memory_is_not_for_workers(tmp_path: Path) -> None:
 def test_tokens_from_the_library_and_the_service_are_the_same(
     tmp_path: Path, credential: str, open_list: Callable[[str], Store]
 ) -> None:
-    """One key and one list, two ways in."""
+    """With one key and one list, there are two ways to use them."""
     with Service(tmp_path, {"SECRET_KEY": KEY}, credential=credential) as service:
         signer = Signer(KEY, open_list(f"sqlite:///{tmp_path}/tokens.db"))
         theirs, ours = service.issue(sub="alice"), signer.issue(sub="alice")

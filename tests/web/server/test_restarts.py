@@ -39,7 +39,7 @@ def credential(directory: Path, key: str = KEY) -> str:
 
 @dataclass
 class Load:
-    """Clients that validate without a pause, each over one connection that it keeps, and never retry."""
+    """Clients that validate without a pause, each on one connection that stays open, and that never retry."""
 
     ports: list[int]
     token: str
@@ -64,7 +64,7 @@ class Load:
                 connection = None
 
     def ask(self, connection: http.client.HTTPConnection) -> bool:
-        """Ask once; return whether the connection goes on."""
+        """Send one request, and return whether the connection stays open."""
         connection.request("GET", f"/app/valid/{self.token}")
         response = connection.getresponse()
         body = response.read()
@@ -96,7 +96,7 @@ def workers(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None:
-    """SIGUSR2, twice, while four clients ask over connections that they keep."""
+    """SIGUSR2, twice, while four clients send requests on connections that stay open."""
     before = workers.pids
     with under_load(Load([workers.port], workers.issue())) as load:
         for round_ in (2, 4):
@@ -109,22 +109,22 @@ def test_workers_are_replaced_without_a_failed_request(workers: Service) -> None
 
 
 def beginning(folder: Path, how: str) -> dict[str, str]:
-    """Settings of a service each of whose workers runs this line of Python when it begins."""
+    """Settings of a service whose workers run this line of Python when they start."""
     line = f"import os, sys, time\nif any('spawn_main' in part for part in sys.orig_argv): {how}\n"
     (folder / "sitecustomize.py").write_text(line)
     return {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2", "PYTHONPATH": f"{folder}:{ROOT}"}
 
 
 def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
-    """As on a machine that is busy, where Python and what it imports take longer than a worker may be silent that
-    serves: none is killed, at the start and when they are replaced."""
+    """As on a busy machine, where Python and its imports take longer to start than a serving worker may be
+    silent. None is killed, neither at the start nor when they are replaced."""
     with Service(tmp_path, beginning(tmp_path, "time.sleep(6)")) as service:
         service.wait_until_started(2)
         os.kill(service.process.pid, signal.SIGUSR2)
         service.wait_for_log("Finished server process", 2)
         assert len(service.pids) == 4
         assert service.call("GET", "/readyz").status == 200
-        assert service.log.count("Opened the list") == 5  # and the parent once
+        assert service.log.count("Opened the list") == 5  # and once for the parent
 
 
 def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> Non
 
 
 def test_workers_that_are_killed_while_they_begin_end_the_service(tmp_path: Path) -> None:
-    """As by the system, for want of memory: not one of them serves."""
+    """As the system does when memory runs out: none of them serves."""
     with Service(
         tmp_path, beginning(tmp_path, "os.path.exists('deadly') and os.kill(os.getpid(), 9)")
     ) as service:
@@ -152,7 +152,7 @@ def test_workers_that_are_killed_while_they_begin_end_the_service(tmp_path: Path
 
 
 def test_without_the_folder_that_workers_share_the_service_ends(tmp_path: Path) -> None:
-    """Somebody has cleared /dev/shm: no worker can start, and a line says so."""
+    """/dev/shm was cleared: no worker can start, and a line says so."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
         service.wait_until_started(2)
         (folder,) = {
@@ -169,7 +169,7 @@ def test_without_the_folder_that_workers_share_the_service_ends(tmp_path: Path) 
 
 
 def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
-    """kill -9: requests that it had are lost, and the service goes on."""
+    """kill -9: the requests that it had are lost, and the service continues."""
     victim = workers.pids[0]
     os.kill(victim, signal.SIGKILL)
     workers.wait_until_started(3)
@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_is_replaced(workers: Service) -> None:
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path: Path) -> None:
-    """Orphans would hold the port: the next service could not start, or would share it with them."""
+    """Orphans would keep the port: the next service could not start, or would share it with them."""
     left = workers.pids
     os.kill(workers.process.pid, signal.SIGKILL)
     workers.process.wait(HANG)
@@ -188,7 +188,8 @@ def test_workers_end_with_a_supervisor_that_is_killed(workers: Service, tmp_path
 
 
 def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped, it hears nothing; and hangups that queue up before do not keep the supervisor from ending."""
+    """A stopped worker handles no signal; hangups that queue up before do not keep the supervisor from
+    ending."""
     for pid in workers.pids:
         os.kill(pid, signal.SIGSTOP)
     for _ in range(8):
@@ -199,7 +200,7 @@ def test_a_worker_that_hangs_is_killed_at_the_end(workers: Service, monkeypatch:
 
 
 def test_a_hangup_of_the_whole_group_ends_nothing(tmp_path: Path) -> None:
-    """A terminal that closes tells everybody, those that are starting, too."""
+    """A terminal that closes signals all processes, also those that are starting."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}) as service:
         for _ in range(20):
             os.killpg(service.process.pid, signal.SIGHUP)
@@ -220,7 +221,8 @@ def test_a_signal_for_workers_ends_no_service_without_any(tmp_path: Path) -> Non
 
 
 def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tmp_path: Path) -> None:
-    """The list is gone when they are to be replaced: those that run go on to refuse, and nothing is lost."""
+    """The list is gone when they are to be replaced: the running workers continue to refuse, and nothing is
+    lost."""
     for file in tmp_path.glob("tokens.db*"):
         file.rename(file.with_name("kept-" + file.name))
     os.kill(workers.process.pid, signal.SIGUSR2)
@@ -234,7 +236,8 @@ def test_a_new_worker_that_cannot_start_leaves_the_old_ones(workers: Service, tm
 
 @pytest.mark.parametrize("concurrency", ["1", "2"])
 def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurrency: str) -> None:
-    """As logrotate has it: moved away, then told. No line is lost, and the service does not end."""
+    """As logrotate does it: the file is moved away, then the signal is sent. No line is lost, and the service
+    does not end."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency, "AUDIT_LOG": "audit.log"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
         service.wait_until_started(int(concurrency))
@@ -251,7 +254,8 @@ def test_sighup_reopens_the_audit_trail_in_every_worker(tmp_path: Path, concurre
 
 
 def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
-    """Sent when the first one answers, while others may have opened the old file and listen to nothing yet."""
+    """It is sent when the first worker answers, while others may have opened the old file and have no handler
+    yet."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": "4", "AUDIT_LOG": "audit.log"}
     with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
         service.wait_until_started()
@@ -265,12 +269,12 @@ def test_sighup_reaches_workers_that_are_starting(tmp_path: Path) -> None:
 
 
 def holds(pid: int, file: Path) -> bool:
-    """Whether this process has it open."""
+    """Whether this process has the file open."""
     return any(os.path.realpath(link) == str(file) for link in Path(f"/proc/{pid}/fd").glob("*"))
 
 
 def test_sighup_without_an_audit_trail_ends_nothing(tmp_path: Path) -> None:
-    """Unheeded, that signal would."""
+    """Without a handler, the signal would."""
     with Service(tmp_path, {"SECRET_KEY": KEY, "AUDIT_LOG": "off"}) as service:
         service.wait_until_started()
         os.kill(service.process.pid, signal.SIGHUP)
@@ -280,7 +284,7 @@ def test_sighup_without_an_audit_trail_ends_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("concurrency", ["1", "2"])
 def test_sigterm_finishes_what_is_under_way_and_refuses_new_work(tmp_path: Path, concurrency: str) -> None:
-    """A body that arrives late is answered; who connects meanwhile is not let in; then it is over."""
+    """A body that arrives late is answered, new connections are refused, and then the service ends."""
     settings = {"SECRET_KEY": KEY, "WEB_CONCURRENCY": concurrency}
     token = credential(tmp_path)
     with Service(tmp_path, settings, credential=token) as service:
@@ -292,7 +296,7 @@ def test_sigterm_finishes_what_is_under_way_and_refuses_new_work(tmp_path: Path,
                 + token.encode()
                 + b"\r\nContent-Length: 13\r\nExpect: 100-continue\r\n\r\n{"
             )
-            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # it waits for the rest
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # the service waits for the rest
             service.process.send_signal(signal.SIGTERM)
             eventually(lambda: is_refused(service.port))
             connection.sendall(b'"sub": "42"}')
@@ -304,13 +308,13 @@ def test_sigterm_finishes_what_is_under_way_and_refuses_new_work(tmp_path: Path,
 
 
 def is_refused(port: int) -> bool:
-    """Whether nobody listens there."""
+    """Whether nothing listens there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def test_sigterm_under_load_loses_no_request(tmp_path: Path) -> None:
-    """What was sent is answered; only connecting anew is refused."""
+    """Every request that was sent is answered; only new connections are refused."""
     with Service(tmp_path, {"SECRET_KEY": KEY}, credential=credential(tmp_path)) as service:
         with under_load(Load([service.port], service.issue())) as load:
             eventually(lambda: load.answered > 100)
@@ -333,8 +337,9 @@ def accepted(service: Service) -> dict[str, float]:
 
 
 def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -> None:
-    """Two instances behind one list of addresses, restarted one after the other in each of three steps: the new
-    key as a fallback, as the key that signs, and alone. Metrics tell when the old one is no longer used."""
+    """Two instances behind one list of addresses are restarted one after the other, in each of three steps:
+    the new key as a fallback, as the key that signs, and alone. Metrics show when the old one is no longer
+    used."""
     old_credential, new_credential = credential(tmp_path), credential(tmp_path, NEW_KEY)
     ports = [free_port(), free_port()]
     steps = [
@@ -352,7 +357,7 @@ def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -
         with under_load(load):
             for step in steps[1:3]:
                 for number in (0, 1):
-                    # Traffic goes to the other one, as a balancer's would.
+                    # Traffic goes to the other instance, as a load balancer would send it.
                     load.ports[0] = ports[1 - number]
                     time.sleep(0.2)
                     assert running[number].stop() in (0, -signal.SIGTERM)
@@ -390,7 +395,7 @@ def ready(service: Service) -> bool:
     return service.call("GET", "/readyz").status == 200
 
 
-#: Listens, and starts the service with the socket as a service manager would: descriptor 3, and its pid.
+#: Listens, and starts the service with the socket as a service manager does: as descriptor 3, with its pid.
 MANAGER = """
 import os, socket, sys
 
@@ -410,8 +415,8 @@ for line in sys.stdin:
 
 
 def test_a_restart_with_a_passed_socket_refuses_nobody(tmp_path: Path) -> None:
-    """The service manager listens (systemd's socket units), so that who calls during a restart waits for it;
-    with another key meanwhile."""
+    """The service manager listens (systemd's socket units), so that clients that connect during a restart
+    wait for it; the key changes meanwhile."""
     port = free_port()
     token = credential(tmp_path)
     with subprocess.Popen(
@@ -452,7 +457,8 @@ async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def test_a_connection_made_while_the_server_ends_is_drained_too() -> None:
-    """It was accepted just before: its answer is its last, or whoever keeps it busy would hold up the end."""
+    """It was accepted just before. Its next answer is the last, because a busy connection would delay the
+    end."""
 
     async def last_of_a_late_connection() -> bytes:
         config = uvicorn.Config(_nothing, lifespan="off", log_config=None)

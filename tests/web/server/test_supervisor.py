@@ -1,4 +1,4 @@
-"""What the supervisor makes of its workers; and how a service ends that has none."""
+"""How the supervisor treats its workers, and how a service without one ends."""
 
 import subprocess
 import sys
@@ -16,16 +16,16 @@ from signer.web.server.supervisor import Worker
 
 
 async def serving(scope: Any, receive: Any, send: Any) -> None:
-    """An application that nobody asks anything."""
+    """An application that gets no requests."""
 
 
 def serve() -> Any:
-    """A factory of it."""
+    """A factory of that application."""
     return serving
 
 
 def hang() -> Any:
-    """One that hangs, as where the list's disk does."""
+    """An application that hangs, as it does if the list's disk hangs."""
     time.sleep(HANG)
 
 
@@ -46,7 +46,7 @@ def started(factory: Callable[[], Any]) -> Iterator[Worker]:
 
 @pytest.mark.slow
 def test_a_worker_that_hangs_before_it_serves_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread of it answers for it all the same, and says that it does not serve yet."""
+    """Although a thread of it answers, and says that it does not serve yet."""
     monkeypatch.setattr(supervisor, "BEGIN_TIMEOUT", 4.0)
     begun = time.monotonic()
     with started(hang) as worker:
@@ -58,7 +58,7 @@ def test_a_worker_that_hangs_before_it_serves_is_lost(monkeypatch: pytest.Monkey
 
 @pytest.mark.slow
 def test_a_worker_that_serves_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And alive from then on as long as it answers; not so when it is dead."""
+    """From then on it is alive as long as it answers, but not once it is dead."""
     with started(serve) as worker:
         eventually(lambda: worker.is_alive() and worker.has_served)
         monkeypatch.setattr(supervisor, "BEGIN_TIMEOUT", 0.0)
@@ -87,5 +87,5 @@ server._Server(server.uvicorn.Config(application, port=0, log_config=None)).run(
 
 
 def test_a_service_that_hangs_while_it_ends_ends() -> None:
-    """To close the list may take as long as its disk hangs."""
+    """Closing the list may take as long as its disk hangs."""
     assert subprocess.run([sys.executable, "-c", HANGING], timeout=HANG, check=False).returncode == 3

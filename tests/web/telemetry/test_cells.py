@@ -8,7 +8,7 @@ from signer.web.telemetry.cells import CAPACITY, NOW, Cells
 
 
 def test_what_one_counts_another_reads(tmp_path: Path) -> None:
-    """Sums, of those that count at this moment and of those that no longer do."""
+    """Sums over processes that count at this moment, and over those that have ended."""
     one, other = Cells(tmp_path), Cells(tmp_path)
     for cells, more in ((one, 1.0), (other, 2.5)):
         cells.values[cells.place(("a", "x"))] += more
@@ -17,7 +17,7 @@ def test_what_one_counts_another_reads(tmp_path: Path) -> None:
 
 
 def test_alone_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a folder there are no files, and others count for themselves."""
+    """Without a folder there are no files, and every process counts for itself."""
     monkeypatch.chdir(tmp_path)
     one, other = Cells(), Cells()
     one.values[one.place(("a",))] += 1
@@ -26,7 +26,7 @@ def test_alone_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_names_follow_one_another(tmp_path: Path) -> None:
-    """A place is that of the first of several."""
+    """The place of several names is that of the first."""
     cells = Cells(tmp_path)
     place = cells.place(("h", "0"), ("h", "1"), ("h", "2"))
     for offset in range(3):
@@ -36,13 +36,13 @@ def test_names_follow_one_another(tmp_path: Path) -> None:
 
 
 def test_a_name_cut_short_by_a_kill_is_none(tmp_path: Path) -> None:
-    """Who takes the slot next writes its own in that place."""
+    """The next process in that slot writes its own name in that place."""
     first = Cells(tmp_path)
     first.values[first.place(("a",))] += 1
     with (tmp_path / "0.names").open("ab") as file:
         file.write(b'["b", "cut')
     assert first.read()["a",] == 1
-    (tmp_path / "0.lock").unlink()  # as if its process were gone
+    (tmp_path / "0.lock").unlink()  # as if its process had ended
     second = Cells(tmp_path)
     second.values[second.place(("c",))] += 5
     second.values[second.place(("a",))] += 1
@@ -50,7 +50,7 @@ def test_a_name_cut_short_by_a_kill_is_none(tmp_path: Path) -> None:
 
 
 def test_what_is_so_now_ends_with_its_process(tmp_path: Path) -> None:
-    """And begins at 0 with the next one in that slot."""
+    """And the next process in that slot begins at 0."""
     first = Cells(tmp_path)
     place = first.place((NOW, "waiting"))
     first.values[place] += 3
@@ -60,7 +60,7 @@ def test_what_is_so_now_ends_with_its_process(tmp_path: Path) -> None:
 
 
 def test_more_names_than_there_is_room_for_are_counted_together(tmp_path: Path) -> None:
-    """Nobody else's number is touched."""
+    """No other number changes."""
     cells = Cells(tmp_path)
     places = [cells.place((f"name {number}",)) for number in range(CAPACITY + 100)]
     for place in places:

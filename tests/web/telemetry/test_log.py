@@ -31,7 +31,7 @@ LINE = re.compile(
 def test_one_line_a_request_and_no_token_in_any(
     development: Service, under_uvicorn: Service, command: str
 ) -> None:
-    """Tokens in paths, bodies, headers, queries and methods; uvicorn's access log is off either way."""
+    """Tokens in paths, bodies, headers, queries and methods; uvicorn's access log is always off."""
     service = {"app.py": development, "uvicorn": under_uvicorn}[command]
     token = service.issue()
     seen = len(LINE.findall(service.log))
@@ -47,7 +47,7 @@ def test_one_line_a_request_and_no_token_in_any(
 
 
 def test_the_id_of_a_request_is_in_its_answer(development: Service) -> None:
-    """So that an answer and its line can be found from each other."""
+    """So that an answer leads to its line, and a line to its answer."""
     reply = development.call("GET", "/app/valid/x")
     development.wait_for_log(
         f"request_id={reply.headers['X-Request-ID']}"
@@ -67,7 +67,7 @@ def test_log_level_is_heeded(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.mark.slow
 def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """uvicorn alone would wait for the rest of that body for ever."""
+    """uvicorn alone would wait for the rest of that body forever."""
     with Service(tmp_path_factory.mktemp("end")) as service:
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(
@@ -81,7 +81,7 @@ def test_sigterm_ends_it_in_time_with_a_half_sent_body_open(tmp_path_factory: py
 
 @pytest.mark.slow
 def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """503 for each, no traceback, and the change has not happened."""
+    """503 for each and no traceback, and the change was not made."""
     directory = tmp_path_factory.mktemp("queue")
     with Service(directory) as service:
         tokens = [service.issue() for _ in range(8)]
@@ -101,7 +101,8 @@ def test_changes_that_wait_when_it_ends_are_told_so(tmp_path_factory: pytest.Tem
 
 @pytest.mark.slow
 def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With the list locked, each of many callers is refused after about five seconds, not five each."""
+    """While the list is locked, each of many callers is refused after about five seconds, and not after five
+    each."""
     directory = tmp_path_factory.mktemp("locked")
     with (
         Service(directory) as service,
@@ -119,7 +120,7 @@ def test_changes_do_not_wait_for_one_another_for_ever(tmp_path_factory: pytest.T
 
 @pytest.mark.parametrize("given", ["a", "Root_1-67891233", "0f9c7b1e-3f57-4f0a-9d2b-1c2d3e4f5a6b", "x" * 64])
 def test_a_well_formed_request_id_is_kept(development: Service, given: str) -> None:
-    """So that one id goes through all services; in the answer, the log and the audit trail."""
+    """So that one id passes through all services: it is in the answer, the log and the audit trail."""
     reply = development.call("POST", "/app/token", {}, {"X-Request-ID": given})
     development.wait_for_log(f"request_id={given}\n")
     assert reply.headers["X-Request-ID"] == given
@@ -129,7 +130,7 @@ def test_a_well_formed_request_id_is_kept(development: Service, given: str) -> N
 
 @pytest.mark.parametrize("given", ["", " ", "a b", "x" * 65, "a.b", "é", "a=b", "a/b", '"'])
 def test_any_other_request_id_is_replaced(development: Service, given: str) -> None:
-    """It would be a stranger's text, or a token, in a header and a log."""
+    """Otherwise a header and the log would have any text of a stranger, or a token."""
     reply = development.call("GET", "/healthz", headers={"X-Request-ID": given})
     assert re.fullmatch("[0-9a-f]{16}", reply.headers["X-Request-ID"])
     both = development.send_raw(
@@ -153,7 +154,7 @@ def test_a_line_says_who_asked_and_what_was_wrong(production: Service) -> None:
 
 @pytest.mark.parametrize("command", ["app.py", "uvicorn"])
 def test_json_is_one_object_a_line(tmp_path_factory: pytest.TempPathFactory, command: str) -> None:
-    """All of it, the server's own words too; numbers are numbers."""
+    """In every line, also those of the server itself; numbers are numbers."""
     settings = {"LOG_FORMAT": "json", "AUDIT_LOG": "off"}
     service = Service(tmp_path_factory.mktemp("json"), settings)
     if command == "uvicorn":
@@ -163,7 +164,7 @@ def test_json_is_one_object_a_line(tmp_path_factory: pytest.TempPathFactory, com
         reply = service.call("GET", f"/app/valid/{token}")
         service.wait_for_log(reply.headers["X-Request-ID"])
     lines = [json.loads(line) for line in service.log.splitlines() if line.startswith("{")]
-    # Before the settings are read, uvicorn's own command has said nothing.
+    # uvicorn's own command logs nothing before the settings are read.
     assert len(lines) >= len(service.log.splitlines()) - 2
     (line,) = [line for line in lines if line.get("request_id") == reply.headers["X-Request-ID"]]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
@@ -177,7 +178,7 @@ def test_json_is_one_object_a_line(tmp_path_factory: pytest.TempPathFactory, com
 
 
 def test_what_a_terminal_would_obey_is_spelt_out() -> None:
-    """In both forms, whoever logs it; a traceback keeps its lines in text."""
+    """In both forms, in lines of any logger; in text, a traceback keeps its lines."""
     record = logging.LogRecord("x", logging.ERROR, "", 0, "a\n\x1b[31m\x9b\u2028%s", ("é",), None)
     line = TextFormatter().format(record)
     assert line.endswith(r"ERROR x a\n\x1b[31m\x9b\u2028é")
@@ -193,7 +194,7 @@ def test_what_a_terminal_would_obey_is_spelt_out() -> None:
 
 @pytest.mark.slow
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Standard error into a pipe whose reader has stopped: lines are lost, and answers are not."""
+    """Standard error is a pipe whose reader has stopped: lines are lost, and answers are not."""
     directory = tmp_path_factory.mktemp("unread")
     reader, writer = os.pipe()
     port = free_port()
@@ -203,12 +204,12 @@ def test_a_log_that_nobody_reads_stops_nothing(tmp_path_factory: pytest.TempPath
     ) as process:  # fmt: skip
         os.close(writer)
         service = Service(directory, port=port)
-        service.process = process  # as if it had been started there
+        service.process = process  # as if the process had been started with it
         service.log_path = directory / "none"
         service._wait()
         for _ in range(1000):
             assert not service.says_valid("x")
-        assert service.call("POST", "/app/token").status == 503  # the trail is in there, too
+        assert service.call("POST", "/app/token").status == 503  # the audit trail is in it, too
         while len(os.read(reader, 65536)) == 65536:
             pass
         token = service.issue()

@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""The metrics, as Prometheus reads them."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_requests_are_counted_by_route_method_and_status(watched: Service) -> None:
-    """The template, whatever the path; a method that is rare is OTHER, and a page that is none has no route."""
+    """The label is the template, for any path. A rare method is OTHER, and an unknown path has no route."""
     for path in ("/app/valid/a", "/app/valid/b"):
         watched.call("GET", path)
     watched.call("GET", "/nowhere/sgt_")
@@ -65,7 +65,7 @@ def test_requests_are_counted_by_route_method_and_status(watched: Service) -> No
 
 
 def test_what_happens_to_tokens_is_counted(watched: Service) -> None:
-    """Issued, validated by outcome, consumed, rotated, revoked, purged, codes; each with the key's id."""
+    """Issued, validated (by outcome), consumed, rotated, revoked, purged, codes; each with the key's id."""
     token, other = watched.issue(sub="42"), watched.issue(max_uses=1)
     assert watched.says_valid(token)
     assert not watched.says_valid("x")
@@ -89,7 +89,7 @@ def test_what_happens_to_tokens_is_counted(watched: Service) -> None:
 
 
 def test_errors_are_counted_by_their_code(watched: Service) -> None:
-    """The one that the caller gets; of the OAuth endpoints, ours beside theirs."""
+    """The code that the caller gets; for the OAuth endpoints, our own code."""
     watched.call("POST", "/app/token", credential="x")
     watched.call("POST", "/app/token", {"ttl": -1})
     watched.send_raw(b"GET /auth HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -102,7 +102,7 @@ def test_errors_are_counted_by_their_code(watched: Service) -> None:
 
 
 def test_the_list_is_timed_and_measured(watched: Service) -> None:
-    """Look-ups and writes by operation; rows and whether it answers, as they are at this moment."""
+    """Look-ups and writes by operation; the number of rows and whether the list answers, at this moment."""
     rows = total(watched, "signer_store_rows")
     token = watched.issue()
     watched.says_valid(token)
@@ -114,7 +114,7 @@ def test_the_list_is_timed_and_measured(watched: Service) -> None:
 
 
 def test_build_and_keys_are_told(watched: Service) -> None:
-    """Ids of keys are public: they stand in every token."""
+    """Ids of keys are public: every token has one."""
     from signer import __version__
 
     assert total(watched, "signer_build_info", version=__version__) == 1
@@ -122,7 +122,7 @@ def test_build_and_keys_are_told(watched: Service) -> None:
 
 
 def test_no_value_of_a_label_is_a_callers(watched: Service) -> None:
-    """No token, no path, no address: they are secret, and without end."""
+    """No token, no path and no address: they are secret, and there is no end of them."""
     token = watched.issue(sub="somebody")
     watched.says_valid(token)
     watched.call(
@@ -135,7 +135,7 @@ def test_no_value_of_a_label_is_a_callers(watched: Service) -> None:
 
 
 def test_prometheus_may_choose_the_format(watched: Service) -> None:
-    """OpenMetrics where it asks for it; no cache keeps either."""
+    """OpenMetrics if it asks for that; no cache stores either."""
     plain = watched.call("GET", "/metrics")
     assert plain.headers["Content-Type"].startswith("text/plain")
     accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -161,7 +161,7 @@ def test_prometheus_may_choose_the_format(watched: Service) -> None:
     ],
 )
 def test_whatever_is_accepted_is_answered(watched: Service, accept: str) -> None:
-    """In a format there is, and with nothing of the caller's in a header."""
+    """In a format that exists, and with nothing of the caller's in a header."""
     reply = watched.call("GET", "/metrics", headers={"Accept": accept})
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith(
@@ -172,7 +172,7 @@ def test_whatever_is_accepted_is_answered(watched: Service, accept: str) -> None
 
 
 def test_the_next_format_does_where_the_first_is_not_known(watched: Service) -> None:
-    """As in what Prometheus sends, the newest first."""
+    """As in the header of Prometheus, which has the newest format first."""
     accept = "application/openmetrics-text;version=9.9.9;q=0.9,text/plain;version=1.0.0;escaping=allow-utf-8,*/*;q=0.1"
     reply = watched.call("GET", "/metrics", headers={"Accept": accept})
     assert reply.headers["Content-Type"] == "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
@@ -189,7 +189,7 @@ def test_they_are_guarded(tmp_path: Path) -> None:
 
 
 def test_a_list_that_cannot_answer_is_down_and_has_no_size(tmp_path: Path) -> None:
-    """No old number is told, and the page is there: it is needed most then."""
+    """No old number is shown, and the page works: it is needed most then."""
     settings = {"SECRET_KEY": KEY, "ANONYMOUS_SCOPES": "metrics:read"}
     with Service(tmp_path, settings) as service:
         for file in tmp_path.glob("tokens.db*"):
@@ -223,7 +223,7 @@ def test_workers_count_together(workers: Service) -> None:
 
 @pytest.mark.slow
 def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
-    """Changes wait at a worker that is killed: they wait no longer."""
+    """Changes that waited at a killed worker do not wait any longer."""
     token = workers.issue()
     lock = sqlite3.connect(tmp_path / "tokens.db", isolation_level=None)
     with closing(lock), ThreadPoolExecutor(12) as pool:
@@ -243,7 +243,7 @@ def test_no_gauge_lies_after_kill_9(tmp_path: Path, workers: Service) -> None:
 
 
 def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
-    """Nothing is left behind by a service that was ended in order."""
+    """A service that was ended in order leaves nothing behind."""
     folder = folder_of(workers)
     assert list(folder.iterdir())
     workers.stop()
@@ -252,7 +252,7 @@ def test_the_folder_of_the_workers_goes_with_them(workers: Service) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_knows_no_others_tells_nothing(tmp_path: Path) -> None:
-    """Under uvicorn's own --workers each would tell its own part for the whole."""
+    """Under uvicorn's own --workers, each would report its own part as the whole."""
     token = credential(tmp_path)
     open_store(f"sqlite:///{tmp_path}/tokens.db").close()
     app = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--workers", "2")
@@ -282,25 +282,26 @@ def validations(service: Service) -> float:
 
 @pytest.mark.slow
 def test_files_do_not_become_more_with_every_worker_that_dies(workers: Service) -> None:
-    """A worker goes on counting where the last one ended; they lie in memory, which a crash loop would fill."""
+    """A worker continues to count where the last one ended. The files are in memory, which a crash loop would
+    fill."""
     token = workers.issue()
     for _ in range(20):
         workers.says_valid(token)
     files = len(list(folder_of(workers).iterdir()))
     for round_ in range(1, 5):
-        # A request is counted after its answer, and not by who is dead by then.
+        # A request is counted after its answer, and not by a worker that is dead by then.
         eventually(lambda asked=19 + round_: validations(workers) == asked)  # type: ignore[misc]
         for pid in workers.pids[-2:]:
             os.kill(pid, signal.SIGKILL)
         workers.wait_until_started(2 + 2 * round_)
         assert workers.says_valid(token)
     assert validations(workers) == 24
-    # One more set of files at the most, for a worker that began before another one's end was noticed.
+    # At most one more set of files, for a worker that started before the end of another was noticed.
     assert len(list(folder_of(workers).iterdir())) <= files + 4
 
 
 def test_a_single_process_shares_nothing_with_what_the_environment_names(tmp_path: Path) -> None:
-    """The folder may be another service's, or of yesterday."""
+    """The folder may belong to another service, or be an old one."""
     settings = {
         "SECRET_KEY": KEY,
         "ANONYMOUS_SCOPES": "metrics:read",
