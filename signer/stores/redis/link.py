@@ -219,7 +219,7 @@ class Link:
             try:
                 return dict(self._client().info())
             except redis.ResponseError as error:
-        # All but the first two: unusable values, or a connection that another thread just closed.
+                logger.warning(
                     "The server of the list at %s does not answer INFO: %s", self.where, type(error)
                 )
                 return {}
