@@ -270,8 +270,8 @@ class RedisStore:
         self._check_memory(info)
         if info.get("aof_enabled") == 0:
             logger.warning(
-                "The server of the list at %s has appendonly no: changes that were acknowledged since its"
-                " latest dump, if it makes any, do not survive its restart.",
+                "The server of the list at %s has appendonly no: what was acknowledged since its latest dump,"
+                " if it makes any, does not survive a restart of it.",
                 where,
             )
 
