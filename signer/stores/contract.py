@@ -161,11 +161,10 @@ class Store(Protocol):
     and `exp` is the second at which it expires; together they name a row. A group is a name for many tokens,
     such as "sub:alice".
 
-    Every method may be called from any thread. Once a process has been told that a change is made, every
-    other process sees it. A method that returns has made its change durable. One that cannot answer raises
-    StoreError, which never means "not revoked". Its change was not acknowledged; it was not made either,
-    unless the engine fails after making it and before saying so. Every change may be repeated; a use that is
-    lost in this way is never granted twice.
+    Every method may be called from any thread. Once a change is acknowledged, every process sees it. A method
+    that returns has made its change durable. One that cannot answer raises StoreError, which never means "not
+    revoked". Its change was not acknowledged; it was not made either, unless the engine fails after making it
+    and before saying so. Every change may be repeated; a use that is lost in this way is never granted twice.
     """
 
     @property

@@ -28,8 +28,8 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def test_changes_that_wait_are_made_together(tmp_path: Path, service: Service) -> None:
-    """While the list is locked sixty callers come; then a handful of commits has them all, and each has its
-    line in the trail."""
+    """While the list is locked, sixty callers arrive. Afterwards a few commits contain all their changes, and
+    each change has its line in the audit trail."""
     tokens = [Signer(KEY).issue() for _ in range(60)]
     with (
         closing(sqlite3.connect(tmp_path / "tokens.db", isolation_level=None)) as lock,
@@ -55,7 +55,7 @@ def test_changes_that_wait_are_made_together(tmp_path: Path, service: Service) -
 
 
 def waiting(service: Service) -> float:
-    """How many changes do."""
+    """How many changes wait."""
     page = service.call("GET", "/metrics").raw.decode()
     return float(re.findall(r"^signer_changes_waiting (.*)$", page, re.MULTILINE)[0])
 
@@ -70,26 +70,27 @@ def watch(bell: Path, rings: list[bytes], until: threading.Event) -> None:
 
 
 def test_one_of_many_that_is_refused_refuses_no_other(service: Service) -> None:
-    """A token shown by thirty at once, among thirty that are shown once."""
+    """One token is used by thirty callers at once, among thirty tokens that are used once."""
     same, others = Signer(KEY).issue(), [Signer(KEY).issue() for _ in range(30)]
     with ThreadPoolExecutor(60) as pool:
         calls = [
             pool.submit(service.call, "POST", "/app/consume", {"token": token})
             for token in [same] * 30 + others
         ]
-        told = [call.result().status for call in calls]
-    assert sorted(told[:30]) == [200] + [409] * 29
-    assert told[30:] == [200] * 30
+        answered = [call.result().status for call in calls]
+    assert sorted(answered[:30]) == [200] + [409] * 29
+    assert answered[30:] == [200] * 30
 
 
 @pytest.mark.slow
 def test_neither_worker_accepts_what_one_was_told_is_revoked(service: Service) -> None:
-    """Under load, four hundred times: from the acknowledgement on nobody hears that the token is valid."""
+    """Under load, four hundred times: once the revocation is acknowledged, no caller learns that the token is
+    valid."""
     signer = Signer(KEY)
     busy, done = signer.issue(), threading.Event()
 
     def accepts(token: str) -> bool:
-        # Where the machine is starved, a look-up is refused in time: 503, which is not "valid".
+        # On a starved machine a look-up may be refused with 503, which does not mean "valid".
         return bool(service.call("GET", f"/app/valid/{token}").json["status"])
 
     def load() -> int:
@@ -104,7 +105,7 @@ def test_neither_worker_accepts_what_one_was_told_is_revoked(service: Service) -
             token = signer.issue(sub="42")
             eventually(partial(accepts, token))
             assert service.call("POST", "/app/revoke", {"token": token}).status == 200
-            # A new connection each: whichever worker takes it.
+            # On a new connection each, so that any worker may accept it.
             accepted += sum(accepts(token) for _ in range(4))
         return accepted
 

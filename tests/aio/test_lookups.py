@@ -48,7 +48,7 @@ def run(view: View, work: Callable[[Lookups[Signer]], Any]) -> Any:
 
 
 def test_one_question_answers_all_who_wait() -> None:
-    """But none that began before they came."""
+    """But not one that began before they arrived."""
     view = Distant()
     view.may_answer.clear()
 
@@ -67,7 +67,7 @@ def test_one_question_answers_all_who_wait() -> None:
 
 
 def test_what_fails_for_one_fails_for_all_who_wait() -> None:
-    """And is tried again for the next."""
+    """The next caller tries again."""
     view = Distant()
     view.fails = True
 
@@ -84,7 +84,7 @@ def test_what_fails_for_one_fails_for_all_who_wait() -> None:
 
 
 def test_who_leaves_takes_the_answer_from_nobody() -> None:
-    """A question goes on when one of those that wait for it is gone."""
+    """A question goes on when one of the callers that wait for it is gone."""
     view = Distant()
 
     async def work(asked: Lookups[Signer]) -> Any:
@@ -100,7 +100,7 @@ def test_who_leaves_takes_the_answer_from_nobody() -> None:
 
 
 def test_without_a_copy_threads_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And more than may wait are refused at once."""
+    """If too many wait, further callers are refused at once."""
     monkeypatch.setattr(lookups, "MOST_WAITING", 10)
     release = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Questions asked in a thread, for those who must not wait long."""
+"""Questions asked in a thread, for callers that must not wait long."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ LONG = 60.0
 
 
 def test_the_answer_is_what_was_returned_or_raised() -> None:
-    """In a thread that is always the same."""
+    """Always in the same thread."""
     asker = Asker(LONG)
     assert {asker.ask(threading.get_ident) for _ in range(100)}.isdisjoint({threading.get_ident()})
     assert len({asker.ask(threading.get_ident) for _ in range(100)}) == 1
@@ -25,12 +25,12 @@ def test_the_answer_is_what_was_returned_or_raised() -> None:
 
 
 def test_nobody_waits_for_a_question_that_hangs() -> None:
-    """Who asked it gives up, and who comes then is refused at once, until it has ended."""
+    """Its caller gives up, and further callers are refused at once until it has ended."""
     release = threading.Event()
     asker = Asker(0.05)
     with pytest.raises(StoreError, match="within"):
         asker.ask(release.wait)
-    eventually(lambda: refuses_at_once(asker))  # its thread may have begun later
+    eventually(lambda: refuses_at_once(asker))  # its thread may have started later
     asked: list[int] = []
     for number in range(1000):
         with pytest.raises(StoreError, match="an earlier question"):
@@ -57,7 +57,7 @@ def answers(asker: Asker) -> bool:
 
 
 def test_many_ask_at_once_and_each_has_its_own_answer() -> None:
-    """From threads of their own."""
+    """Each asked by a thread of its own."""
     asker = Asker(LONG)
     wrong: list[int] = []
 
@@ -78,7 +78,7 @@ def doubled(number: int) -> Callable[[], int]:
 
 
 def test_one_that_hangs_is_left_to_end_with_the_process() -> None:
-    """Closing waits no longer for it than anybody else."""
+    """Closing waits no longer for it than callers do."""
     release = threading.Event()
     asker = Asker(0.05)
     with pytest.raises(StoreError):

@@ -20,7 +20,7 @@ SEEN = Moment(7, 70)
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[[], NewestOfNode]]:
-    """Another process's, as far as files and locks know."""
+    """As that of another process, as far as files and locks are concerned."""
     found: list[NewestOfNode] = []
 
     def open_one() -> NewestOfNode:
@@ -33,7 +33,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[], NewestOfNode]]:
 
 
 def test_what_one_process_saw_all_have_seen(opened: Callable[[], NewestOfNode]) -> None:
-    """Also one that starts later; and the highest is kept, whoever sees what last."""
+    """Also by a process that starts later. The highest moment is kept, in whatever order they are seen."""
     one, other = opened(), opened()
     assert one.get() == NOTHING
     one.see(Moment(5, 2**62, "a" * 32))
@@ -43,7 +43,7 @@ def test_what_one_process_saw_all_have_seen(opened: Callable[[], NewestOfNode]) 
 
 @pytest.mark.parametrize("node", [False, True])
 def test_another_lists_moments_stay_out(tmp_path: Path, node: bool) -> None:
-    """Who opened that one is refused at its next look."""
+    """A process that opened the other list is refused at its next look-up."""
     with closing(NewestOfNode(tmp_path) if node else Newest()) as newest:
         newest.see(Moment(5, 1, "a"))
         newest.see(Moment(9, 1, "b"))
@@ -62,7 +62,7 @@ def _count_up(folder: Path, first: int, barrier: Barrier) -> None:
 
 
 def test_many_processes_lose_nothing(tmp_path: Path) -> None:
-    """Each of four sees every fourth change; none ever reads half of what another writes."""
+    """Each of four sees every fourth change, and none ever reads a record that is half written."""
     spawned = multiprocessing.get_context("spawn")
     barrier = spawned.Barrier(4)
     processes = [spawned.Process(target=_count_up, args=(tmp_path, first, barrier)) for first in range(4)]
@@ -78,7 +78,7 @@ def test_many_processes_lose_nothing(tmp_path: Path) -> None:
 def test_a_process_that_is_stopped_while_it_notes_stops_nobody(
     opened: Callable[[], NewestOfNode], tmp_path: Path
 ) -> None:
-    """What is new cannot be noted, and so not be answered; all else goes on."""
+    """A new moment cannot be noted, so nothing is answered from it. Everything else goes on."""
     newest = opened()
     newest.see(SEEN)
     with (tmp_path / FILE).open("rb") as stopped:
@@ -95,7 +95,7 @@ def test_a_process_that_is_stopped_while_it_notes_stops_nobody(
 def test_what_is_damaged_is_not_taken_for_nothing(
     opened: Callable[[], NewestOfNode], tmp_path: Path, damage: bytes
 ) -> None:
-    """Any list would be believed then."""
+    """Otherwise any list would be accepted."""
     newest = opened()
     newest.see(SEEN)
     (tmp_path / FILE).write_bytes(damage)
@@ -108,7 +108,7 @@ def test_what_is_damaged_is_not_taken_for_nothing(
 
 
 def test_a_file_that_was_removed_is_noticed(opened: Callable[[], NewestOfNode], tmp_path: Path) -> None:
-    """Who starts then would make another one, and not see what is noted in this."""
+    """A process that starts then would make another file, and not see what is noted in this one."""
     newest = opened()
     newest.see(SEEN)
     (tmp_path / FILE).unlink()
@@ -117,7 +117,7 @@ def test_a_file_that_was_removed_is_noticed(opened: Callable[[], NewestOfNode], 
 
 
 def test_what_cannot_be_kept_is_an_error(opened: Callable[[], NewestOfNode], tmp_path: Path) -> None:
-    """No folder, or closed."""
+    """There is no folder, or the file was closed."""
     with pytest.raises(StoreError, match="cannot be kept"):
         NewestOfNode(tmp_path / "no")
     with pytest.raises(StoreError, match="cannot be kept"):
@@ -150,14 +150,16 @@ def test_a_list_is_told_from_an_older_one_and_from_another(
     mark: int | None,
     is_so: bool,
 ) -> None:
-    """By what its log has of the newest moment that was seen; where that is forgotten, it is believed."""
+    """By what its log says about the newest moment that was seen. If the log has forgotten that, it is
+    accepted."""
     assert follows(point, SEEN, mark) is is_so
     assert follows(point, NOTHING, mark)
 
 
 @pytest.mark.parametrize("node", [False, True])
 def test_a_list_that_was_refused_is_not_believed_for_its_changes(tmp_path: Path, node: bool) -> None:
-    """However many they are: its log may have forgotten that it is another. The newer one ends that."""
+    """However many there are, because its log may have forgotten that moment. The newer list ends the
+    refusal."""
     far = Point(7 + LOG_SIZE, 80)
     with closing(NewestOfNode(tmp_path) if node else Newest()) as newest:
         newest.see(SEEN)
@@ -168,7 +170,7 @@ def test_a_list_that_was_refused_is_not_believed_for_its_changes(tmp_path: Path,
 
 
 def test_what_was_refused_a_moment_ago_is_no_matter(tmp_path: Path) -> None:
-    """Another process has seen more since."""
+    """Another process has seen more since then."""
     newest: Newest = NewestOfNode(tmp_path)
     newest.see(SEEN)
     newest.see(Moment(8, 80))

@@ -23,14 +23,14 @@ def test_a_revocation_after_a_purge_is_seen() -> None:
 
 def test_each_call_is_reported_under_its_name() -> None:
     """The metrics show these names. A look-up of a validation is a look-up, and `is_clear` is not timed."""
-    told: list[str] = []
-    store = TimedStore(MemoryStore(), lambda name, seconds: told.append(name))
+    reported: list[str] = []
+    store = TimedStore(MemoryStore(), lambda name, seconds: reported.append(name))
     store.view.is_clear(claims("a" * 22), EXP)
     store.view.recall("x", EXP, ())
     store.view.at(0.0).recall("x", EXP, ())
     store.lookup("x", EXP, ())
     store.use("x", EXP, 1)
-    assert told == ["lookup", "lookup", "lookup", "use"]
+    assert reported == ["lookup", "lookup", "lookup", "use"]
 
 
 def test_a_closed_list_is_clear_of_nothing() -> None:

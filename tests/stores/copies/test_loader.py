@@ -498,7 +498,8 @@ def test_a_bell_that_cannot_be_mended_is_answered_by_nobody(store: SQLiteStore, 
 
 
 def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Path) -> None:
-    """While workers are replaced both run on one list. The older one writes and compares eight random bytes."""
+    """While workers are replaced both run on one list. The older one writes and compares eight random
+    bytes."""
     bell = Path(f"{path}-bell")
     heard = bell.read_bytes()[:8]
     store.revoke(row(claims(1)), EXP)
@@ -536,7 +537,8 @@ def test_a_bell_that_somebody_writes_to_hides_no_change(
 
 
 def test_a_bell_of_another_history_is_set_right(path: Path) -> None:
-    """A backup with fewer changes was put back, and the bell left in its place: who comes after must be heard."""
+    """A backup with fewer changes was put back, and the bell left in its place: who comes after must be
+    heard."""
     with closing(SQLiteStore(path)) as store:
         store._opened.bell.ring(1_000_000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:

@@ -91,7 +91,7 @@ def test_what_is_done_there_is_known_here_within_the_bound(
     how: Callable[[str], tuple[str, Any]],
     error: type[TokenError],
 ) -> None:
-    """Whatever it is; and what else was issued stays good."""
+    """Every kind of change. Other tokens stay valid."""
     signer = Signer(KEY, opened(3.0), grace=0)
     is_others = "client_id" in request_
     token = Signer(KEY).issue(**request_) if is_others else service.issue(**request_)
@@ -105,7 +105,7 @@ def test_what_is_done_there_is_known_here_within_the_bound(
 
 
 def test_a_verifier_refuses_what_was_revoked(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """With the key of one purpose and a copy."""
+    """With the key of one purpose, and a copy."""
     verifier = Verifier(Signer(KEY).purpose_key("access"), store=opened(3.0))
     token, other, once = service.issue(), service.issue(), service.issue(max_uses=1)
     assert verifier.validate(token).purpose == verifier.validate(once).purpose == "access"
@@ -119,7 +119,7 @@ def test_a_verifier_refuses_what_was_revoked(service: Service, opened: Callable[
 def test_a_copy_refuses_a_generation_that_cannot_be(
     service: Service, opened: Callable[..., RemoteStore]
 ) -> None:
-    """Somebody made it up with a key that leaked, so that no revocation of a group would end it."""
+    """An attacker with a leaked key chose it, so that no revocation of a group would refuse the token."""
     here = Signer(KEY, opened(60.0))
     service.call("POST", "/app/revoke", {"sub": "42"})
     token = service.issue(sub="42")
@@ -132,7 +132,7 @@ def test_a_copy_refuses_a_generation_that_cannot_be(
 
 
 def test_a_copy_begins_with_all_there_is(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """Also where that is more than a part."""
+    """Even if that takes more than one part."""
     tokens = [Signer(KEY).issue() for _ in range(2 * PART_SIZE + 10)]
     with closing(open_store(f"sqlite:///{service.directory}/tokens.db")) as there:
         signer = Signer(KEY, there)
@@ -146,7 +146,7 @@ def test_a_copy_begins_with_all_there_is(service: Service, opened: Callable[...,
 
 
 def test_it_goes_on_when_the_service_comes_back(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """From where it was; and meanwhile it refuses what it cannot know."""
+    """It continues where it was, and until then refuses every token."""
     store = opened()
     signer = Signer(KEY, store)
     token, other = service.issue(), service.issue()
@@ -169,7 +169,7 @@ def test_it_goes_on_when_the_service_comes_back(service: Service, opened: Callab
 
 
 def test_another_list_is_refused(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """Though the service that was started anew believes it; who opens it anew does, too."""
+    """Although the restarted service accepts it. A copy that is opened anew accepts it, too."""
     store = opened()
     token = service.issue()
     service.call("POST", "/app/revoke", {"token": token})
@@ -178,7 +178,7 @@ def test_another_list_is_refused(service: Service, opened: Callable[..., RemoteS
     for file in service.directory.glob("tokens.db*"):
         file.unlink()
     with Service(service.directory, service.settings, port=service.port, credential=service.credential):
-        for _ in range(3):  # it comes past the moment that was seen
+        for _ in range(3):  # its changes pass the number that was seen
             service.call("POST", "/app/revoke", {"token": service.issue()})
         said = "went back to an older state, or is another: restart to accept it"
         eventually(lambda: said in _refusal(store), 60)
@@ -197,7 +197,7 @@ def _refusal(store: RemoteStore) -> str:
 
 @pytest.mark.parametrize("more", [0, 1, PART_SIZE + 1])
 def test_a_moment_of_another_list_does_not_follow(more: int) -> None:
-    """However many changes either has. A service of the version before does not tell, and is believed."""
+    """However many changes each has. The previous version of the service sends no moment, and is accepted."""
     one, other = MemoryStore(), MemoryStore()
     seen = part_after(one).newest
     for number in range(more):
@@ -214,7 +214,7 @@ def test_a_moment_of_another_list_does_not_follow(more: int) -> None:
 def test_a_credential_that_may_not_read_is_said_at_once(
     opened: Callable[..., RemoteStore], secret: str
 ) -> None:
-    """And is in no message."""
+    """And the credential is in no message."""
     with pytest.raises(StoreError, match="revocations:read") as error:
         opened(secret=secret)
     assert secret not in str(error.value)
@@ -222,7 +222,7 @@ def test_a_credential_that_may_not_read_is_said_at_once(
 
 
 def test_a_copy_changes_nothing(service: Service, opened: Callable[..., RemoteStore]) -> None:
-    """What must be known everywhere is done at the service."""
+    """Changes must be known everywhere, so they are made at the service."""
     signer = Signer(KEY, opened())
     token = signer.issue(max_uses=1)
     for change in (signer.revoke, signer.consume, signer.rotate, signer.revoke_subject):
@@ -233,7 +233,7 @@ def test_a_copy_changes_nothing(service: Service, opened: Callable[..., RemoteSt
 
 
 def test_a_closed_copy_says_so(opened: Callable[..., RemoteStore]) -> None:
-    """Again is a no-op."""
+    """Closing it again changes nothing."""
     store = opened()
     store.close()
     store.close()
@@ -242,7 +242,7 @@ def test_a_closed_copy_says_so(opened: Callable[..., RemoteStore]) -> None:
 
 
 def test_a_copy_is_not_carried_across_fork(opened: Callable[..., RemoteStore]) -> None:
-    """Nobody keeps it fresh there."""
+    """In the child, no thread keeps it fresh."""
     store = opened()
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -273,21 +273,21 @@ def test_a_copy_is_not_carried_across_fork(opened: Callable[..., RemoteStore]) -
     ],
 )
 def test_a_url_that_names_no_service_is_refused(url: str, message: str) -> None:
-    """Without telling the secret in it."""
+    """The message does not contain its secret."""
     with pytest.raises(ConfigurationError, match=message) as error:
         open_store(url, staleness=5)
     assert "secret" not in str(error.value)
 
 
 def test_a_copy_without_a_bound_is_refused() -> None:
-    """There is no asking at every turn."""
+    """Such a list cannot be asked for every validation."""
     with pytest.raises(ConfigurationError, match="REVOCATION_STALENESS_SECONDS"):
         open_store("https://edge:secret@tokens.example.org")
 
 
 @pytest.mark.parametrize("since", ["x", "WzFd", "W10", "%00", "a" * 5000, "bnVsbA", "W1tdLFtdLFtdXQ"])
 def test_a_cursor_that_none_ever_was_begins_anew(service: Service, since: str) -> None:
-    """As one does that is forgotten."""
+    """As a cursor does that the log has forgotten."""
     reply = service.call("GET", f"/app/revocations?since={since}")
     assert (reply.status, reply.json["is_anew"]) == (200, True)
 
@@ -304,14 +304,14 @@ def test_a_cursor_of_another_history_begins_anew() -> None:
 
 
 def test_guesses_are_not_told() -> None:
-    """They are counted where codes are checked, and say who is trying to log in."""
+    """They are counted where codes are checked, and would show who is trying to log in."""
     store = MemoryStore()
     store.use("/guesses/x", EXP, 5)
     assert part_after(store).rows == []
 
 
 def test_a_row_is_told_as_it_is() -> None:
-    """And read as it was told."""
+    """And read as it was sent."""
     store = MemoryStore()
     store.rotate("access/x", EXP, 7)
     store.use("access/y", EXP, 3)
@@ -324,7 +324,7 @@ def test_a_row_is_told_as_it_is() -> None:
 
 
 def test_the_longest_ids_are_told() -> None:
-    """Wherever a part ends: a cursor that were cut would begin the list anew, for ever."""
+    """Wherever a part ends. If a cursor were cut off, the list would begin anew, for ever."""
     store = MemoryStore()
     names = ["\x00" * 255 + f"{number:04}" for number in range(2 * PART_SIZE + 1)]
     for name in names:
@@ -340,7 +340,7 @@ def test_the_longest_ids_are_told() -> None:
 
 @pytest.mark.parametrize("start", [[], [1], ["x", "y", "z"], [0, "a", 1], [2**62, "", ""], [9, 9, 9, 9]])
 def test_a_crafted_cursor_is_no_bug(lists: Callable[[], Store], start: list[Any]) -> None:
-    """It begins anew, or is told what comes after something."""
+    """The list begins anew, or continues from some place."""
     store = lists()
     store.revoke("access/x", EXP)
     with store.snapshot() as snapshot:
@@ -360,7 +360,8 @@ def lists(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
 
 
 def test_a_cursor_of_another_engine_begins_anew(lists: Callable[[], Store]) -> None:
-    """A service's list may move while others follow it; numbers of the one may be none of the other."""
+    """A service's list may move to another engine while others copy it; the numbers of one engine mean
+    nothing to the other."""
     store = lists()
     store.revoke("access/x", EXP)
     part = part_after(store, base64url(msgspec.json.encode([3, 2**62, None])))
@@ -369,7 +370,7 @@ def test_a_cursor_of_another_engine_begins_anew(lists: Callable[[], Store]) -> N
 
 
 class Dripping:
-    """A server whose answers come one byte at a time, until it is told otherwise."""
+    """A server whose answers come one byte at a time, until it is switched over."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -397,7 +398,7 @@ class Dripping:
 
 
 def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
-    """Within the time for a part; the next one is asked for on another connection."""
+    """Within the time for a part. The next part is requested on another connection."""
     with ExitStack() as stack:
         server = stack.enter_context(closing(Dripping()))
         url = f"http://a:b@127.0.0.1:{server.port}"
@@ -418,5 +419,5 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
     ],
 )
 def test_a_url_means_one_host(url: str, host: str, port: int) -> None:
-    """To everybody who reads it."""
+    """To every parser."""
     assert _parsed(url)[1:3] == (host, port)

@@ -36,7 +36,7 @@ def claims(number: int = 0, **more: Any) -> Claims:
 
 @pytest.fixture
 def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
-    """Opens one list, as often as there are processes."""
+    """Opens one list several times, as several processes would."""
     opened: list[Store] = []
 
     def open_one(staleness: float | None = BOUND) -> Store:
@@ -49,7 +49,7 @@ def lists(engine_url: str) -> Iterator[Callable[..., Store]]:
 
 
 def knows(store: Store, of: Claims) -> bool:
-    """Whether a copy that is fresh knows something of this token."""
+    """Whether a fresh copy has something against this token."""
     try:
         return not store.view.is_clear(of, EXP)
     except StoreError:
@@ -66,7 +66,7 @@ CHANGES: dict[str, tuple[Callable[[Store], object], Entry]] = {
 
 @pytest.mark.parametrize("how", CHANGES)
 def test_what_another_node_does_is_known_within_the_bound(lists: Callable[..., Store], how: str) -> None:
-    """And long before that, since the engine tells of it."""
+    """And long before the bound, because the engine notifies its readers."""
     here, there = lists(100 * HANG), lists()
     token = claims(sub="alice")
     assert here.view.is_clear(token, EXP)
@@ -96,12 +96,13 @@ def test_it_asks_the_list_nothing_for_a_validation(lists: Callable[..., Store]) 
 def test_uses_and_new_tokens_ask_the_list(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy that is a moment behind would grant what was revoked, and issue what is refused at once."""
+    """A copy that is slightly behind would grant uses of a revoked token, and issue tokens that are refused
+    at once."""
     here, there = lists(60.0), lists()
     with deaf(here, monkeypatch):
         token = Signer(KEY, here).issue(sub="alice", max_uses=1)
         Signer(KEY, there).revoke_subject("alice")
-        assert Signer(KEY, here).validate(token).sub == "alice"  # the copy is behind, and may be
+        assert Signer(KEY, here).validate(token).sub == "alice"  # the copy is behind, which the bound allows
         with pytest.raises(TokenRevoked):
             Signer(KEY, here).consume(token)
         with pytest.raises(TokenError):
@@ -117,7 +118,7 @@ def behind() -> refresher.Progress:
 
 @contextmanager
 def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A copy that takes nothing in."""
+    """While this lasts, the copy takes in no changes."""
     assert isinstance(store.view, CopyView)
     with monkeypatch.context() as patch:
         patch.setattr(store.view._refresher, "_step", behind)
@@ -128,7 +129,7 @@ def deaf(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_copy_that_is_too_old_says_nothing(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of no token; and everything again when it is fresh."""
+    """About any token. Once it is fresh again, it answers again."""
     store = lists(BOUND)
     with deaf(store, monkeypatch):
         for call in (lambda: store.view.is_clear(claims(), EXP), lambda: store.view.recall("x", EXP, ())):
@@ -142,7 +143,7 @@ def test_a_copy_that_is_too_old_says_nothing(
 
 
 def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many parts that takes; until then the list is asked."""
+    """Even if that takes many steps; until then the list is asked."""
     monkeypatch.setattr(loader, "STEP", 7)
     there = lists(0)
     for number in range(50):
@@ -158,7 +159,7 @@ def test_a_copy_begins_whole(lists: Callable[..., Store], monkeypatch: pytest.Mo
 def test_a_list_too_large_for_a_copy_is_asked(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every time; there is a copy again when it has shrunk."""
+    """Every time. Once the list has shrunk, there is a copy again."""
     monkeypatch.setattr(loader, "MAX_ROWS", 20)
     monkeypatch.setattr(loader, "REST", 0.3)
     there, here = lists(0), lists()
@@ -176,7 +177,7 @@ def test_a_list_too_large_for_a_copy_is_asked(
 
 
 def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
-    """And nothing behind the horizon is clear."""
+    """And no token that expired before the horizon is clear."""
     store = lists()
     there = lists(0)
     there.revoke("access/x", 100)
@@ -191,7 +192,7 @@ def test_what_is_purged_leaves_the_copy(lists: Callable[..., Store]) -> None:
 
 
 def test_nothing_is_clear_in_no_copy() -> None:
-    """Nor can anything be looked up in it."""
+    """And nothing can be looked up in it."""
     assert not NO_COPY.is_clear(claims(), EXP)
     with pytest.raises(ClockError):
         Signer(KEY, Looked(NO_COPY)).validate(Signer(KEY).issue())  # type: ignore[arg-type]
@@ -254,7 +255,7 @@ def outcomes(calls: Sequence[Callable[[], object]]) -> list[bool]:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.slow
 def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: str) -> None:
-    """Then it refuses, and begins again by itself; what was acknowledged before is still so."""
+    """After that it refuses, and recovers by itself. Changes that were acknowledged before are kept."""
     with closing(open_store(engine.url, staleness=2.0)) as store:
         signer = Signer(KEY, store)
         bad, good = Signer(KEY).issue(), Signer(KEY).issue()
@@ -268,7 +269,7 @@ def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: st
             signer.validate(bad)
         assert signer.validate(good)
         eventually(lambda: outcomes([lambda: signer.validate(good)]) == [False])
-        # Of another token: nobody knows what becomes of a change that was sent to an engine which hangs.
+        # Another token, because a change that was sent to an engine that hangs may or may not be made.
         other = Signer(KEY).issue()
         assert outcomes([lambda: signer.revoke(other), lambda: signer.validate(good)]) == [False, False]
         if how == "killed":
@@ -281,7 +282,7 @@ def test_it_outlives_its_engine_for_as_long_as_the_bound(engine: Server, how: st
 
 
 def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
-    """Nobody keeps it fresh there."""
+    """In the child, no thread keeps it fresh."""
     store = lists(60.0)
     read, write = os.pipe()
     if (child := os.fork()) == 0:
@@ -297,7 +298,7 @@ def test_a_copy_is_not_carried_across_fork(lists: Callable[..., Store]) -> None:
 
 
 def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to a second, and never all at the same moment."""
+    """Up to a second, and with a random part, so that not all processes return at the same moment."""
     monkeypatch.setattr(refresher.Refresher, "__init__", lambda self: None)
     pauses = [[refresher.Refresher()._pause(failures) for _ in range(50)] for failures in (1, 3, 9, 100_000)]  # type: ignore[call-arg]
     assert [max(some) <= most for some, most in zip(pauses, (0.04, 0.16, 1, 1), strict=True)] == [True] * 4
@@ -306,7 +307,7 @@ def test_it_waits_longer_after_each_failure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Steps:
-    """What a Following does, told step by step."""
+    """The steps of a Refresher, given one by one."""
 
     def __init__(self, *steps: Callable[[], FullCopy | None]) -> None:
         self._steps = list(steps)
@@ -332,13 +333,13 @@ def slowly() -> FullCopy:
 
 
 def test_a_copy_is_as_old_as_the_question() -> None:
-    """Not as its answer: the list may have changed while that was on its way."""
+    """Not as the answer, because the list may have changed while the answer was on its way."""
     with closing(Steps(slowly, slowly, slowly).followed()) as kept:
         assert kept.freshness.age >= 0.2
 
 
 def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
-    """However often it is made."""
+    """However often it is refreshed."""
     with closing(Steps(*[slowly] * 100).followed(0.1)) as kept:
         for _ in range(20):
             with pytest.raises(StoreError):
@@ -347,7 +348,7 @@ def test_a_copy_that_takes_longer_than_its_bound_is_none() -> None:
 
 
 def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """A thread that ended would leave the copy to grow old for ever."""
+    """If the thread ended, the copy would never be refreshed again."""
     last = FullCopy()
     steps = Steps(FullCopy, fails(StoreError("no")), fails(ZeroDivisionError()), lambda: None, lambda: last)
     with closing(steps.followed()) as kept:
@@ -357,7 +358,7 @@ def test_whatever_goes_wrong_it_goes_on(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_copy_that_is_too_old_says_why() -> None:
-    """What kept it from catching up last; nothing of the kind where that took too long."""
+    """It gives the latest error; or, without an error, that the list is too slow."""
     with closing(Steps(FullCopy, *[fails(StoreError("It went back."))] * 1000).followed(0.1)) as kept:
         eventually(lambda: _refusal(kept) != "")
         assert _refusal(kept).endswith("(REVOCATION_STALENESS_SECONDS). It went back.")
@@ -375,13 +376,13 @@ def _refusal(kept: refresher.Refresher) -> str:
 
 
 def test_a_list_that_cannot_be_read_at_the_start_is_an_error() -> None:
-    """There is nothing to begin with."""
+    """There is no copy to begin with."""
     with pytest.raises(StoreError, match="no"):
         Steps(fails(StoreError("no"))).followed()
 
 
 def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
-    """By whoever has not caught up; the copy is no answer, however fresh."""
+    """By every caller that has not caught up. However fresh the copy is, it does not answer."""
     here, there = lists(0), lists(None)
     token = claims()
     assert not here.view.is_prompt
@@ -391,7 +392,7 @@ def test_without_a_bound_the_list_is_asked(lists: Callable[..., Store]) -> None:
 
 
 def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) -> None:
-    """When it was asked; of what came before it need not ask again."""
+    """Everything up to the moment of the question. For that moment, the list is not asked again."""
     here, there = lists(0), lists(None)
     for number in range(20):
         there.revoke(row(claims(number)), EXP)
@@ -411,7 +412,7 @@ def test_a_copy_that_caught_up_knows_all_there_was(lists: Callable[..., Store]) 
 
 
 def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
-    """And nothing is answered meanwhile."""
+    """And nothing is answered until it recovers."""
     with closing(open_store(engine.url, staleness=0)) as store:
         engine.kill()
         moment = refresher.now()
@@ -422,9 +423,9 @@ def test_catching_up_fails_where_the_list_does(engine: Server) -> None:
 
 
 def test_a_child_of_a_fork_is_told_so_whatever_was_under_way() -> None:
-    """The thread that had the lock is not there any more."""
+    """The thread that held the lock does not exist in the child."""
     with closing(Steps(FullCopy, *[slowly] * 50).followed()) as kept:
-        time.sleep(0.1)  # in the midst of a step
+        time.sleep(0.1)  # in the middle of a step
         if (child := os.fork()) == 0:
             try:
                 kept.catch_up()
@@ -437,7 +438,7 @@ def test_a_child_of_a_fork_is_told_so_whatever_was_under_way() -> None:
 def test_who_catches_up_does_not_wait_for_a_whole_list(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told that there is no copy yet, and asks the list."""
+    """It learns that there is no copy yet, and asks the list."""
     there, here = lists(None), lists(0)
     for number in range(30):
         there.revoke(row(claims(number)), EXP)
@@ -453,7 +454,7 @@ def test_who_catches_up_does_not_wait_for_a_whole_list(
 def test_a_list_that_outgrows_its_copy_is_asked_at_once(
     lists: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is refused while the copy that is too small is made anew."""
+    """No caller is refused while the copy, which is too small, is loaded anew."""
     monkeypatch.setattr(loader, "MAX_ROWS", 20)
     monkeypatch.setattr(loader, "STEP", 1)
     there, here = lists(None), lists(10.0)
@@ -471,7 +472,7 @@ def test_a_list_that_outgrows_its_copy_is_asked_at_once(
 def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
     lists: Callable[..., Store], bound: float
 ) -> None:
-    """An event loop would stand still for all while the list is asked for one."""
+    """If the list were asked for one call, the event loop would stand still for all."""
     here = lists(bound)
     moment = refresher.now()
     eventually(lambda: here.view.catch_up() is not None)
@@ -488,7 +489,8 @@ def test_where_nothing_may_wait_a_copy_that_goes_is_an_error(
 
 
 def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
-    """Who would catch up is told at once that there is none; the lock is the thread's, step after step."""
+    """Callers that want to catch up learn at once that there is none, and leave the lock to the loading
+    thread."""
 
     def step() -> refresher.Progress:
         time.sleep(0.005)
@@ -501,7 +503,7 @@ def test_a_copy_that_is_loaded_holds_nobody_up() -> None:
 
 
 def test_groups_that_expired_leave_the_copy() -> None:
-    """By the hour, as tokens do; what is left still counts."""
+    """Hour by hour, as tokens do. The groups that are left still count."""
     copy = FullCopy()
     for number in range(100):
         copy.add(Row(f"sub:{number}", 3600 * number, generation=9))
