@@ -1,4 +1,4 @@
-"""The contract of signer.stores.Store, held against every implementation."""
+"""Checks every engine against the contract, signer.stores.contract.Store."""
 
 import os
 import string
@@ -24,7 +24,7 @@ EXP = 1_800_000_000
 
 
 def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty list of each kind; a new kind is one more line here."""
+    """URLs of empty lists of each kind; a new kind is one more line here."""
     urls: dict[str, Callable[[], str]] = {
         "memory": lambda: "memory://",
         "sqlite": lambda: f"sqlite:///{tmp_path}/list.db",
@@ -37,14 +37,14 @@ def _url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(params=["memory", "sqlite", "redis", "valkey", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """One of each kind."""
+    """One list of each kind."""
     opened = open_store(_url(request, tmp_path))
     yield opened
     opened.close()
 
 
 def test_an_empty_list_knows_nothing(store: Store) -> None:
-    """Nothing is revoked until somebody revokes it."""
+    """Nothing is revoked until a caller revokes it."""
     assert store.lookup(JTI, EXP, []) == Entry(revoked=False, uses=0, generation=0, horizon=0)
     assert store.count() == 0
     store.ping()
@@ -61,7 +61,7 @@ def test_revoke_is_idempotent_and_of_one_token(store: Store) -> None:
 
 
 def test_revoking_tells_what_is_known(store: Store) -> None:
-    """Of the token and its groups, at that moment."""
+    """About the token and its groups, at that moment."""
     assert store.revoke(JTI, EXP) == Entry(revoked=True)
     store.rotate(OTHER, EXP, 7)
     generation = store.advance("sub:a", 9, 100)
@@ -73,7 +73,7 @@ def test_revoking_tells_what_is_known(store: Store) -> None:
 
 
 def test_no_row_is_made_behind_the_horizon(store: Store) -> None:
-    """No purge would be told of it, and nobody can use such a token."""
+    """A purge of that time may be over already, and such a token cannot be used anyway."""
     store.revoke(JTI, 99)
     store.purge(100, 0)
     count = store.count()
@@ -83,7 +83,7 @@ def test_no_row_is_made_behind_the_horizon(store: Store) -> None:
 
 
 def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
-    """None means refused, and nothing was counted."""
+    """None means that the use was refused and not counted."""
     assert [store.use(JTI, EXP, 2) for _ in range(4)] == [1, 2, None, None]
     assert store.lookup(JTI, EXP, []).uses == 2
     assert store.use(JTI, EXP, 3) == 3
@@ -93,14 +93,14 @@ def test_use_counts_up_to_the_limit_and_no_further(store: Store) -> None:
 
 
 def test_rotating_tells_everybody_the_first_time(store: Store) -> None:
-    """So that all make the same successor."""
+    """So that all callers make the same successor."""
     assert [store.rotate(JTI, EXP, now) for now in (100, 101, 99)] == [100, 100, 100]
     assert store.lookup(JTI, EXP, []) == Entry(rotated_at=100)
     assert store.rotate(OTHER, EXP, 101) == 101
 
 
 def test_a_token_is_used_or_rotated_or_revoked(store: Store) -> None:
-    """What was used has no successor, what has one cannot be used, and what is revoked neither."""
+    """A used token has no successor, a rotated one cannot be used, and a revoked one neither."""
     store.use(JTI, EXP, 2)
     assert store.rotate(JTI, EXP, 100) is None
     store.rotate(OTHER, EXP, 100)
@@ -113,7 +113,7 @@ def test_a_token_is_used_or_rotated_or_revoked(store: Store) -> None:
 
 
 def test_a_use_is_not_granted_past_the_horizon(store: Store) -> None:
-    """A purge between look-up and use may have taken the count along."""
+    """A purge between look-up and use may have deleted the count."""
     store.use(JTI, 100, 1)
     store.purge(101)
     assert store.use(JTI, 100, 1) is None
@@ -128,7 +128,7 @@ def test_a_revoked_token_cannot_be_used_and_keeps_its_count(store: Store) -> Non
 
 
 def test_generations_grow_whatever_the_clock_does(store: Store) -> None:
-    """Across groups too: each is above every one given out before."""
+    """Across groups, too: each is higher than every one given out before."""
     assert store.advance("sub:a", 1000, EXP) == 1000
     assert store.advance("sub:b", 500, EXP) == 1001
     assert store.advance("sub:a", 1001, EXP) == 1002
@@ -147,14 +147,14 @@ def test_a_token_has_the_highest_generation_of_its_groups(store: Store) -> None:
 
 
 def test_generations_grow_past_a_purge(store: Store) -> None:
-    """The row may go; that its number was given out stays known."""
+    """The row may go, but the list still knows that its number was given out."""
     store.advance("sub:a", 5000, 10)
     assert store.purge(16) == 1
     assert store.advance("sub:b", 1, EXP) == 5001
 
 
 def test_advancing_never_shortens_a_row(store: Store) -> None:
-    """A clock that stepped back must not bring the purge of a group forward."""
+    """If a clock steps back, a group must not be purged earlier."""
     store.advance("sub:a", 1000, 100)
     store.advance("sub:a", 1001, 50)
     assert store.purge(101) == 0
@@ -162,7 +162,7 @@ def test_advancing_never_shortens_a_row(store: Store) -> None:
 
 
 def test_a_group_lives_from_its_generation_or_the_horizon_on(store: Store) -> None:
-    """So a clock that runs behind what the list has seen shortens no row."""
+    """So a clock that is behind what the list has seen shortens the life of no row."""
     store.advance("sub:a", 500_000, 10)
     store.advance("sub:b", 1000, 10)
     assert store.purge(510) == 0
@@ -173,7 +173,7 @@ def test_a_group_lives_from_its_generation_or_the_horizon_on(store: Store) -> No
 
 
 def test_purge_takes_what_expired_before_and_nothing_else(store: Store) -> None:
-    """Strictly before."""
+    """Strictly before that second."""
     for exp in (9, 10, 11):
         store.revoke(JTI, exp)
         store.advance(f"sub:{exp}", exp, exp)
@@ -184,7 +184,7 @@ def test_purge_takes_what_expired_before_and_nothing_else(store: Store) -> None:
 
 
 def test_purge_takes_at_most_its_limit(store: Store) -> None:
-    """So that no writer waits long, and the caller can tell when there is no more."""
+    """So that no writer waits long, and the caller knows when nothing is left."""
     for number in range(25):
         store.revoke(f"{number:022d}", 5 + number % 3)
         store.advance(f"sub:{number}", 1, 5)
@@ -192,7 +192,7 @@ def test_purge_takes_at_most_its_limit(store: Store) -> None:
 
 
 def test_the_horizon_is_told_and_never_steps_back(store: Store) -> None:
-    """It says for which tokens the list cannot speak any more."""
+    """It says about which tokens the list knows nothing any more."""
     store.purge(100)
     store.purge(50)
     assert store.lookup(JTI, EXP, []).horizon == 100
@@ -227,7 +227,7 @@ def test_a_list_is_not_carried_across_fork(store: Store) -> None:
 
 
 def test_a_closed_list_answers_nothing(store: Store) -> None:
-    """Closed is not empty."""
+    """A closed list is not an empty one."""
     store.revoke(JTI, EXP)
     store.close()
     store.close()
@@ -246,7 +246,7 @@ def test_a_closed_list_answers_nothing(store: Store) -> None:
 
 
 def test_threads_share_it(store: Store) -> None:
-    """Of 8 threads with 50 tries each, exactly the limit are given a number, each number once."""
+    """Of 8 threads with 50 tries each, exactly as many as the limit get a number, and each number once."""
     barrier = threading.Barrier(8)
 
     def claim(_: int) -> list[int | None]:
@@ -267,12 +267,12 @@ ASKED_ALWAYS = ("PostgresStore", "RedisStore")
 
 
 def says_clear(store: Store, of: Claims, end: int = EXP) -> bool:
-    """What the list says once it has had the time to be read."""
+    """What the view says once its index has had time to be read."""
     return any(store.view.is_clear(of, end) for _ in range(3))
 
 
 def is_clear(store: Store, of: Claims, end: int = EXP) -> bool:
-    """The same; of a list that is asked always, what the look-up says."""
+    """The same. If the list itself is always asked, what the look-up says."""
     if type(store).__name__ not in ASKED_ALWAYS:
         return says_clear(store, of, end)
     assert not says_clear(store, of, end)
@@ -281,7 +281,7 @@ def is_clear(store: Store, of: Claims, end: int = EXP) -> bool:
 
 
 def test_a_token_that_is_in_no_list_is_clear(store: Store) -> None:
-    """With any ids, and next to all kinds of others."""
+    """With any ids, and beside rows and groups of other tokens."""
     store.revoke(row(claims(OTHER)), EXP)
     store.advance(by_subject("bob"), 1_800_000_000_000, 10**6)
     assert is_clear(store, claims(sub="alice", sid="s", client_id="c"))
@@ -289,7 +289,7 @@ def test_a_token_that_is_in_no_list_is_clear(store: Store) -> None:
 
 @pytest.mark.parametrize("how", ["revoke", "use", "rotate"])
 def test_a_token_with_a_row_is_not_clear(store: Store, how: str) -> None:
-    """From the moment the change has returned, whatever was asked before."""
+    """From the moment at which the change has returned, whatever was asked before."""
     assert is_clear(store, claims())
     changes: dict[str, Callable[[], object]] = {
         "revoke": lambda: store.revoke(row(claims()), EXP),
@@ -305,7 +305,7 @@ def test_a_token_with_a_row_is_not_clear(store: Store, how: str) -> None:
     "member", [{"sub": "a/b:c"}, {"client_id": "c"}, {"sid": "s"}, {"sub": "x", "client_id": "c", "sid": "s"}]
 )
 def test_a_token_of_a_later_generation_is_clear_again(store: Store, member: dict[str, Any]) -> None:
-    """Of each of its groups, and of a chain that it began."""
+    """For each of its groups, and for a chain that it began."""
     for group in groups(claims(**member)):
         before = claims(**member)
         generation = store.advance(group, 1_800_000_000_000, 10**6)
@@ -324,14 +324,14 @@ def test_a_token_of_a_later_generation_is_clear_again(store: Store, member: dict
 def test_an_id_with_a_slash_is_looked_up(
     store: Store, strange: dict[str, Any], members: dict[str, Any]
 ) -> None:
-    """Whoever has a key can sign any id, also one that the end of a name is no longer told from."""
+    """Whoever has a key can sign any id, even one that cannot be told from the end of a name."""
     token = claims(**strange, **members)
     store.advance(by_subject("anybody"), 1, EXP)
     assert not says_clear(store, token)
 
 
 def test_a_closed_list_calls_nothing_clear(store: Store) -> None:
-    """Whoever asks is told so, by this or by the look-up after it."""
+    """The caller learns that, from this or from the look-up after it."""
     assert is_clear(store, claims())
     store.close()
     with suppress(StoreError):
@@ -339,7 +339,7 @@ def test_a_closed_list_calls_nothing_clear(store: Store) -> None:
 
 
 def test_nothing_behind_the_horizon_is_clear(store: Store) -> None:
-    """Its rows may be purged; the look-up says what that means."""
+    """Its rows may be purged; the look-up decides what that means."""
     assert is_clear(store, claims(exp=100), 100)
     store.purge(101)
     assert not store.view.is_clear(claims(exp=100), 100)
@@ -347,7 +347,7 @@ def test_nothing_behind_the_horizon_is_clear(store: Store) -> None:
 
 
 def test_a_purge_takes_nothing_from_what_remains(store: Store) -> None:
-    """Two rows may have one id: of another purpose, or the guesses at a challenge."""
+    """Two rows may have the same id: another purpose's, or the guesses at a challenge."""
     store.revoke(row(claims()), EXP)
     store.revoke(f"other/{JTI}", 100)
     store.revoke(f"other/{OTHER}", 100)
@@ -369,14 +369,14 @@ def test_a_purge_takes_nothing_from_what_remains(store: Store) -> None:
     )
 )
 def test_every_name_tells_an_id_of_its_token(token: Claims) -> None:
-    """By which the index knows it; a name whose id were another would be overlooked."""
+    """The index knows the name by that id. If it took out another id, it would overlook the row."""
     ids = {token.jti, token.sub, token.client_id, token.sid}
     assert id_of_row(row(token)) == token.jti
     assert {id_of_group(group) for group in groups(token)} <= ids
 
 
 def test_together_is_all_or_nothing(store: Store) -> None:
-    """Where the list can do so: what was changed is seen within, and nobody knows of it where it fails."""
+    """If the list can do so: changes are visible within the group, and to no caller if it fails."""
     can = store.together() is not None
     with store.together() or nullcontext():
         assert store.use(JTI, EXP, 1) == 1
@@ -395,7 +395,7 @@ def test_together_is_all_or_nothing(store: Store) -> None:
 
 
 def test_a_purge_within_is_made(store: Store) -> None:
-    """Also where a purge before it left the horizon nothing to do."""
+    """Even if an earlier purge has already raised the horizon."""
     for number in range(3):
         store.revoke(f"access/{number:022}", 100)
     assert store.purge(200, limit=1) == 1
@@ -406,7 +406,7 @@ def test_a_purge_within_is_made(store: Store) -> None:
 
 @pytest.mark.parametrize("store", ["sqlite", "postgres"], indirect=True)
 def test_where_one_fails_all_are_told_why(store: Store) -> None:
-    """What comes after it, and those before: or nobody learns of a full disk from whoever met it first."""
+    """Changes after it, and those before it. Otherwise the callers would not learn that the disk is full."""
     together = store.together()
     assert together is not None
     with pytest.raises(StoreError, match=r"none was made.*surrogates"), together:  # noqa: PT012
@@ -418,7 +418,7 @@ def test_where_one_fails_all_are_told_why(store: Store) -> None:
 
 
 def test_what_others_do_meanwhile_is_not_in_it(store: Store) -> None:
-    """They wait, and theirs stays whatever becomes of it."""
+    """They wait, and their changes stay, whatever happens to the group."""
     with ThreadPoolExecutor(1) as pool:
         with suppress(ZeroDivisionError), store.together() or nullcontext():
             other = pool.submit(store.revoke, OTHER, EXP)
@@ -429,7 +429,7 @@ def test_what_others_do_meanwhile_is_not_in_it(store: Store) -> None:
 
 
 def test_the_longest_ids_can_be_revoked(store: Store) -> None:
-    """Of a token that somebody made with the key of a purpose: 255 characters of four bytes, that do not repeat."""
+    """A token made with a purpose's key by an attacker: 255 different characters of four bytes each."""
     ids = ["".join(chr(0x10000 + 97 * number + place) for place in range(255)) for number in range(3)]
     token = Claims(jti=ids[0], exp=EXP, purpose="p" * 64, sid=ids[1], client_id=ids[2])
     store.revoke(row(token), EXP, groups(token))

@@ -1,5 +1,5 @@
-"""A list that went back to an older state is believed by no process of a node that knew the newer one, whichever
-of them saw it, until a person restarts the node."""
+"""A list that went back to an older state is believed by no process of a node that knew the newer one,
+whichever of them saw it, until a person restarts the node."""
 
 import os
 import signal
@@ -53,7 +53,8 @@ def node(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 def accepted(service: Service, tokens: list[str]) -> int:
-    """How many of so many questions about tokens are answered with "valid"; each that is not, as it should be."""
+    """How many of so many questions about tokens are answered with "valid"; each that is not, as it should
+    be."""
     answers = [service.call("GET", f"/app/valid/{tokens[n % len(tokens)]}") for n in range(ASKED)]
     assert {answer.status for answer in answers} <= {200, 503}
     return sum(answer.status == 200 and answer.json["status"] is True for answer in answers)
@@ -157,7 +158,8 @@ def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
 def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:
-    """It ends, and says by its exit code that nobody else is to start it again: that would accept the list."""
+    """It ends, and says by its exit code that nobody else is to start it again: that would accept the
+    list."""
     past = PastFile(tmp_path)
     service = node(past)
     past.keep()

@@ -1,4 +1,5 @@
-"""The PostgreSQL list when its server, its network or its neighbours misbehave: it fails closed, and in time."""
+"""The PostgreSQL list when its server, its network or its neighbours misbehave: it fails closed, and in
+time."""
 
 import subprocess
 import sys
@@ -172,7 +173,8 @@ def test_a_table_that_lost_its_rows_is_refused(
 
 
 def test_a_log_that_was_lost_makes_nothing_valid(store: PostgresStore, postgres_url: str) -> None:
-    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the tables."""
+    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the
+    tables."""
     with closing(PostgresStore(postgres_url)) as behind, neighbour(postgres_url) as other:
         with behind.snapshot() as snapshot:
             known = snapshot.point
@@ -493,7 +495,8 @@ def test_an_empty_list_that_was_made_anew_is_refused(postgres_url: str) -> None:
 
 
 def test_an_older_list_is_not_believed_for_its_changes(store: PostgresStore, postgres_url: str) -> None:
-    """Others, who know of nothing newer, change it more often than its log tells. The newer one is welcome."""
+    """Others, who know of nothing newer, change it more often than its log tells. The newer one is
+    welcome."""
     with neighbour(postgres_url) as other:
         changes = ask(other, "SELECT changes FROM signer.state")
         other.execute("UPDATE signer.state SET changes = changes - 1")
@@ -730,8 +733,8 @@ def test_the_password_is_never_told(postgres: Postgres, postgres_url: str) -> No
 
 
 def test_tls_checks_who_answers() -> None:
-    """sslmode=verify-full: the authority that is named must have signed for the name that is called. Who cannot
-    show that is refused at the start, and so is a server without TLS."""
+    """sslmode=verify-full: the authority that is named must have signed for the name that is called. Who
+    cannot show that is refused at the start, and so is a server without TLS."""
     server = Postgres()
     ours, others, key = (server.folder / name for name in ("ours.pem", "others.pem", "key.pem"))
     checked = f"{server.url}?sslmode=verify-full&sslrootcert={ours}"

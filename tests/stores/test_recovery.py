@@ -1,4 +1,4 @@
-"""The operations of the guide, step by step: what is to be done when something was lost, stolen or wrong."""
+"""The operations of the guide, step by step: what to do when something was lost, stolen or wrong."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def revoke(running: Service, **what: Any) -> None:
 
 
 def back_up(directory: Path) -> None:
-    """The guide's own line."""
+    """The command in the guide."""
     (line,) = [line for line in OPERATE.splitlines() if line.startswith("$ python -m signer backup")]
     command = line.removeprefix("$ ").replace("python", sys.executable, 1)
     settings = environment(SECRET_KEY=KEY)
@@ -58,7 +58,7 @@ def restore(directory: Path) -> None:
 
 @pytest.fixture
 def restored(tmp_path: Path) -> dict[str, str]:
-    """A list as it was at the backup, and tokens that were revoked before and after it."""
+    """A list as it was at the backup, and tokens revoked before and after it."""
     with service(tmp_path) as running:
         tokens = {
             name: running.issue(sub=name, sid=name) for name in ("before", "token", "subject", "used", "good")
@@ -76,7 +76,7 @@ def restored(tmp_path: Path) -> dict[str, str]:
 def test_a_backup_knows_what_was_revoked_before_it_and_no_more(
     tmp_path: Path, restored: dict[str, str]
 ) -> None:
-    """As the guide warns; it is a sound list, with rights as they were."""
+    """As the guide warns. It is an intact list, with the same permissions."""
     assert cli(tmp_path, "check", SECRET_KEY=KEY, AUDIT_LOG="off").returncode == 0
     with service(tmp_path) as running:
         valid = [name for name, token in restored.items() if running.says_valid(token)]
@@ -84,7 +84,7 @@ def test_a_backup_knows_what_was_revoked_before_it_and_no_more(
 
 
 def test_after_a_restore_a_new_key_ends_every_token(tmp_path: Path, restored: dict[str, str]) -> None:
-    """And the old credentials with them; new ones work at once."""
+    """And the old credentials, too; new ones work at once."""
     old = credential(tmp_path)
     with service(tmp_path, NEW_KEY) as running:
         assert not [name for name, token in restored.items() if running.says_valid(token)]
@@ -93,7 +93,8 @@ def test_after_a_restore_a_new_key_ends_every_token(tmp_path: Path, restored: di
 
 
 def test_after_a_restore_the_audit_trail_can_be_followed(tmp_path: Path, restored: dict[str, str]) -> None:
-    """What was revoked or used since, named by the trail, is refused again; the rest lives on."""
+    """Tokens that were revoked or used since, as the audit trail says, are refused again; others stay
+    valid."""
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     ended = [line for line in lines if line["event"] in ("revoke", "consume", "rotate", "theft")]
     assert len(ended) == 4
@@ -106,7 +107,7 @@ def test_after_a_restore_the_audit_trail_can_be_followed(tmp_path: Path, restore
 
 
 def test_a_lost_list_stops_the_start_until_a_new_one_is_begun(tmp_path: Path) -> None:
-    """With ?mode=rw; then once without it, and with a new key."""
+    """With ?mode=rw first; then once without it, and with a new key."""
     with service(tmp_path) as running:
         token = running.issue()
         revoke(running, token=token)
@@ -124,7 +125,7 @@ def test_a_lost_list_stops_the_start_until_a_new_one_is_begun(tmp_path: Path) ->
 
 
 def test_a_leaked_credential_ends_with_what_it_issued(tmp_path: Path) -> None:
-    """By one call, or one command; its client goes on with a new one."""
+    """By one call, or one command. Its client continues with a new credential."""
     with service(tmp_path) as running:
         for end in (
             lambda: revoke(running, client_id="billing"),
@@ -164,7 +165,8 @@ def test_a_leaked_token_ends_and_the_trail_tells_where_it_was_used(tmp_path: Pat
 def test_a_leaked_key_is_worth_nothing_once_it_is_gone(
     tmp_path: Path, open_list: Callable[[str], Any]
 ) -> None:
-    """Forged tokens and credentials are refused; what was rotated under the new key is ended by its subject."""
+    """Forged tokens and credentials are refused. Tokens rotated under the new key are ended by revoking the
+    subject."""
     with service(tmp_path) as running:
         forged = Signer(KEY, open_list(f"sqlite:///{tmp_path}/tokens.db")).issue(sub="admin")
         assert running.says_valid(forged)
@@ -191,7 +193,8 @@ def test_a_leaked_key_is_worth_nothing_once_it_is_gone(
 def test_a_purge_by_a_clock_that_ran_ahead_is_refused_and_can_be_recovered_from(
     tmp_path: Path, open_list: Callable[[str], Any]
 ) -> None:
-    """503 for tokens that the list can no longer speak for; a new list and a new key end that."""
+    """503 for tokens about which the list knows nothing any more, until there is a new list with a new
+    key."""
     with service(tmp_path) as running:
         token = running.issue()
         revoke(running, token=token)
@@ -211,7 +214,7 @@ def test_a_purge_by_a_clock_that_ran_ahead_is_refused_and_can_be_recovered_from(
 
 
 def test_a_stolen_list_holds_no_token(tmp_path: Path) -> None:
-    """Nor any part of one that could be used: ids, times and names."""
+    """And no usable part of one: it has ids, times and names."""
     with service(tmp_path) as running:
         tokens = [running.issue(sub="42", sid="s1") for _ in range(3)]
         revoke(running, token=tokens[0])

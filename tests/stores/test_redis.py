@@ -265,7 +265,8 @@ def test_a_list_that_lost_a_key_fails_closed(store: RedisStore, redis_server: Re
 
 
 def test_a_log_that_was_lost_makes_nothing_valid(store: RedisStore, redis_server: Redis) -> None:
-    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the rows."""
+    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the
+    rows."""
     behind = RedisStore(redis_server.url)
     with behind.snapshot() as snapshot:
         known = snapshot.point
@@ -413,7 +414,8 @@ def test_a_gap_in_the_log_fails_closed(server: Redis) -> None:
 
 
 def test_an_older_list_is_not_believed_for_its_changes(store: RedisStore, redis_server: Redis) -> None:
-    """Others, who know of nothing newer, change it more often than its log tells. The newer one is welcome."""
+    """Others, who know of nothing newer, change it more often than its log tells. The newer one is
+    welcome."""
     for number in range(3):
         store.revoke(str(number), EXP)
     newer = redis_server.call("HGET", STATE, "changes")
@@ -803,8 +805,8 @@ def until_answered(call: Callable[[], object]) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
-    """What was acknowledged with ?replicas=1 is refused by the replica that takes over. Changes are made there at
-    once, and acknowledged with ?replicas=1 when the former master is back as a replica."""
+    """What was acknowledged with ?replicas=1 is refused by the replica that takes over. Changes are made
+    there at once, and acknowledged with ?replicas=1 when the former master is back as a replica."""
     store, plain = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
     revoked = [f"{number:022}" for number in range(200)]
     for jti in revoked:
@@ -830,7 +832,8 @@ def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_lost_a_change_by_a_failover_is_refused(shards: Shards) -> None:
-    """Acknowledged without ?replicas, while the replica lagged: whoever saw it is told nothing until a restart."""
+    """Acknowledged without ?replicas, while the replica lagged: whoever saw it is told nothing until a
+    restart."""
     careful, store = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
     until_acknowledged(partial(careful.revoke, OTHER, EXP))
     careful.close()

@@ -1,4 +1,4 @@
-"""What a list tells those who keep a copy: Store.snapshot(), its pages and its log."""
+"""What those who keep a copy read: Store.snapshot(), its chunks and its changes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def pages(store: Store, limit: int, between: Callable[[int], object] = lambda number: None) -> list[Row]:
-    """All parts, each of a snapshot of its own; their keys go through JSON."""
+    """All chunks, each from a snapshot of its own. Their keys pass through JSON."""
     rows: list[Row] = []
     key: Any = None
     for number in range(10_000):
@@ -53,7 +53,7 @@ def log(store: Store, after: Point, limit: int = 1000) -> Changes | None:
 
 
 def test_pages_hold_rows_and_groups_as_they_are(store: Store) -> None:
-    """With all that is known of them."""
+    """With everything that is known about them."""
     store.revoke(JTI, EXP)
     store.use(OTHER, EXP, 3)
     store.use(OTHER, EXP, 3)
@@ -70,13 +70,13 @@ def test_pages_hold_rows_and_groups_as_they_are(store: Store) -> None:
 
 
 def test_an_empty_list_has_empty_pages(store: Store) -> None:
-    """And an end."""
+    """And the end."""
     assert pages(store, 10) == []
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
 def test_pages_leave_nothing_out(store: Store, limit: int) -> None:
-    """However small they are, and however the rows are spread over time."""
+    """However small the chunks are, and however the expiries are spread over time."""
     names = {(f"{number:022d}", EXP + number % 7 * 5000) for number in range(200)}
     for name, exp in names:
         store.revoke(name, exp)
@@ -88,7 +88,7 @@ def test_pages_leave_nothing_out(store: Store, limit: int) -> None:
 
 
 def test_pages_are_of_about_the_size_asked_for(store: Store) -> None:
-    """No step is long."""
+    """So that no step takes long."""
     for number in range(1500):
         store.revoke(f"{number:060d}-long-enough-for-a-big-hash", EXP)
     with store.snapshot() as snapshot:
@@ -96,7 +96,7 @@ def test_pages_are_of_about_the_size_asked_for(store: Store) -> None:
 
 
 def test_pages_over_several_snapshots_hold_what_stayed(store: Store) -> None:
-    """While others write and purge."""
+    """While other processes write and purge."""
     for number in range(700):
         store.revoke(f"{number:060d}-long-enough-for-a-big-hash", EXP + number % 3 * 4000)
         store.revoke(f"{number:022d}", 1000)
@@ -117,7 +117,7 @@ def test_a_snapshot_tells_the_horizon(store: Store) -> None:
 
 
 def test_the_log_tells_what_changed_oldest_first(store: Store) -> None:
-    """Each as it is now, and once."""
+    """Each row as it is now, and once."""
     store.revoke("before", EXP)
     known = point(store)
     store.use(JTI, EXP, 5)
@@ -141,7 +141,7 @@ def test_the_log_ends_with_nothing_new(store: Store) -> None:
 
 
 def test_the_log_is_told_in_parts(store: Store) -> None:
-    """Each goes on where the one before ended."""
+    """Each part continues where the previous one ended."""
     known = point(store)
     for number in range(25):
         store.revoke(str(number), EXP)
@@ -156,7 +156,7 @@ def test_the_log_is_told_in_parts(store: Store) -> None:
 
 
 def test_what_was_purged_is_left_out_of_the_log(store: Store) -> None:
-    """The moment after it is told all the same."""
+    """The moment after it is given nevertheless."""
     known = point(store)
     store.revoke(JTI, 100)
     store.revoke(OTHER, EXP)
@@ -169,7 +169,7 @@ def test_what_was_purged_is_left_out_of_the_log(store: Store) -> None:
 
 
 def test_a_moment_of_another_history_is_in_no_log(store: Store) -> None:
-    """The same number with another mark, and one that is yet to come."""
+    """The same number with another mark, and a number that does not exist yet."""
     store.revoke(JTI, EXP)
     number, mark = point(store)
     store.revoke(OTHER, EXP)
@@ -178,7 +178,7 @@ def test_a_moment_of_another_history_is_in_no_log(store: Store) -> None:
 
 
 def test_every_change_has_a_mark_of_its_own(store: Store) -> None:
-    """That nobody can foresee."""
+    """It cannot be predicted."""
     points = []
     for number in range(20):
         store.revoke(str(number), EXP)
@@ -188,14 +188,14 @@ def test_every_change_has_a_mark_of_its_own(store: Store) -> None:
 
 
 def test_a_closed_list_tells_nothing(store: Store) -> None:
-    """Nor does a snapshot of it."""
+    """And a snapshot of it does not either."""
     store.close()
     with pytest.raises(StoreError), store.snapshot() as snapshot:
         snapshot.chunk(None, 10)
 
 
 def test_what_was_not_made_is_not_told(store: Store) -> None:
-    """Of changes that were to be made together, where the list can do so."""
+    """Of changes that were to be made together, if the list can do so."""
     can = store.together() is not None
     start = point(store)
     with suppress(ZeroDivisionError), store.together() or nullcontext():

@@ -1,4 +1,4 @@
-"""The SQLite list when its file, its disk or its neighbours misbehave: it fails closed."""
+"""The list in SQLite fails closed when its file, its disk or other programs misbehave."""
 
 import os
 import resource
@@ -54,14 +54,14 @@ def refuses_everything(store: SQLiteStore) -> None:
 
 
 def test_it_remembers_across_restarts(store: SQLiteStore, path: Path) -> None:
-    """What was written is there for whoever opens the file next."""
+    """The next process that opens the file finds what was written."""
     store.close()
     with closing(SQLiteStore(path)) as again:
         assert again.lookup(JTI, EXP, []).revoked
 
 
 def test_only_its_owner_may_read_it(store: SQLiteStore, path: Path) -> None:
-    """It names subjects; SQLite gives its side files the same mode."""
+    """It contains names of subjects. SQLite gives its side files the same mode."""
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -81,7 +81,7 @@ def test_it_is_as_the_design_says(store: SQLiteStore, path: Path) -> None:
 
 
 def test_a_look_up_waits_for_no_lock(store: SQLiteStore) -> None:
-    """It runs in an event loop, maybe: better refused at once than everybody held up."""
+    """It may run in an event loop: better one call is refused at once than all are delayed."""
     assert store._opened.reader.execute("PRAGMA busy_timeout").fetchone() == (0,)
 
 
@@ -102,7 +102,7 @@ def test_a_file_deleted_during_a_commit_is_no_success(store: SQLiteStore, path: 
 
 
 def test_a_file_that_was_taken_away_is_not_read_within_changes(store: SQLiteStore, path: Path) -> None:
-    """Before the first of them."""
+    """Before the first change."""
     with store.together():
         path.rename(path.with_name("away"))
         with pytest.raises(StoreError, match="cannot answer"):
@@ -119,7 +119,7 @@ def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> 
 
 
 def test_another_process_on_new_side_files_is_noticed(store: SQLiteStore, path: Path) -> None:
-    """The -shm is deleted, and another process makes a new one: the first still refuses."""
+    """The -shm is deleted, and another process makes a new one. The first process still refuses."""
     Path(f"{path}-shm").unlink()
     program = "import sys; from signer.stores.sqlite.store import SQLiteStore; SQLiteStore(sys.argv[1]).revoke('b' * 22, 1_800_000_000)"
     subprocess.run([sys.executable, "-c", program, str(path)], env=environment(), check=False, timeout=30)
@@ -128,7 +128,7 @@ def test_another_process_on_new_side_files_is_noticed(store: SQLiteStore, path: 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_side_files_of_a_lost_list_stop_a_new_one(store: SQLiteStore, path: Path, suffix: str) -> None:
-    """SQLite would lay the old -wal over the new list."""
+    """SQLite would apply the old -wal to the new list."""
     store.close()
     path.unlink()
     Path(f"{path}{suffix}").write_bytes(b"")
@@ -140,7 +140,7 @@ def test_side_files_of_a_lost_list_stop_a_new_one(store: SQLiteStore, path: Path
 
 
 def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) -> None:
-    """`cp backup list` keeps the inode; the list has made fewer changes than this process has seen."""
+    """`cp backup list` keeps the inode, but the list has fewer changes than this process has seen."""
     store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     backup = path.read_bytes()
     store.revoke(OTHER, EXP)
@@ -160,7 +160,7 @@ def test_an_older_copy_over_the_file_is_noticed(store: SQLiteStore, path: Path) 
     "damage", ["DROP TABLE tokens", "DROP TABLE state", "DELETE FROM state", "UPDATE state SET horizon = 'x'"]
 )
 def test_a_list_with_parts_missing_refuses(store: SQLiteStore, path: Path, damage: str) -> None:
-    """Changed by hand, say."""
+    """For example by a person."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(damage)
     for call in (store.ping, lambda: store.lookup(OTHER, EXP, [])):
@@ -177,14 +177,14 @@ def test_a_link_to_the_file_is_followed(store: SQLiteStore, path: Path) -> None:
 
 
 def test_a_replaced_file_refuses(store: SQLiteStore, path: Path) -> None:
-    """A list restored from yesterday's backup under a running service is not this list."""
+    """A list restored from yesterday's backup while the service runs is another list."""
     shutil.copy(path, path.with_name("copy"))
     path.with_name("copy").replace(path)
     refuses_everything(store)
 
 
 def test_a_file_put_back_answers_again(store: SQLiteStore, path: Path) -> None:
-    """The same file, by inode: nothing was lost."""
+    """It is the same file, by inode, and nothing was lost."""
     path.rename(path.with_name("away"))
     refuses_everything(store)
     path.with_name("away").rename(path)
@@ -193,7 +193,7 @@ def test_a_file_put_back_answers_again(store: SQLiteStore, path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 8192])
 def test_a_truncated_file_refuses(store: SQLiteStore, path: Path, size: int) -> None:
-    """Readiness and the next start notice; no look-up calls a revoked token good."""
+    """Readiness and the next start notice it; no look-up calls a revoked token valid."""
     store._opened.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     os.truncate(path, size)
     with pytest.raises(StoreError):
@@ -219,7 +219,7 @@ def test_a_damaged_file_refuses(store: SQLiteStore, path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a database", b"\x00" * 8192])
 def test_a_file_that_is_no_list_is_not_taken_for_an_empty_one(path: Path, content: bytes) -> None:
-    """An empty file is what a full disk or a slip leaves of a list."""
+    """A full disk, or a mistake, may leave an empty file."""
     path.write_bytes(content)
     with pytest.raises(StoreError):
         SQLiteStore(path)
@@ -227,7 +227,7 @@ def test_a_file_that_is_no_list_is_not_taken_for_an_empty_one(path: Path, conten
 
 
 def test_another_database_is_not_touched(path: Path) -> None:
-    """DATABASE_URL that points at an application's own data."""
+    """DATABASE_URL may point at an application's own data."""
     with closing(sqlite3.connect(path)) as other:
         other.execute("CREATE TABLE tokens (x)")
     with pytest.raises(StoreError, match="not a list"):
@@ -236,7 +236,7 @@ def test_another_database_is_not_touched(path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2, 6])
 def test_a_list_of_another_version_is_refused(store: SQLiteStore, path: Path, version: int) -> None:
-    """It may hold rows that this version would not heed, or lack what this one writes."""
+    """It may hold rows that this version would ignore, or lack what this version writes."""
     store._opened.writer.execute(f"PRAGMA user_version = {version}")
     store.close()
     with pytest.raises(StoreError, match="not a list this version can read"):
@@ -244,7 +244,7 @@ def test_a_list_of_another_version_is_refused(store: SQLiteStore, path: Path, ve
 
 
 def test_a_full_disk_at_the_start_leaves_nothing_behind(path: Path) -> None:
-    """No half of a list, no side files of one."""
+    """No half of a list, and no side files."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
     try:
@@ -256,7 +256,7 @@ def test_a_full_disk_at_the_start_leaves_nothing_behind(path: Path) -> None:
 
 
 def test_a_locked_list_refuses_changes_and_still_answers(store: SQLiteStore, path: Path) -> None:
-    """In WAL a writer blocks writers only; afterwards all is as before."""
+    """In WAL mode a writer blocks only other writers. Afterwards everything is as before."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked"):
@@ -271,7 +271,7 @@ def test_a_locked_list_refuses_changes_and_still_answers(store: SQLiteStore, pat
 
 
 def test_a_full_disk_refuses_changes_and_loses_nothing(store: SQLiteStore, path: Path) -> None:
-    """Every change either is there afterwards or raised; with room again, changes go on."""
+    """Each change is either there afterwards or raised an error. Once there is room again, changes go on."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     done = 0
     resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size + 50_000, hard))

@@ -16,7 +16,7 @@ def token(number: int = 0, **claims: Any) -> Claims:
 
 
 def test_a_long_one_is_in_small_parts() -> None:
-    """None of which holds up the process where it grows, or goes."""
+    """None of them delays the process when it grows or is freed."""
     index = Index()
     for number in range(100_000):
         index.add(Row(f"access/{number:022}", EXP))
@@ -30,7 +30,7 @@ def test_a_long_one_is_in_small_parts() -> None:
 
 
 def test_what_is_noted_twice_counts_once() -> None:
-    """And the later generation stays."""
+    """The later generation stays."""
     index = Index()
     for generation in (5, 7, 6):
         index.add(Row("access/a", EXP))
@@ -52,7 +52,7 @@ def test_what_is_noted_twice_counts_once() -> None:
     ],
 )
 def test_members_of_a_group_are_not_clear_before_its_generation(group: str, member: dict[str, Any]) -> None:
-    """Whichever kind of group it is."""
+    """For every kind of group."""
     index = Index()
     index.add(Row(group, EXP, generation=5))
     assert not index.is_clear(token(**member), EXP)
@@ -70,7 +70,7 @@ def test_beyond_the_horizon_nothing_is_clear() -> None:
 
 @pytest.mark.parametrize("claim", ["jti", "sid", "client_id"])
 def test_an_id_with_a_slash_is_looked_up(claim: str) -> None:
-    """Names in the list do not tell it from their own."""
+    """It cannot be told from the end of another name in the list."""
     index = Index()
     index.add(Row("sub:other", EXP, generation=1))
     assert not index.is_clear(token(gen=1, **dict[str, Any]({claim: "a/b"})), EXP)

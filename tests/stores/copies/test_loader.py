@@ -1,4 +1,4 @@
-"""The index of a SQLite list in memory: that it is current, and what it does where it cannot be."""
+"""The index of a list in SQLite: that it is current, and what happens when it cannot be."""
 
 import os
 import signal
@@ -47,12 +47,12 @@ def store(path: Path) -> Iterator[SQLiteStore]:
 
 
 def wait_until_clear(store: SQLiteStore, of: Claims) -> None:
-    """A long list is read by a thread."""
+    """A long list is read in a thread."""
     eventually(lambda: store.view.is_clear(of, EXP), 60)
 
 
 def fill(path: Path, count: int, first: int = 1) -> None:
-    """With rows that are not in the log, as of a list that is far ahead."""
+    """With rows that are not in the log, as in a list that is far ahead."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")
         rows = ((EXP, row(claims(number)), 1, 0, 0) for number in range(first, first + count))
@@ -62,7 +62,7 @@ def fill(path: Path, count: int, first: int = 1) -> None:
 
 
 def test_it_asks_the_list_nothing_while_nobody_changes_it(store: SQLiteStore) -> None:
-    """Ten thousand tokens, and a handful of statements: one in a tenth of a second."""
+    """Ten thousand tokens take a few statements: one each tenth of a second."""
     statements: list[str] = []
     store._opened.reader.set_trace_callback(statements.append)
     started = time.monotonic()
@@ -71,7 +71,7 @@ def test_it_asks_the_list_nothing_while_nobody_changes_it(store: SQLiteStore) ->
 
 
 def test_of_a_change_it_reads_that_alone(store: SQLiteStore) -> None:
-    """And goes on knowing all the rest."""
+    """And it still knows all other rows."""
     for number in range(1, 50):
         store.revoke(row(claims(number)), EXP)
         assert not store.view.is_clear(claims(number), EXP)
@@ -83,7 +83,7 @@ def test_of_a_change_it_reads_that_alone(store: SQLiteStore) -> None:
 
 
 def test_a_long_list_is_read_by_a_thread_in_small_steps(path: Path) -> None:
-    """Meanwhile every token is looked up in the list itself."""
+    """Until then every token is looked up in the list itself."""
     SQLiteStore(path).close()
     fill(path, 3 * trust.STEP + 1)
     with closing(SQLiteStore(path)) as store:
@@ -98,7 +98,7 @@ def test_a_long_list_is_read_by_a_thread_in_small_steps(path: Path) -> None:
 
 
 def test_what_changes_while_it_is_read_is_not_overlooked(path: Path) -> None:
-    """A row that comes in behind the place it has reached."""
+    """A row that is added before the place that it has reached."""
     SQLiteStore(path).close()
     fill(path, 20 * trust.STEP, first=1000)
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
@@ -113,7 +113,7 @@ def test_what_changes_while_it_is_read_is_not_overlooked(path: Path) -> None:
 def test_who_is_too_far_behind_reads_the_list_anew(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The log forgets what is old."""
+    """The log forgets old changes."""
     for module in (writer, newest):
         monkeypatch.setattr(module, "LOG_SIZE", 300)
     with closing(SQLiteStore(path)) as other, other.together():
@@ -128,7 +128,7 @@ def test_who_is_too_far_behind_reads_the_list_anew(
 def test_a_list_too_long_for_memory_is_looked_up(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And read again when there has been time to purge it."""
+    """It is read again after some time, in which it may have been purged."""
     monkeypatch.setattr(loader, "MAX_ROWS", 500)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 600):
@@ -151,7 +151,7 @@ def test_a_list_too_long_for_memory_is_looked_up(
 def test_of_a_list_too_long_for_memory_nothing_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its rows are counted first, up to that number."""
+    """Its rows are counted first, no further than that number."""
     SQLiteStore(path).close()
     fill(path, 5 * trust.STEP)
     added: list[Row] = []
@@ -168,7 +168,7 @@ def test_of_a_list_too_long_for_memory_nothing_is_read(
 def test_an_index_that_is_given_up_is_forgotten(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Part by part, since a million ids that go at once hold up the whole process."""
+    """Part by part, because freeing a million ids at once delays the whole process."""
     monkeypatch.setattr(loader, "MAX_ROWS", 5000)
     with closing(SQLiteStore(path)) as other, other.together():
         for number in range(1, 4900):
@@ -185,7 +185,7 @@ def test_an_index_that_is_given_up_is_forgotten(
 def test_rows_that_were_purged_leave_when_there_is_no_more_room(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not before, and without a rest."""
+    """Not earlier, and without a pause."""
     monkeypatch.setattr(loader, "MAX_ROWS", 500)
     for lot in range(4):
         with store.together():
@@ -198,7 +198,7 @@ def test_rows_that_were_purged_leave_when_there_is_no_more_room(
 
 
 def test_a_change_by_another_program_is_seen_soon(store: SQLiteStore, path: Path) -> None:
-    """Which rings no bell: by hand, in SQLite's own shell."""
+    """Such a change rings no bell, for example one made in SQLite's shell."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO tokens VALUES (?, ?, 1, 0, 0)", (EXP, row(claims(7))))
         connection.execute("INSERT INTO log SELECT changes + 1, 7, ?, ?, 0 FROM state", (row(claims(7)), EXP))
@@ -227,7 +227,7 @@ print(\"ready\"""",
 
 @pytest.mark.slow
 def test_no_other_process_accepts_what_one_was_told_is_revoked(store: SQLiteStore, path: Path) -> None:
-    """Two thousand revocations, each looked at here the moment it is acknowledged there."""
+    """Two thousand revocations, each checked here at the moment at which it is acknowledged there."""
     with subprocess.Popen(
         [sys.executable, "-c", REVOKE, str(path)], env=environment(), text=True, bufsize=1,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -244,7 +244,8 @@ def test_no_other_process_accepts_what_one_was_told_is_revoked(store: SQLiteStor
 
 @contextmanager
 def about_to_die(path: Path, number: int) -> Iterator[Callable[[], None]]:
-    """A process that has the list open. Called, it revokes a token and is killed between commit and ring."""
+    """A process that has the list open. When called, it revokes a token and is killed between commit and
+    ring."""
     with subprocess.Popen(
         [sys.executable, "-c", DIE_BETWEEN, str(path)], env=environment(), text=True, bufsize=1,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -263,7 +264,7 @@ def about_to_die(path: Path, number: int) -> Iterator[Callable[[], None]]:
 
 
 def test_a_writer_killed_before_it_rang_is_noticed(store: SQLiteStore, path: Path) -> None:
-    """Nobody was told of its change, which is there: it counts from the next look at the files on."""
+    """Its change was not acknowledged, but it is there. It counts from the next check of the files on."""
     with about_to_die(path, 5) as die:
         die()
     time.sleep(2 * TRUST)
@@ -291,7 +292,8 @@ READS: dict[str, Callable[[SQLiteStore], object]] = {
 def test_who_reads_what_a_killed_writer_left_tells_everybody(
     store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch, reads: str
 ) -> None:
-    """Before it answers: what one process calls used is not called good by another, not for a moment."""
+    """Before it answers. If one process calls a token used, no other calls it valid, not even for a
+    moment."""
     monkeypatch.setattr(trust, "TRUST", 3600.0)  # nothing else would tell it
     with closing(SQLiteStore(path)) as reader, about_to_die(path, 5) as die:
         assert store.view.is_clear(claims(6), EXP)
@@ -302,14 +304,14 @@ def test_who_reads_what_a_killed_writer_left_tells_everybody(
 
 
 def test_without_its_bell_a_list_is_not_changed(store: SQLiteStore, path: Path) -> None:
-    """Other processes would not hear of it."""
+    """Other processes would not hear of the change."""
     Path(f"{path}-bell").unlink()
     with pytest.raises(StoreError):
         store.revoke(row(claims(1)), EXP)
 
 
 def test_a_bell_that_was_lost_is_made_again_at_the_start(path: Path) -> None:
-    """As after a list was put back from a backup."""
+    """As after a list was restored from a backup."""
     SQLiteStore(path).close()
     Path(f"{path}-bell").unlink()
     with closing(SQLiteStore(path)) as store, closing(SQLiteStore(path)) as other:
@@ -334,7 +336,7 @@ OLDER = {
 
 @pytest.mark.parametrize("version", OLDER)
 def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> None:
-    """With all that it holds; who still runs with that version can change it no more."""
+    """With everything in it. A process that still runs the older version cannot change it any more."""
     with closing(SQLiteStore(path)) as store:
         store.revoke(row(claims(1)), EXP)
         store.advance(by_subject("alice"), 1, EXP)
@@ -351,7 +353,7 @@ def test_a_list_of_an_older_version_gets_its_log(path: Path, version: int) -> No
 
 
 def counted(store: SQLiteStore) -> list[int]:
-    """What it rings its bell for, from now on."""
+    """The numbers for which it rings its bell from now on."""
     rung: list[int] = []
     ring = store._opened.bell.ring
 
@@ -364,7 +366,7 @@ def counted(store: SQLiteStore) -> list[int]:
 
 
 def test_changes_made_together_are_rung_once(store: SQLiteStore) -> None:
-    """One commit, one ring, all of them known."""
+    """One commit, one ring, and every change is known."""
     rung = counted(store)
     with store.together():
         for number in range(1, 600):
@@ -375,7 +377,7 @@ def test_changes_made_together_are_rung_once(store: SQLiteStore) -> None:
 
 
 def test_reading_rings_no_bell(store: SQLiteStore, path: Path) -> None:
-    """One commit, one ring, however many look at it from however many processes."""
+    """One commit, one ring, however many readers and processes there are."""
     with closing(SQLiteStore(path)) as other:
         rung = [*map(counted, (store, other))]
         for number in range(1, 200):
@@ -437,7 +439,7 @@ def commits(store: SQLiteStore) -> int:
 
 @pytest.mark.parametrize("size", [0, 1, 8, 15])
 def test_a_bell_cut_short_is_mended_by_who_opens_the_list(path: Path, size: int) -> None:
-    """By a crash of the machine, or left by a version whose bell was of eight bytes."""
+    """By a crash of the machine, or left by a version whose bell had eight bytes."""
     SQLiteStore(path).close()
     bell = Path(f"{path}-bell")
     os.truncate(bell, size)
@@ -477,7 +479,8 @@ for number in range(100):
 
 @pytest.mark.parametrize("size", [0, 8])
 def test_a_bell_cut_short_under_those_who_listen_ends_nobody(path: Path, size: int) -> None:
-    """A mapping would (SIGBUS). Who finds it short does not trust it, asks the list, and mends it."""
+    """With a memory mapping, it would (SIGBUS). A process that finds it too short asks the list, and repairs
+    it."""
     done = subprocess.run(
         [sys.executable, "-c", CUT_SHORT, str(path), str(size)],
         env=environment(), capture_output=True, text=True, timeout=60, check=False,
@@ -486,7 +489,8 @@ def test_a_bell_cut_short_under_those_who_listen_ends_nobody(path: Path, size: i
 
 
 def test_a_bell_that_cannot_be_mended_is_answered_by_nobody(store: SQLiteStore, path: Path) -> None:
-    """On a file system that became read-only, say: whoever is not told must not be contradicted."""
+    """For example on a file system that became read-only. Processes that hear of no change must not
+    disagree."""
     with about_to_die(path, 5) as die:
         die()
     store._opened.bell.close()
@@ -520,7 +524,7 @@ def test_an_older_version_rings_and_hears_the_bell(store: SQLiteStore, path: Pat
 def test_a_bell_that_somebody_writes_to_hides_no_change(
     store: SQLiteStore, path: Path, content: bytes
 ) -> None:
-    """However often it is the same, and at whatever moment."""
+    """However often, and at whatever moment, the same content is written."""
     bell = Path(f"{path}-bell")
     with closing(SQLiteStore(path)) as other:
         for number in range(1, 20):
