@@ -73,7 +73,7 @@ def test_revoking_tells_what_is_known(store: Store) -> None:
 
 
 def test_no_row_is_made_behind_the_horizon(store: Store) -> None:
-    """A purge of that time may be over already, and such a token cannot be used anyway."""
+    """No purge would look for such a row again, and such a token cannot be used anyway."""
     store.revoke(JTI, 99)
     store.purge(100, 0)
     count = store.count()

@@ -27,7 +27,7 @@ ASKED = 40
 
 @pytest.fixture
 def past(request: pytest.FixtureRequest, tmp_path: Path) -> Past:
-    """A list of the kind that the test's parameter names."""
+    """A list of the kind that the parameter names."""
     if request.param == "sqlite":
         return PastFile(tmp_path)
     if request.param == "postgres":
@@ -37,7 +37,7 @@ def past(request: pytest.FixtureRequest, tmp_path: Path) -> Past:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Starts a service, by default of two workers."""
+    """Starts a service, with two workers by default."""
     with ExitStack() as stack:
 
         def started(past: Past | str, workers: int = 2, folder: str = ".", **settings: str) -> Service:
@@ -61,7 +61,7 @@ def accepted(service: Service, tokens: list[str]) -> int:
 
 
 def revoked(service: Service) -> list[str]:
-    """Tokens that are refused by every worker."""
+    """Tokens that every worker refuses."""
     tokens = [service.issue(sub="alice") for _ in range(TOKENS)]
     assert accepted(service, tokens) == ASKED
     for token in tokens[1:]:
@@ -72,21 +72,21 @@ def revoked(service: Service) -> list[str]:
 
 
 def replace_workers(service: Service) -> None:
-    """SIGUSR2, until that is done, or was given up."""
+    """Sends SIGUSR2, and waits until the restart is done or given up."""
     begun = len(service.pids)
     os.kill(service.process.pid, signal.SIGUSR2)
     eventually(lambda: "the old ones stay" in service.log or len(service.pids) == begun + 2, 60)
 
 
 def kill_worker(service: Service) -> None:
-    """SIGKILL, until another one serves in its place, or has ended."""
+    """Sends SIGKILL, and waits until another worker serves in its place, or the service has ended."""
     begun, died = len(service.pids), service.log.count(" died")
     os.kill(workers(service)[0], signal.SIGKILL)
     eventually(lambda: len(service.pids) > begun or service.log.count(" died") >= died + 2, 60)
 
 
 def restarted(service: Service) -> Service:
-    """As a person does."""
+    """As a person restarts it."""
     started = len(service.pids)
     service.stop()
     service.__enter__()
@@ -119,7 +119,8 @@ EVERY = pytest.mark.parametrize("past", ["sqlite", "postgres", "redis"], indirec
 def test_no_worker_believes_an_older_list(
     past: Past, node: Callable[..., Service], how: str, staleness: str
 ) -> None:
-    """Neither one that runs, nor one that replaces it (SIGUSR2, kill -9). A person's restart accepts it."""
+    """Neither a running worker nor one that replaces it (SIGUSR2, kill -9). A restart by a person accepts
+    it."""
     service = node(past, REVOCATION_STALENESS_SECONDS=staleness)
     past.keep()
     tokens = revoked(service)
@@ -138,7 +139,7 @@ def test_no_worker_believes_an_older_list(
 def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
     past: Past, node: Callable[..., Service]
 ) -> None:
-    """Stopped while the other one makes changes, and for longer than a copy may be old."""
+    """It is stopped while the other one makes changes, and for longer than a copy may be old."""
     service = node(past, REVOCATION_STALENESS_SECONDS="1")
     tokens = [service.issue() for _ in range(TOKENS)]
     past.keep()
@@ -174,7 +175,8 @@ def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
 def test_a_copy_of_a_service_whose_list_went_back_refuses(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:
-    """Though that service accepts it since a person restarted it: here revocations are known that it lost."""
+    """Although that service accepts it, because a person restarted it: revocations are known here that it
+    lost."""
     (tmp_path / "edge").mkdir()
     past = PastFile(tmp_path)
     service = node(past, workers=1)

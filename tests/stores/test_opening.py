@@ -1,4 +1,4 @@
-"""From a URL to a list."""
+"""Opening the list that a URL names."""
 
 import sys
 from pathlib import Path
@@ -15,13 +15,13 @@ from signer.errors import ConfigurationError, StoreError
      "redis://localhost/x", "redis+cluster://h:1/1", "redis+sentinel://h:1", "redis://h?timeout=9", "redis://user@h", "mysql://x/y", "sqlite:///x.db?cache=shared", "sqlite:///x.db?mode=ro", "sqlite://[", "redis://["],
 )  # fmt: skip
 def test_what_names_no_list_is_refused(url: str) -> None:
-    """With the kinds there are."""
+    """The message names the known kinds."""
     with pytest.raises(ConfigurationError, match="DATABASE_URL"):
         open_store(url)
 
 
 def test_a_path_may_be_relative_absolute_and_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three slashes and a path; what is no URL character is percent-encoded."""
+    """Three slashes and a path. Other characters are percent-encoded."""
     monkeypatch.chdir(tmp_path)
     for url, name in (
         ("sqlite:///./a.db", "a.db"),
@@ -38,7 +38,7 @@ def test_a_path_may_be_relative_absolute_and_encoded(tmp_path: Path, monkeypatch
 def test_a_path_that_no_file_can_have_is_our_own_error(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No ValueError of the operating system's, and nothing left behind."""
+    """Not as a ValueError of the operating system, and nothing is left behind."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StoreError):
         open_store(url)
@@ -55,7 +55,7 @@ def test_mode_rw_asks_for_a_list_that_is_there(tmp_path: Path) -> None:
 
 
 def test_a_list_without_its_driver_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line that says how to get it."""
+    """In one line that says how to install it."""
     for name in [name for name in sys.modules if name.startswith("signer.stores.postgres")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "psycopg", None)

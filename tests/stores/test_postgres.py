@@ -40,7 +40,7 @@ def store(postgres_url: str) -> Iterator[PostgresStore]:
 
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[Postgres]:
-    """A server that tests may stop, and start again."""
+    """A server that tests may stop and start again."""
     server = Postgres()
     yield server
     server.remove()
@@ -81,13 +81,13 @@ def ask(connection: "psycopg.Connection[Any]", statement: str) -> Any:
 
 @contextmanager
 def neighbour(url: str) -> Iterator["psycopg.Connection[Any]"]:
-    """Somebody else on the same database."""
+    """Another client of the same database."""
     with psycopg.connect(url, autocommit=True) as connection:
         yield connection
 
 
 def test_starters_at_once_make_one_list(postgres_url: str) -> None:
-    """Eight, of which one makes the tables."""
+    """Eight processes start, and one of them makes the tables."""
     with ThreadPoolExecutor(8) as pool:
         stores = list(pool.map(lambda _: PostgresStore(postgres_url), range(8)))
     stores[0].revoke(JTI, EXP)
@@ -97,7 +97,7 @@ def test_starters_at_once_make_one_list(postgres_url: str) -> None:
 
 
 def test_a_later_version_is_refused(store: PostgresStore, postgres_url: str) -> None:
-    """By whoever starts, and by whoever runs already."""
+    """By processes that start, and by those that already run."""
     with neighbour(postgres_url) as other:
         other.execute("UPDATE signer.state SET version = 3")
     refuses_everything(store, "is of version 3")
@@ -106,14 +106,15 @@ def test_a_later_version_is_refused(store: PostgresStore, postgres_url: str) -> 
 
 
 def make_older(server: "psycopg.Connection[Any]") -> None:
-    """As the version before left its tables."""
+    """As the previous version left its tables."""
     server.execute("UPDATE signer.state SET version = 1")
     server.execute("DELETE FROM signer.tokens WHERE jti = ''")
     server.execute("DELETE FROM signer.groups WHERE name = ''")
 
 
 def test_a_list_of_the_version_before_is_upgraded_once(store: PostgresStore, postgres_url: str) -> None:
-    """By whoever opens it first; programs of that version refuse it from then on, as this one a later one."""
+    """By the first process that opens it. Programs of that version refuse it then, as this one refuses a
+    later one."""
     store.advance("sub:a", 2_000_000_000_000, 1000)
     store.use(OTHER, EXP, 2)
     with neighbour(postgres_url) as other:
@@ -134,7 +135,7 @@ def test_a_list_of_the_version_before_is_upgraded_once(store: PostgresStore, pos
 def test_a_list_of_the_version_before_that_lost_rows_is_not_upgraded(
     store: PostgresStore, postgres_url: str, table: str
 ) -> None:
-    """Its log tells: what has not expired must be there. What was purged must not."""
+    """Its log shows it: every change that has not expired must be there. Purged rows need not."""
     store.advance("sub:a", 2_000_000_000_000, 1000)
     store.revoke(OTHER, 5)
     store.advance("sub:b", 3, 1)
@@ -155,7 +156,7 @@ def test_a_list_of_the_version_before_that_lost_rows_is_not_upgraded(
 def test_a_table_that_lost_its_rows_is_refused(
     store: PostgresStore, postgres_url: str, table: str, how: str
 ) -> None:
-    """By whoever runs, and whoever starts: a look-up would find nothing against any token."""
+    """By processes that run and by those that start: a look-up would find nothing against any token."""
     store.advance("sub:a", 1, 1)
     with neighbour(postgres_url) as other:
         with store.snapshot() as snapshot:
@@ -196,7 +197,7 @@ def test_a_list_that_must_be_there_is_not_made(postgres_url: str) -> None:
 
 
 def test_a_role_without_the_right_to_create_can_use_it(store: PostgresStore, postgres: Postgres) -> None:
-    """Its tables are made by an administrator; it needs no more than to read and write them."""
+    """An administrator makes the tables; the role only needs to read and write them."""
     postgres.sql("DROP ROLE IF EXISTS app")
     postgres.sql(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
     postgres.sql("GRANT USAGE ON SCHEMA signer TO app")
@@ -214,7 +215,8 @@ def test_a_role_without_the_right_to_create_can_use_it(store: PostgresStore, pos
 
 
 def test_a_server_that_hangs_is_refused_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """Its connections stay up, new ones are taken, and nothing answers; afterwards all is well again."""
+    """Its connections stay up, new ones are accepted, and nothing answers. Afterwards everything works
+    again."""
     mortal.signal(SIGSTOP)
     try:
         for call in calls(on_mortal):
@@ -233,7 +235,7 @@ def test_a_server_that_hangs_is_refused_in_time(mortal: Postgres, on_mortal: Pos
 def test_a_name_server_that_hangs_is_refused_in_time(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing can interrupt that wait; the connection that comes too late is closed."""
+    """That wait cannot be interrupted; the connection that comes too late is closed."""
     connected: list[postgres_pool.Connection] = []
     connect = postgres_pool.Connection.connect
 
@@ -251,7 +253,7 @@ def test_a_name_server_that_hangs_is_refused_in_time(
 
 
 def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """Nobody waits for its farewell, nor for what it still does."""
+    """No caller waits until it is closed, or until the server ends its work."""
     on_mortal.wait_for_change(0)
     mortal.signal(SIGSTOP)
     try:
@@ -265,7 +267,7 @@ def test_a_list_on_a_server_that_hangs_is_closed_in_time(mortal: Postgres, on_mo
 
 
 def test_it_works_again_by_itself_after_kill_9(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """What was acknowledged is there, and while the server is away, whoever calls is told so at once."""
+    """Acknowledged changes are there. While the server is away, every caller is refused at once."""
     mortal.kill()
     started = time.monotonic()
     refuses_everything(on_mortal, "cannot")
@@ -278,7 +280,7 @@ def test_it_works_again_by_itself_after_kill_9(mortal: Postgres, on_mortal: Post
 
 @pytest.mark.slow
 def test_a_server_that_was_restarted_fails_no_call(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """Whatever comes first, reading or writing: nothing was sent on the connections that died."""
+    """Whether a read or a write comes first: nothing was sent on the broken connections."""
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: on_mortal.lookup(JTI, EXP, []), range(50)))
     for call in calls(on_mortal):
@@ -288,7 +290,7 @@ def test_a_server_that_was_restarted_fails_no_call(mortal: Postgres, on_mortal: 
 
 
 def test_connections_that_are_ended_fail_no_call(store: PostgresStore, postgres_url: str) -> None:
-    """An administrator ends them all."""
+    """An administrator ends all connections."""
     for call in calls(store):
         with neighbour(postgres_url) as other:
             other.execute(
@@ -299,7 +301,7 @@ def test_connections_that_are_ended_fail_no_call(store: PostgresStore, postgres_
 
 
 def test_a_connection_that_is_lost_amid_changes_makes_none(store: PostgresStore, postgres_url: str) -> None:
-    """They are not begun again, since the first ones are gone."""
+    """They are not begun again, because the first changes are gone."""
     with pytest.raises(StoreError), store.together():  # noqa: PT012
         store.revoke(OTHER, EXP)
         with neighbour(postgres_url) as other:
@@ -313,7 +315,7 @@ def test_a_connection_that_is_lost_amid_changes_makes_none(store: PostgresStore,
 
 
 def test_a_change_that_fails_undoes_those_before(store: PostgresStore) -> None:
-    """The database would commit nothing, and say nothing of it."""
+    """The database would commit nothing, and report nothing."""
     with pytest.raises(StoreError, match=r"one has failed.*of range"), store.together():  # noqa: PT012
         store.revoke(OTHER, EXP)
         with pytest.raises(StoreError):
@@ -322,13 +324,13 @@ def test_a_change_that_fails_undoes_those_before(store: PostgresStore) -> None:
 
 
 def test_together_cannot_be_nested(store: PostgresStore) -> None:
-    """The inner one's end would not be one."""
+    """The end of the inner group would commit nothing."""
     with store.together(), pytest.raises(StoreError, match="already"), store.together():
         pass
 
 
 def test_a_writer_that_does_not_let_go_stops_nobody_for_long(store: PostgresStore, postgres_url: str) -> None:
-    """Readers go on, writers are refused in time."""
+    """Readers go on, and writers are refused in time."""
     with closing(PostgresStore(postgres_url, timeout=TIMEOUT)) as hasty, neighbour(postgres_url) as other:
         other.execute("BEGIN")
         other.execute("SELECT FROM signer.state FOR UPDATE")
@@ -342,7 +344,7 @@ def test_a_writer_that_does_not_let_go_stops_nobody_for_long(store: PostgresStor
 
 
 def test_a_process_that_stops_amid_changes_loses_the_lock(store: PostgresStore, postgres_url: str) -> None:
-    """The others would wait for it, for as long as it lives."""
+    """The other processes would wait for it for as long as it lives."""
     with closing(PostgresStore(postgres_url, timeout=TIMEOUT)) as hasty:
         with pytest.raises(StoreError), hasty.together():  # noqa: PT012
             hasty.revoke(OTHER, EXP)
@@ -370,7 +372,8 @@ def test_what_nobody_waits_for_is_cancelled(store: PostgresStore, postgres_url: 
 def test_so_many_may_wait_for_a_connection_and_no_more(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One has the only one, as many as may wait are refused after their time, and the next one at once."""
+    """One call has the only connection. Those that may wait are refused after their time, the next one at
+    once."""
     monkeypatch.setattr(postgres_pool, "_MAX_WAITING", 2)
     with (
         closing(PostgresStore(postgres_url, timeout=TIMEOUT, pool_size=1)) as small,
@@ -419,7 +422,7 @@ def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None
 
 
 def test_a_standby_is_refused(postgres: Postgres, store: PostgresStore) -> None:
-    """It does not know the newest revocations."""
+    """It lacks the newest revocations."""
     standby = Postgres(source=postgres)
     try:
         with pytest.raises(StoreError, match="read-only"):
@@ -429,7 +432,7 @@ def test_a_standby_is_refused(postgres: Postgres, store: PostgresStore) -> None:
 
 
 def test_a_server_that_becomes_a_standby_is_refused(store: PostgresStore, postgres: Postgres) -> None:
-    """On connections that are there already, as those through a pooler are."""
+    """On existing connections, as those through a pooler are."""
     store.lookup(JTI, EXP, [])
     postgres.sql("ALTER SYSTEM SET default_transaction_read_only = on")
     postgres.sql("SELECT pg_reload_conf()")
@@ -444,7 +447,8 @@ def test_a_server_that_becomes_a_standby_is_refused(store: PostgresStore, postgr
 
 
 def test_a_list_that_was_restored_is_refused(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """Also when others have changed it since, and count as many changes as it had. A restart accepts it."""
+    """Even if other processes have changed it since, and it has as many changes as before. A restart accepts
+    it."""
     mortal.stop()
     copy = mortal.copy()
     mortal.start()
@@ -474,7 +478,7 @@ def test_another_state_of_the_same_list_is_refused(
 
 
 def test_a_list_that_is_gone_is_refused(store: PostgresStore, postgres_url: str) -> None:
-    """Its row, its tables, and when somebody has made an empty one."""
+    """Its row, its tables, or the list, in whose place an empty one was made."""
     with neighbour(postgres_url) as other:
         other.execute("DELETE FROM signer.state")
         refuses_everything(store, "lost its state")
@@ -487,7 +491,7 @@ def test_a_list_that_is_gone_is_refused(store: PostgresStore, postgres_url: str)
 
 
 def test_an_empty_list_that_was_made_anew_is_refused(postgres_url: str) -> None:
-    """Both count no change."""
+    """Both have no changes."""
     with closing(PostgresStore(postgres_url)) as first, neighbour(postgres_url) as other:
         other.execute("DROP SCHEMA signer CASCADE")
         with closing(PostgresStore(postgres_url)):
@@ -512,7 +516,7 @@ def test_an_older_list_is_not_believed_for_its_changes(store: PostgresStore, pos
 
 
 def test_a_purge_holds_no_writer_up(store: PostgresStore, postgres_url: str) -> None:
-    """Once the horizon is raised, it deletes while somebody else makes changes."""
+    """Once the horizon is raised, it deletes while another process makes changes."""
     for number in range(5):
         store.revoke(str(number), 10 + number)
     store.advance("sub:a", 10_000, 1)
@@ -525,7 +529,7 @@ def test_a_purge_holds_no_writer_up(store: PostgresStore, postgres_url: str) -> 
 
 
 def test_a_group_that_is_advanced_during_a_purge_stays(store: PostgresStore, postgres_url: str) -> None:
-    """The purge has chosen it, and waits for whoever advances it."""
+    """The purge has chosen the group, and waits for the process that advances it."""
     store.advance("sub:a", 1000, 1)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     store.purge(100, 0)
@@ -557,7 +561,7 @@ def test_a_purge_together_with_other_changes_is_undone_with_them(store: Postgres
 
 
 def test_others_changes_are_no_other_history(store: PostgresStore, postgres_url: str) -> None:
-    """While many threads read and write, none is told that the list went back."""
+    """While many threads read and write, none is refused because the list went back."""
     with closing(PostgresStore(postgres_url)) as other, ThreadPoolExecutor(6) as pool:
         stop = threading.Event()
 
@@ -578,7 +582,7 @@ def test_others_changes_are_no_other_history(store: PostgresStore, postgres_url:
 def test_every_change_is_in_the_log(
     store: PostgresStore, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Down to the number that is forgotten; who has seen nothing since is not refused for that."""
+    """Down to the number that is forgotten. A process that has seen nothing since is not refused for that."""
     for each in (module, newest):
         monkeypatch.setattr(each, "LOG_SIZE", 20)
     monkeypatch.setattr(module, "_LOT", 4)
@@ -601,7 +605,7 @@ def test_every_change_is_in_the_log(
 
 
 def test_a_snapshot_is_of_one_moment(store: PostgresStore) -> None:
-    """What changes while it is read is not in it."""
+    """Changes that are made while it is read are not in it."""
     with store.snapshot() as snapshot, ThreadPoolExecutor(1) as pool:
         pool.submit(store.revoke, OTHER, EXP).result(5)
         assert [row.name for row in snapshot.chunk(None, 10).rows] == [JTI]
@@ -618,7 +622,8 @@ def test_an_error_of_the_readers_own_is_left_alone(store: PostgresStore) -> None
 def test_what_is_acknowledged_is_durable_whatever_the_role_wants(
     store: PostgresStore, postgres: Postgres
 ) -> None:
-    """synchronous_commit = off would lose the last changes at a crash; what is stronger than `on` stays."""
+    """synchronous_commit = off would lose the last changes in a crash. A setting stronger than `on` is
+    kept."""
     for wanted, is_so in (("off", "on"), ("local", "on"), ("remote_apply", "remote_apply")):
         postgres.sql(f"ALTER ROLE signer SET synchronous_commit = {wanted}")
         try:
@@ -630,7 +635,7 @@ def test_what_is_acknowledged_is_durable_whatever_the_role_wants(
 
 
 def test_nothing_is_left_set_on_a_connection(store: PostgresStore) -> None:
-    """Others may have it next, behind a pooler."""
+    """Behind a pooler, another client may get it next."""
     with store._link.pool.connection(time.monotonic() + 2) as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "search_path")
         shown = [ask(connection, f"SHOW {name}") for name in names]
@@ -640,7 +645,8 @@ def test_nothing_is_left_set_on_a_connection(store: PostgresStore) -> None:
 def test_an_operator_of_somebody_elses_is_not_taken_for_the_servers(
     store: PostgresStore, postgres: Postgres
 ) -> None:
-    """Whoever may make functions in `public` could do what the list's role may (CVE-2018-1058)."""
+    """A user who may make functions in `public` could do everything that the list's role may
+    (CVE-2018-1058)."""
     postgres.sql(
         "CREATE FUNCTION public.trap(int, numeric) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'trapped'; END $$",
         "CREATE OPERATOR public.< (LEFTARG = int, RIGHTARG = numeric, FUNCTION = public.trap)",
@@ -652,7 +658,7 @@ def test_an_operator_of_somebody_elses_is_not_taken_for_the_servers(
 
 
 def test_a_row_is_found_without_going_through_the_table(store: PostgresStore, postgres_url: str) -> None:
-    """Whatever its size: with many rows, the planner scans but the one row of the state."""
+    """Whatever its size: with many rows, the planner scans nothing but the one row of the state."""
     with neighbour(postgres_url) as other:
         other.execute(
             "INSERT INTO signer.tokens SELECT n, '\\x61', true, 0, 0 FROM generate_series(1, 20000) n"
@@ -680,7 +686,7 @@ def test_a_row_is_found_without_going_through_the_table(store: PostgresStore, po
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
 def test_a_name_may_hold_anything_in_any_database(postgres: Postgres, encoding: str) -> None:
-    """What its text could not hold, too; what is no text is an error of ours."""
+    """Even characters that its text type cannot hold. A value that is no text raises one of our errors."""
     postgres.sql("DROP DATABASE IF EXISTS other")
     postgres.sql(f"CREATE DATABASE other ENCODING {encoding} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
     with closing(PostgresStore(postgres.url_of(postgres.port, "other"))) as store:
@@ -706,7 +712,7 @@ def test_a_name_may_hold_anything_in_any_database(postgres: Postgres, encoding: 
     ],
 )  # fmt: skip
 def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
-    """Not a part of it: it may be the password's."""
+    """Not even a part of it, which may be a part of the password."""
     with pytest.raises(ConfigurationError, match="DATABASE_URL") as caught:
         open_store(url)
     told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__suppress_context__}"
@@ -716,7 +722,7 @@ def test_a_url_that_is_none_is_not_repeated(url: str) -> None:
 
 
 def test_the_password_is_never_told(postgres: Postgres, postgres_url: str) -> None:
-    """Not where it is wrong, where there is no server or no database, nor by the list itself."""
+    """Not if it is wrong, if there is no server or no database, nor by the list itself."""
     for url, expected in (
         (postgres.url_of(postgres.port, password="wrong-pass"), "password authentication failed"),
         (postgres.url_of(free_port(), password="wrong-pass"), "refused"),
@@ -780,7 +786,7 @@ store.revoke("b" * 22, 1_800_000_000)
 
 
 def test_another_process_s_change_wakes_who_waits(store: PostgresStore, postgres_url: str) -> None:
-    """At once; without one, the time is waited for."""
+    """At once; without a change, it waits for the whole time."""
     store.wait_for_change(5)  # begins to listen
     started = time.monotonic()
     store.wait_for_change(0.2)
@@ -804,7 +810,7 @@ def _assert(is_so: bool) -> None:
 
 
 def test_a_change_between_two_waits_is_heard(store: PostgresStore) -> None:
-    """The second one ends at once."""
+    """The second wait ends at once."""
     store.wait_for_change(5)
     store.revoke(OTHER, EXP)
     started = time.monotonic()
@@ -813,7 +819,7 @@ def test_a_change_between_two_waits_is_heard(store: PostgresStore) -> None:
 
 
 def test_who_waits_is_let_go_when_the_list_is_closed(store: PostgresStore) -> None:
-    """With an error, as of every call then."""
+    """With an error, as every call then."""
     store.wait_for_change(5)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.wait_for_change, 2 * HANG)
@@ -827,7 +833,7 @@ def test_who_waits_is_let_go_when_the_list_is_closed(store: PostgresStore) -> No
 
 @pytest.mark.slow
 def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore) -> None:
-    """Without one it is a sleep; with one again, it hears."""
+    """Without a server it sleeps; once there is one again, it hears changes."""
     on_mortal.wait_for_change(5)
     mortal.stop()
     for _ in range(2):
@@ -845,7 +851,8 @@ def test_waiting_survives_the_server(mortal: Postgres, on_mortal: PostgresStore)
 
 @pytest.mark.slow
 def test_a_wait_for_a_standby_that_was_ended_is_no_success() -> None:
-    """An administrator cancels it, and PostgreSQL warns; the change is here, and nowhere else."""
+    """An administrator cancels the wait, and PostgreSQL warns. The change is on this server, and nowhere
+    else."""
     server = Postgres()
     try:
         store = PostgresStore(server.url, timeout=HANG)

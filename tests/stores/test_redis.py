@@ -41,7 +41,7 @@ def store(redis_url: str) -> Iterator[RedisStore]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Redis]:
-    """One that may be killed, with a list."""
+    """A server that may be killed, with a list."""
     with Redis(tmp_path, *DURABLE) as running:
         create_list(running.url)
         yield running
@@ -68,7 +68,7 @@ def assert_all_fail(store: RedisStore, match: str) -> None:
 
 
 def dump(server: Redis) -> dict[str, bytes]:
-    """All keys as they are, to be put back by `load`."""
+    """All keys as they are, to be restored by `load`."""
     import redis
 
     with redis.Redis(port=server.port) as client:
@@ -88,7 +88,7 @@ def load(server: Redis, keys: dict[str, bytes]) -> None:
 
 
 def test_a_server_that_evicts_is_refused(tmp_path: Path) -> None:
-    """It would forget revocations; told at opening and, where it was changed since, by ping."""
+    """It would forget revocations. Opening says so, and ping, if the policy was changed later."""
     with Redis(tmp_path, "maxmemory 100mb", "maxmemory-policy volatile-ttl") as server:
         with pytest.raises(
             StoreError, match=r"maxmemory-policy volatile-ttl.*Set maxmemory-policy noeviction"
@@ -131,7 +131,7 @@ def test_a_server_in_memory_alone_is_warned_of(tmp_path: Path, caplog: pytest.Lo
 def test_a_server_that_tells_nothing_of_itself_is_warned_of(
     server: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A managed one may forbid INFO."""
+    """A managed server may forbid INFO."""
     server.call("ACL", "SETUSER", "app", "on", ">word", "~{signer}:*", "&{signer}:*", "+@all", "-info")
     with caplog.at_level(logging.WARNING):
         store = RedisStore(server.url.replace("redis://", "redis://app:word@"))
@@ -142,7 +142,7 @@ def test_a_server_that_tells_nothing_of_itself_is_warned_of(
 
 
 def test_a_replica_is_refused(server: Redis, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """It lags. One that becomes a replica while running is noticed at the next call, by look-ups, too."""
+    """It lags. A server that becomes a replica while running is noticed at the next call, even a look-up."""
     folder = tmp_path_factory.mktemp("replica")
     with Redis(folder, f"replicaof 127.0.0.1 {server.port}") as replica:
         replica.wait_for_master(server)
@@ -160,7 +160,7 @@ def test_a_replica_is_refused(server: Redis, tmp_path_factory: pytest.TempPathFa
 
 
 def test_an_empty_server_is_refused_until_confirmed(tmp_path: Path) -> None:
-    """By the command, which leaves a list that is there as it is."""
+    """By the command, which leaves an existing list as it is."""
     with Redis(tmp_path, *DURABLE) as server:
         settings = {"DATABASE_URL": server.url, "SECRET_KEY": KEY}
         for create in (True, False):
@@ -179,7 +179,7 @@ def test_an_empty_server_is_refused_until_confirmed(tmp_path: Path) -> None:
 
 
 def test_a_list_in_a_file_is_confirmed_the_same_way(tmp_path: Path) -> None:
-    """Whatever ?mode= the service opens it with."""
+    """With every ?mode= that the service opens it with."""
     settings = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db?mode=rw", "SECRET_KEY": KEY}
     assert cli(tmp_path, "create-list", **settings).returncode == 0
     assert cli(tmp_path, "create-list", **settings).returncode == 2
@@ -187,7 +187,7 @@ def test_a_list_in_a_file_is_confirmed_the_same_way(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_list_are_not_taken_for_none(server: Redis) -> None:
-    """Somebody deleted its state: that is no empty list."""
+    """If its state was deleted, that is no empty list."""
     store = RedisStore(server.url)
     store.revoke(JTI, EXP)
     server.call("DEL", STATE)
@@ -197,7 +197,7 @@ def test_parts_of_a_list_are_not_taken_for_none(server: Redis) -> None:
 
 
 def test_several_that_make_the_list_make_one(tmp_path: Path) -> None:
-    """And exactly one of them did."""
+    """And exactly one of them made it."""
     with Redis(tmp_path) as server:
         stores: list[RedisStore] = []
         threads = [
@@ -216,7 +216,7 @@ def test_several_that_make_the_list_make_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["FLUSHALL", "DEL", "restart"])
 def test_a_list_that_is_gone_fails_closed(tmp_path: Path, how: str) -> None:
-    """Until an empty one is confirmed and the store opened anew."""
+    """Until an empty list is confirmed and the store is opened anew."""
     with Redis(tmp_path) as server:
         create_list(server.url)
         store = RedisStore(server.url)
@@ -236,7 +236,7 @@ def test_a_list_that_is_gone_fails_closed(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.slow
 def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
-    """What one revokes the other refuses."""
+    """A token that one revokes is refused by the other."""
     settings = {"DATABASE_URL": redis_url, "SECRET_KEY": KEY, "WEB_CONCURRENCY": "2"}
     scopes = "token:issue token:introspect token:revoke"
     credential = cli(tmp_path, "client", "x", "--scope", scopes, "--ttl", "1d", **settings).stdout.strip()
@@ -255,7 +255,7 @@ def test_services_share_it(tmp_path: Path, redis_url: str) -> None:
 
 @pytest.mark.parametrize("key", [GROUPS, BUCKETS, AGES])
 def test_a_list_that_lost_a_key_fails_closed(store: RedisStore, redis_server: Redis, key: str) -> None:
-    """Deleted or evicted: for whoever runs, and whoever starts."""
+    """Deleted or evicted, for processes that run and for those that start."""
     store.revoke(JTI, EXP)
     store.advance("sub:a", 1, 1)
     redis_server.call("DEL", key)
@@ -265,8 +265,8 @@ def test_a_list_that_lost_a_key_fails_closed(store: RedisStore, redis_server: Re
 
 
 def test_a_log_that_was_lost_makes_nothing_valid(store: RedisStore, redis_server: Redis) -> None:
-    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the
-    rows."""
+    """A reader that is behind cannot tell its log from another list's. One that is up to date, or starts,
+    knows everything from the rows."""
     behind = RedisStore(redis_server.url)
     with behind.snapshot() as snapshot:
         known = snapshot.point
@@ -293,13 +293,14 @@ def test_hours_that_were_lost_lie_behind_the_horizon(store: RedisStore, redis_se
 
 
 def make_older(server: Redis) -> None:
-    """As the version before left it."""
+    """As the previous version left it."""
     server.call("HSET", STATE, "version", 1)
     server.call("HDEL", STATE, "groups", "buckets")
 
 
 def test_a_list_of_the_version_before_is_upgraded_once(store: RedisStore, redis_server: Redis) -> None:
-    """By whoever opens it first; programs of that version refuse it from then on, as this one a later one."""
+    """By the first process that opens it. Programs of that version refuse it then, as this one refuses a
+    later one."""
     for number in range(2000):
         store.revoke(str(number), 7200 * number)
     store.advance("sub:b", 1000, 1)
@@ -324,7 +325,7 @@ def test_a_list_of_the_version_before_is_upgraded_once(store: RedisStore, redis_
 def test_a_list_of_the_version_before_that_lost_a_key_is_not_upgraded(
     store: RedisStore, redis_server: Redis, lost: tuple[str, ...]
 ) -> None:
-    """Its log tells: what has not expired must be there."""
+    """Its log shows it: every change that has not expired must be there."""
     store.revoke(JTI, EXP)
     store.advance("sub:a", EXP * 1000, 1000)
     for _ in range(1500):
@@ -340,7 +341,7 @@ def test_a_list_of_the_version_before_that_lost_a_key_is_not_upgraded(
 
 
 def test_an_older_state_fails_closed(server: Redis) -> None:
-    """As after a failover to a replica that lagged: by its number, and nothing is changed on it."""
+    """As after a failover to a replica that lagged. Its number shows it, and nothing is changed on it."""
     store = RedisStore(server.url)
     older = dump(server)
     store.revoke(JTI, EXP)
@@ -355,7 +356,8 @@ def test_an_older_state_fails_closed(server: Redis) -> None:
 
 @pytest.mark.parametrize("more", [1, 2, 5])
 def test_another_history_fails_closed(server: Redis, more: int) -> None:
-    """Where others changed the older state since, by its marks: as many times as was lost, or more often."""
+    """If other processes changed the older state since, as often as was lost or more often, its marks show
+    it."""
     store = RedisStore(server.url)
     older = dump(server)
     store.revoke(JTI, EXP)
@@ -370,7 +372,7 @@ def test_another_history_fails_closed(server: Redis, more: int) -> None:
 
 
 def test_moments_that_the_log_forgot_are_not_told(store: RedisStore, redis_server: Redis) -> None:
-    """Whoever is so far behind reads the list anew."""
+    """A reader that is so far behind reads the list anew."""
     with store.snapshot() as snapshot:
         known = snapshot.point
     for number in range(5):
@@ -382,7 +384,7 @@ def test_moments_that_the_log_forgot_are_not_told(store: RedisStore, redis_serve
 
 
 def test_a_page_is_begun_anew_on_another_server(server: Redis) -> None:
-    """It hashes otherwise, so that where one was is no place in the other."""
+    """It hashes in another way, so that a place in one is no place in the other."""
     store = RedisStore(server.url)
     names = {f"{number:060d}-long-enough-for-a-big-hash" for number in range(1000)}
     for name in names:
@@ -402,7 +404,7 @@ def test_a_page_is_begun_anew_on_another_server(server: Redis) -> None:
 
 
 def test_a_gap_in_the_log_fails_closed(server: Redis) -> None:
-    """The newest change seen is in it, or was long ago."""
+    """The newest change that was seen is in it, or was long ago."""
     store, other = RedisStore(server.url), RedisStore(server.url)
     store.revoke(JTI, EXP)
     (entry,) = server.call("XREVRANGE", LOG, "+", "-", "COUNT", 1)
@@ -432,7 +434,7 @@ def test_an_older_list_is_not_believed_for_its_changes(store: RedisStore, redis_
 
 
 def test_what_others_change_is_history_too(redis_url: str) -> None:
-    """Two stores take turns, and none complains."""
+    """Two stores take turns, and neither raises an error."""
     stores = [RedisStore(redis_url) for _ in range(2)]
     for number in range(50):
         stores[number % 2].revoke(str(number), EXP)
@@ -442,7 +444,7 @@ def test_what_others_change_is_history_too(redis_url: str) -> None:
 
 
 def test_values_that_are_none_are_our_own_error(store: RedisStore, redis_server: Redis) -> None:
-    """Damage is not "not revoked"."""
+    """Damage does not mean "not revoked"."""
     store.revoke(JTI, EXP)
     store.advance("sub:a", 1, 1)
     redis_server.call("HSET", f"{ROWS}{EXP // 3600}", f"{EXP}/{JTI}", "yes")
@@ -463,7 +465,7 @@ def test_values_that_are_none_are_our_own_error(store: RedisStore, redis_server:
 def test_a_reply_of_another_kind_is_our_own_error(
     store: RedisStore, monkeypatch: pytest.MonkeyPatch, place: int, garbled: object
 ) -> None:
-    """And never "not revoked", wherever in it the wire went wrong."""
+    """And never "not revoked", at whatever place the reply was garbled."""
     store.revoke(JTI, EXP)
     run = store._link.run
     monkeypatch.setattr(
@@ -474,7 +476,7 @@ def test_a_reply_of_another_kind_is_our_own_error(
 
 
 def test_numbers_that_lua_cannot_count_are_refused(store: RedisStore) -> None:
-    """Beyond 2^53 it would round."""
+    """Beyond 2^53, Lua would round it."""
     with pytest.raises(StoreError, match="too large"):
         store.advance("sub:a", 1 << 53, 1)
     assert store.advance("sub:a", (1 << 53) - 10, 1) == (1 << 53) - 10
@@ -495,7 +497,7 @@ def test_the_engine_lets_rows_go_a_day_after_their_hour(store: RedisStore, redis
 def test_what_the_engine_let_go_lies_behind_the_horizon(
     store: RedisStore, redis_server: Redis, how: str
 ) -> None:
-    """Whatever its clock was at the time; and it stays there, whoever writes into that hour again."""
+    """Whatever its clock said then. The horizon stays, even if rows are written into that hour again."""
     with store.snapshot() as snapshot:
         known = snapshot.point
     store.revoke(JTI, EXP)
@@ -536,7 +538,7 @@ def test_a_purge_leaves_nothing_behind(store: RedisStore, redis_server: Redis) -
 def test_a_clock_of_the_engine_that_runs_ahead_keeps_rows_longer(
     store: RedisStore, redis_server: Redis
 ) -> None:
-    """What is written after its time, by that clock, is not let go at once."""
+    """A row written after its time, by that clock, is not deleted at once."""
     store.revoke(JTI, 1000)
     assert redis_server.call("TTL", f"{ROWS}0") == -1
     assert store.lookup(JTI, 1000, []) == Entry(True)
@@ -546,7 +548,7 @@ def test_a_clock_of_the_engine_that_runs_ahead_keeps_rows_longer(
 
 
 def test_a_server_that_hangs_is_given_up(server: Redis) -> None:
-    """In about the time that was set, however often; once it goes on, so do we."""
+    """In about the time that was set, however often. Once the server continues, the list answers again."""
     store = RedisStore(server.url, timeout=0.3)
     store.revoke(JTI, EXP)
     server.signal(signal.SIGSTOP)
@@ -568,7 +570,7 @@ def test_a_server_that_hangs_is_given_up(server: Redis) -> None:
 
 @pytest.mark.parametrize("how", ["plain", "sentinel", "cluster"])
 def test_a_reply_that_comes_too_late_is_nobodys(tmp_path: Path, how: str) -> None:
-    """It is not taken for the reply to what is asked next, which waits while the server goes on."""
+    """It is not taken for the reply to the next call, which waits until the server continues."""
     options = ("cluster-enabled yes",) if how == "cluster" else ()
     with (
         Redis(tmp_path, *options) as server,
@@ -601,7 +603,7 @@ def test_a_reply_that_comes_too_late_is_nobodys(tmp_path: Path, how: str) -> Non
 
 
 def test_many_threads_do_not_hang_longer(server: Redis) -> None:
-    """They wait for a connection no longer than for a reply."""
+    """They wait no longer for a connection than for a reply."""
     store = RedisStore(server.url, timeout=0.3)
     server.signal(signal.SIGSTOP)
     seconds: list[float] = []
@@ -635,7 +637,7 @@ for number in range(1_000_000):
 
 
 def test_nothing_acknowledged_is_lost_by_kill_9(server: Redis) -> None:
-    """With appendfsync always. The store finds its way back by itself."""
+    """With appendfsync always. The store reconnects by itself."""
     store = RedisStore(server.url)
     command = [sys.executable, "-c", WRITER, server.url]
     with subprocess.Popen(
@@ -655,7 +657,7 @@ def test_nothing_acknowledged_is_lost_by_kill_9(server: Redis) -> None:
 
 
 def test_a_change_after_a_restart_just_works(server: Redis) -> None:
-    """Connections that died meanwhile are no error."""
+    """Connections that broke meanwhile cause no error."""
     store = RedisStore(server.url)
     store.revoke(JTI, EXP)
     server.restart()
@@ -689,7 +691,7 @@ def test_of_four_processes_one_wins(redis_url: str) -> None:
 
 
 def until_acknowledged(change: Callable[[], object]) -> None:
-    """Again and again: a replica may have much to take in."""
+    """Repeatedly, because a replica may have much to take in."""
     for _ in range(9):
         with suppress(StoreError):
             change()
@@ -700,7 +702,7 @@ def until_acknowledged(change: Callable[[], object]) -> None:
 def test_a_change_that_replicas_lack_is_not_acknowledged(
     server: Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """With ?replicas=1; it may have been made, and can be repeated. Look-ups go on."""
+    """With ?replicas=1. The change may have been made, and can be repeated. Look-ups go on."""
     folder = tmp_path_factory.mktemp("replica")
     with Redis(folder, f"replicaof 127.0.0.1 {server.port}", "appendonly yes") as replica:
         replica.wait_for_master(server)
@@ -719,7 +721,7 @@ def test_a_change_that_replicas_lack_is_not_acknowledged(
 
 
 def test_a_cluster_holds_a_list(tmp_path: Path) -> None:
-    """All of it on one of its nodes, which is found from any other, also after it moved."""
+    """All of the list is on one node, which is found from any other node, even after the list moved."""
     cluster = ("cluster-enabled yes", "appendonly yes")
     with (
         Redis(tmp_path, "cluster-config-file a.conf", *cluster) as first,
@@ -751,7 +753,7 @@ def test_a_cluster_holds_a_list(tmp_path: Path) -> None:
 
 
 class Shards(NamedTuple):
-    """A cluster of three masters, of which the one that holds the list has a replica."""
+    """A cluster of three masters. The one that holds the list has a replica."""
 
     master: Redis
     replica: Redis
@@ -793,7 +795,7 @@ def shards(tmp_path: Path) -> Iterator[Shards]:
 
 
 def until_answered(call: Callable[[], object]) -> None:
-    """Again and again for a minute; what is raised meanwhile is a StoreError."""
+    """Repeatedly for a minute, in which only StoreError is raised."""
     deadline = time.monotonic() + HANG
     while time.monotonic() < deadline:
         with suppress(StoreError):
@@ -853,7 +855,7 @@ def test_a_cluster_that_lost_a_change_by_a_failover_is_refused(shards: Shards) -
 
 
 def until_told(store: RedisStore, text: str) -> None:
-    """Until look-ups are refused for this reason; they are not answered meanwhile."""
+    """Until look-ups are refused for this reason; none is answered meanwhile."""
     deadline, told = time.monotonic() + HANG, ""
     while text not in told:
         assert time.monotonic() < deadline, told
@@ -918,7 +920,7 @@ def test_sentinels_lead_to_the_master(tmp_path: Path, tmp_path_factory: pytest.T
 
 
 def test_a_password_is_told_to_nobody_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """In no message, log line, or repr; a wrong one neither."""
+    """In no message, log line or repr; nor is a wrong password."""
     caplog.set_level(logging.DEBUG)
     with Redis(tmp_path, "requirepass hush%hush") as server:
         url = f"redis://:hush%25hush@127.0.0.1:{server.port}/1"
@@ -946,14 +948,14 @@ def test_a_password_is_told_to_nobody_else(tmp_path: Path, caplog: pytest.LogCap
      "redis://:secret@h?password=secret", "redis://:secret@h#secret", "unix://:secret@", "redis://secret@h", "rediss+nothing://:secret@h"],
 )  # fmt: skip
 def test_a_url_that_cannot_be_used_is_not_repeated(url: str) -> None:
-    """The message says how to write one."""
+    """The message says how to write a URL."""
     with pytest.raises(ConfigurationError, match="DATABASE_URL") as caught:
         open_store(url)
     assert "secret" not in str(caught.value)
 
 
 def test_every_kind_of_url_is_understood() -> None:
-    """Hosts, names, options; TLS checks who answers."""
+    """Hosts, names, options. With TLS, the server's certificate is checked."""
     assert parse("redis://u%40:p%2F@h/3?replicas=2") == (
         "", [("h", 6379)], "", 2, {"username": "u@", "password": "p/", "db": 3}
     )  # fmt: skip
@@ -978,7 +980,7 @@ def test_a_socket_leads_to_a_list(tmp_path: Path) -> None:
 
 
 def test_tls_checks_who_answers(tmp_path: Path) -> None:
-    """rediss://, by the authority that is named, or by those that the system knows."""
+    """rediss://, with the named authority, or with those of the system."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")
@@ -1010,7 +1012,7 @@ def test_tls_checks_who_answers(tmp_path: Path) -> None:
 
 
 def test_a_missing_driver_is_one_line() -> None:
-    """It is an extra."""
+    """The driver is an extra."""
     program = "import sys; sys.modules['redis'] = None; import signer; signer.open_store('redis://h')"
     made = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
@@ -1025,7 +1027,7 @@ def test_a_missing_driver_is_one_line() -> None:
 
 
 def test_whoever_waits_is_woken_by_a_change(store: RedisStore, redis_url: str) -> None:
-    """At once, by any process; what was told before it waited counts as well."""
+    """At once, by any process. A change that was reported before it waited counts, too."""
     other = RedisStore(redis_url)
     store.wait_for_change(5)  # begins to listen
     started = time.monotonic()
@@ -1057,7 +1059,7 @@ def test_whoever_waits_is_woken_by_a_change(store: RedisStore, redis_url: str) -
 
 
 def test_whoever_cannot_listen_sleeps(server: Redis) -> None:
-    """Also where the server dies meanwhile; once it is back it is listened to again."""
+    """Even if the server dies meanwhile. Once it is back, changes are heard again."""
     store = RedisStore(server.url, timeout=0.3)
     store.wait_for_change(5)
     threading.Timer(0.1, server.kill).start()
@@ -1077,7 +1079,7 @@ def test_whoever_cannot_listen_sleeps(server: Redis) -> None:
 
 
 def test_whoever_waits_hears_of_the_end(redis_url: str) -> None:
-    """Closing does not wait for those who wait."""
+    """Closing does not wait for callers that wait."""
     store = RedisStore(redis_url)
     store.wait_for_change(5)
     thread = threading.Timer(0.2, store.close)
@@ -1092,7 +1094,7 @@ def test_whoever_waits_hears_of_the_end(redis_url: str) -> None:
 
 
 def test_a_child_cannot_wait(store: RedisStore) -> None:
-    """Nor close what is its parent's."""
+    """And it does not close its parent's connections."""
     child = os.fork()
     if child == 0:
         try:
