@@ -1,6 +1,5 @@
 """Validations for an event loop. They wait for nothing if the list, or a copy of it, is at hand. Otherwise
-they may
-wait for a network, and run in threads: as many as a network may keep waiting."""
+they may wait for a network, and run in threads: as many as a network may keep waiting."""
 
 import asyncio
 from collections.abc import Callable

@@ -38,8 +38,8 @@ def open_store(
 
     Validations ask a copy in memory of a list on another machine, which is fresher than `staleness` seconds
     (see copies/view.py for 0). With None there is no copy, and the list is asked every time. With a number,
-    an event
-    loop may wait for the answers: those of a file come from a thread, within PATIENCE seconds or never.
+    an event loop may wait for the answers: those of a file come from a thread, within PATIENCE seconds or
+    never.
 
     With `only_reads`, a file is opened even if it cannot be written at the moment.
 

@@ -169,7 +169,7 @@ def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
     for worker in workers(service):
         os.kill(worker, signal.SIGKILL)
     assert service.process.wait(HANG) == 2
-    assert "No worker can start, since the list is older than it was" in service.log
+    assert "No worker can start, because the revocation list is older than before" in service.log
 
 
 def test_a_copy_of_a_service_whose_list_went_back_refuses(

@@ -20,10 +20,8 @@ class Listener:
 
     def wait_for_change(self, seconds: float) -> None:
         """Return when a process has changed the list since the last call, and after `seconds` at the latest.
-        It
-        returns at once if changes may have been missed: at the first call, and after the connection was lost.
-            It is
-        a hint: behind a pooler, or while the server cannot be reached, nothing is heard.
+        It returns at once if changes may have been missed: at the first call, and after the connection was
+        lost. It is a hint: behind a pooler, or while the server cannot be reached, nothing is heard.
 
         Raises:
             StoreError: the list was closed.

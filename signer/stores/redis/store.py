@@ -6,10 +6,9 @@ day after that hour. Each change is one script, and a replica refuses every scri
 
 A list that is empty, replaced or older than it was fails closed until the node is restarted, and so does one
 that lost a key. The same holds if a failover loses a change that was not acknowledged, once a look-up has
-seen it. A
-master that was cut off while another took its place cannot be recognised from here: set
-    min-replicas-to-write, so
-that it refuses to answer. While a cluster moves the list's slot to another node, no call is answered.
+seen it. A master that was cut off while another took its place cannot be recognised from here: set
+min-replicas-to-write, so that it refuses to answer. While a cluster moves the list's slot to another node, no
+call is answered.
 """
 
 import logging

@@ -55,8 +55,7 @@ class Bell:
 
     def ring(self, changes: int) -> None:
         """Notify every process of the list's first `changes` changes. Any number of processes may ring at the
-        same
-        time and in any order: one that reads the list after the last ring sees all their changes.
+        same time and in any order: one that reads the list after the last ring sees all their changes.
 
         Raises:
             OSError, ValueError: the file cannot be written, or was closed.

@@ -2,17 +2,14 @@
 
 The table is clustered by expiry: a look-up is one step, because the token carries `exp`, and a purge deletes
 a range at one end. In WAL mode readers never wait; with synchronous=FULL, an acknowledged change survives a
-power cut. The
-files are remembered by their inodes and checked: SQLite itself would go on with a file that was deleted or
-replaced, and every revocation in it would be undone (sqlite.org/howtocorrupt.html, sections 1.5 and 2.4). An
-older copy that was written over the same file, or put in its place while a process starts, is noticed by its
-count of changes and their marks. It is not noticed while the newest pages are in the -wal.
+power cut. The files are remembered by their inodes and checked: SQLite itself would go on with a file that
+was deleted or replaced, and every revocation in it would be undone (sqlite.org/howtocorrupt.html, sections
+1.5 and 2.4). An older copy that was written over the same file, or put in its place while a process starts,
+is noticed by its count of changes and their marks. It is not noticed while the newest pages are in the -wal.
 
 A process may die between its commit and its ring of the bell. So a process that reads the list, and finds
-more
-changes in it than the bell was rung for, rings before it answers: a token that one process calls used, no
-    other
-process calls valid.
+more changes in it than the bell was rung for, rings before it answers: a token that one process calls used,
+no other process calls valid.
 
 The parts: opened.py (files), lookups.py, trust.py (the index), writer.py (changes), snapshot.py.
 """
