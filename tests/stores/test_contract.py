@@ -199,8 +199,8 @@ def test_the_horizon_is_told_and_never_steps_back(store: Store) -> None:
 
 
 def test_a_list_is_not_carried_across_fork(store: Store) -> None:
-    """SQLite's locks do not survive it (sqlite.org/howtocorrupt.html, 2.7), and a copy in memory hears of no
-    change. Not even where another thread holds the lock at that moment."""
+    """SQLite's locks do not survive a fork (sqlite.org/howtocorrupt.html, 2.7), and a copy in memory hears of
+    no change. The child is refused even if another thread holds the lock at the fork."""
     read, write = os.pipe()
     held = [
         getattr(store, name)

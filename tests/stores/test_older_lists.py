@@ -1,5 +1,5 @@
-"""A list that went back to an older state is believed by no process of a node that knew the newer one,
-whichever of them saw it, until a person restarts the node."""
+"""A list that went back to an older state is refused by every process of a node that knew the newer one, no
+matter which process saw it, until a person restarts the node."""
 
 import os
 import signal
@@ -159,7 +159,7 @@ def test_a_worker_that_slept_through_the_newer_list_refuses_the_older_one(
 def test_a_service_that_lost_all_its_workers_is_left_to_a_person(
     tmp_path: Path, node: Callable[..., Service]
 ) -> None:
-    """It ends, and says by its exit code that nobody else is to start it again: that would accept the
+    """It ends, and its exit code says that it must not be restarted automatically, which would accept the
     list."""
     past = PastFile(tmp_path)
     service = node(past)

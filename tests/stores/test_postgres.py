@@ -1,5 +1,5 @@
-"""The PostgreSQL list when its server, its network or its neighbours misbehave: it fails closed, and in
-time."""
+"""The list in PostgreSQL fails closed, and in time, when its server, its network or other clients
+misbehave."""
 
 import subprocess
 import sys
@@ -174,8 +174,8 @@ def test_a_table_that_lost_its_rows_is_refused(
 
 
 def test_a_log_that_was_lost_makes_nothing_valid(store: PostgresStore, postgres_url: str) -> None:
-    """Who is behind cannot tell it from another list's; who is not, and who starts, know all from the
-    tables."""
+    """A reader that is behind cannot tell its log from another list's. One that is up to date, or starts,
+    knows everything from the tables."""
     with closing(PostgresStore(postgres_url)) as behind, neighbour(postgres_url) as other:
         with behind.snapshot() as snapshot:
             known = snapshot.point
@@ -398,8 +398,8 @@ def pooler(postgres: Postgres) -> Iterator[PgBouncer]:
 
 
 def test_it_works_through_a_pooler(postgres_url: str, pooler: PgBouncer) -> None:
-    """In transaction mode, where two statements may come to two servers: eight threads of two processes share
-    three connections, and exactly the limit are given a number."""
+    """In transaction mode, in which two statements may reach two server processes. Eight threads of two
+    processes share three connections, and exactly as many as the limit get a number."""
     with (
         closing(PostgresStore(pooler.url)) as one,
         closing(PostgresStore(pooler.url)) as two,
@@ -499,8 +499,8 @@ def test_an_empty_list_that_was_made_anew_is_refused(postgres_url: str) -> None:
 
 
 def test_an_older_list_is_not_believed_for_its_changes(store: PostgresStore, postgres_url: str) -> None:
-    """Others, who know of nothing newer, change it more often than its log tells. The newer one is
-    welcome."""
+    """Other processes, which know of no newer list, change it more often than its log can show. The newer
+    list is accepted again."""
     with neighbour(postgres_url) as other:
         changes = ask(other, "SELECT changes FROM signer.state")
         other.execute("UPDATE signer.state SET changes = changes - 1")
@@ -739,8 +739,8 @@ def test_the_password_is_never_told(postgres: Postgres, postgres_url: str) -> No
 
 
 def test_tls_checks_who_answers() -> None:
-    """sslmode=verify-full: the authority that is named must have signed for the name that is called. Who
-    cannot show that is refused at the start, and so is a server without TLS."""
+    """sslmode=verify-full: the named authority must have signed a certificate for the host in the URL. A
+    server that has none is refused at the start, and so is one without TLS."""
     server = Postgres()
     ours, others, key = (server.folder / name for name in ("ours.pem", "others.pem", "key.pem"))
     checked = f"{server.url}?sslmode=verify-full&sslrootcert={ours}"

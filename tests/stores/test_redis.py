@@ -416,8 +416,8 @@ def test_a_gap_in_the_log_fails_closed(server: Redis) -> None:
 
 
 def test_an_older_list_is_not_believed_for_its_changes(store: RedisStore, redis_server: Redis) -> None:
-    """Others, who know of nothing newer, change it more often than its log tells. The newer one is
-    welcome."""
+    """Other processes, which know of no newer list, change it more often than its log can show. The newer
+    list is accepted again."""
     for number in range(3):
         store.revoke(str(number), EXP)
     newer = redis_server.call("HGET", STATE, "changes")
@@ -807,7 +807,7 @@ def until_answered(call: Callable[[], object]) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
-    """What was acknowledged with ?replicas=1 is refused by the replica that takes over. Changes are made
+    """A revocation acknowledged with ?replicas=1 is known to the replica that takes over. Changes are made
     there at once, and acknowledged with ?replicas=1 when the former master is back as a replica."""
     store, plain = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
     revoked = [f"{number:022}" for number in range(200)]
@@ -834,7 +834,7 @@ def test_a_cluster_fails_over_without_a_restart(shards: Shards) -> None:
 
 @pytest.mark.slow
 def test_a_cluster_that_lost_a_change_by_a_failover_is_refused(shards: Shards) -> None:
-    """Acknowledged without ?replicas, while the replica lagged: whoever saw it is told nothing until a
+    """Acknowledged without ?replicas, while the replica lagged. A process that saw it gets no answer until a
     restart."""
     careful, store = RedisStore(f"{shards.url}?replicas=1", timeout=1), RedisStore(shards.url, timeout=1)
     until_acknowledged(partial(careful.revoke, OTHER, EXP))
@@ -881,8 +881,8 @@ def exercise(store: RedisStore) -> None:
 
 @pytest.mark.slow
 def test_sentinels_lead_to_the_master(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """And after a failover to the next one, without a restart: it has all that was acknowledged. With
-    min-replicas-to-write the former one refuses as soon as its replica has left it."""
+    """After a failover to the next master, no restart is needed: it has every acknowledged change. With
+    min-replicas-to-write, the former master refuses as soon as its replica has left it."""
     folder = tmp_path_factory.mktemp("replica")
     options = (*DURABLE, "min-replicas-to-write 1")
     with (

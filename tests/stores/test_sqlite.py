@@ -111,8 +111,8 @@ def test_a_file_that_was_taken_away_is_not_read_within_changes(store: SQLiteStor
 
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-bell"])
 def test_a_deleted_file_refuses(store: SQLiteStore, path: Path, suffix: str) -> None:
-    """SQLite alone would go on with the deleted file, and a new worker with another one: without the -shm,
-    both wrote to one WAL past each other, and acknowledged revocations were lost."""
+    """SQLite alone would go on with the deleted file, and a new worker with another one. Without the -shm,
+    both wrote to one WAL without seeing each other's changes, and acknowledged revocations were lost."""
     Path(f"{path}{suffix}").unlink()
     refuses_everything(store)
     assert path.exists() == (suffix != "")

@@ -407,8 +407,8 @@ print(len(rings), flush=True)
 
 @pytest.mark.slow
 def test_rivals_ring_hardly_more_often_than_they_commit(store: SQLiteStore, path: Path) -> None:
-    """Four processes, each of which may find another between commit and ring: it rings for that one, which
-    need not do so any more."""
+    """Four processes, each of which may find another between commit and ring. It rings in its place, and the
+    other one need not ring any more."""
     with ExitStack() as running:
         rivals = [
             running.enter_context(
