@@ -12,11 +12,11 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ...policy import DRAIN_TIME, HEAD_TIME, LEAST_TAKEN, LINGER_TIME, MOST_IGNORED, TAKE_TIME
+from .asgi import ends_of, scope_of
 from .cork import CorkedTransport
 from .deadline import Deadline
 from .parser import Head, Messages, Refused
 from .plain import QUICK, PlainWay, Whole, rendered
-from .scopes import ends_of, scope_of
 
 #: Bytes that are read at a time. A connection holds no more of the requests that wait for an earlier one; the
 #: rest waits in the kernel, and then at the client.
