@@ -55,8 +55,8 @@ class OpenedFiles:
         is_new = create and create_list(self.path)
         if not self.path.exists():
             raise StoreError(
-                f"There is no list {self.path}: put it back. If there never was one, start once with one"
-                " process and without ?mode=rw in DATABASE_URL."
+                f"There is no list {self.path}: put it back. If there never was one, make it once:"
+                " python -m signer create-list"
             )
         #: For look-ups, for those who copy the list, and for changes.
         self.reader, self._copier, self.writer = (
