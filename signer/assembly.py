@@ -1,5 +1,6 @@
 """Make a Signer and its revocation list from the settings; service and command line begin here."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,7 @@ def assemble(
     settings: Settings,
     *,
     create: bool = True,
+    create_key: bool = False,
     copies: bool = False,
     only_reads: bool = False,
     node: Path | None = None,
@@ -44,6 +46,7 @@ def assemble(
 
     Args:
         create: whether a missing list is created; False makes it an error.
+        create_key: whether a missing key of the development service is created; False makes it an error.
         copies: whether a list on another machine is copied to memory, as REVOCATION_STALENESS_SECONDS allows.
         only_reads, node: as for open_store.
         hooks: are notified of every call, after the audit trail.
@@ -67,7 +70,7 @@ def assemble(
         )
         opened.callback(store.close)
         signer = Signer(
-            keys_of(settings),
+            keys_of(settings, create=create_key),
             store,
             ttl=settings.token_ttl_minutes * 60,
             max_ttl=settings.token_max_ttl_minutes * 60,
@@ -85,23 +88,29 @@ def _trail(settings: Settings) -> AuditTrail | None:
     return AuditTrail(settings.audit_log, validations=settings.audit_validations)
 
 
-def keys_of(settings: Settings) -> KeyRing:
-    """The keys from the settings. Without SECRET_KEY, the key of the development service, which is created
-    once and kept beside the list.
+def keys_of(settings: Settings, *, create: bool = False) -> KeyRing:
+    """The keys from the settings. Without SECRET_KEY, the key of the development service, which is kept
+    beside the list. Only that service creates it: a command that lacks its settings must not go on with a new
+    key.
 
     Raises:
         ConfigurationError: there is no usable key.
     """
-    return settings.keys or _development_keys(settings.database_url)
+    return settings.keys or _development_keys(settings.database_url, create=create)
 
 
-def _development_keys(database_url: str) -> KeyRing:
-    if database_url == MEMORY_URL:
+def _development_keys(database_url: str, *, create: bool) -> KeyRing:
+    if database_url == MEMORY_URL and create:
         return KeyRing(generate_key())
     path = sqlite_path(database_url)
-    if not path:
+    if not path and create:
         raise ConfigurationError(f"Set SECRET_KEY: {PRODUCTION_LINE}")
     path += ".key"
+    if not create and not os.path.lexists(path):
+        raise KeyInvalid(
+            "SECRET_KEY is not set, and no development service has run here: a command needs the settings of"
+            f" the service. For production: {PRODUCTION_LINE}"
+        )
     try:
         return KeyRing(_kept_key(Path(path)))
     # UnicodeDecodeError is a ValueError. Its text is not shown, because it holds the content of the file.

@@ -275,6 +275,7 @@ def _signer(*, create: bool = False, only_reads: bool = False) -> Iterator[Signe
     if settings.audit_log == STDOUT:
         # Standard output is for the result only.
         settings = replace(settings, audit_log=AUDIT_OFF)
+    keys_of(settings)  # first, so that a command without the service's key leaves no new list behind
     assembly = assemble(settings, create=create, only_reads=only_reads)
     # The id of a client cannot hold a colon, so the audit trail never confuses the two.
     origin.set(Origin(actor=f"signer:cli:{_user()}"))

@@ -109,6 +109,7 @@ def _assembled(settings: Settings, metrics: Metrics | None, *, create: bool, nod
     return assemble(
         settings,
         create=create,
+        create_key=create,
         copies=True,
         node=node,
         hooks=[metrics] if metrics else [],

@@ -16,6 +16,7 @@ from support.clock import HANG
 from support.service import KEY, ROOT, Service, cli, environment
 
 from signer import Claims, KeyRing, Signer, Store, __version__, open_store
+from signer.assembly import keys_of
 from signer.cli import commands, main
 from signer.errors import TokenRevoked
 from signer.settings import Settings
@@ -68,9 +69,27 @@ def test_what_cannot_be_is_one_line_on_standard_error(
 
 def test_a_development_credential_is_called_so(tmp_path: Path) -> None:
     """On standard error, because a production service will refuse it."""
+    keys_of(Settings(database_url=f"sqlite:///{tmp_path}/tokens.db"), create=True)
     made = cli(tmp_path, "client", "x", "--scope", "token:issue", "--ttl", "1d")
     assert (made.returncode, made.stdout.count("\n")) == (0, 1)
     assert "SECRET_KEY is not set" in made.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("client", "x", "--scope", "token:issue", "--ttl", "1d"),
+        ("issue", "--sub", "42"),
+        ("purpose-key", "access"),
+    ],
+)
+@pytest.mark.parametrize("url", ["sqlite:///./tokens.db", "memory://"])
+def test_no_command_goes_on_with_a_key_of_its_own(tmp_path: Path, command: tuple[str, ...], url: str) -> None:
+    """Without the settings of the service, it would make a second key beside a production list."""
+    made = cli(tmp_path, *command, DATABASE_URL=url)
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "SECRET_KEY is not set" in made.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ttl", ["", "90", "0d", "-1d", "1.5h", "1w", "d", "1d ", "\u0661d"])

@@ -93,7 +93,7 @@ def serve() -> None:
             # The list is created here, before there are workers: a worker that restarts must find it, not
             # create another. And this start accepts the list as it is, while a worker that restarts must not
             # accept an older one.
-            assemble(settings, node=node).close()
+            assemble(settings, create_key=True, node=node).close()
         except SignerError as error:
             say(error)
             raise SystemExit(exit_code(error)) from None

@@ -2,13 +2,16 @@
 
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 
 import pytest
-from support.service import KEY, Service, cli
+from support.service import KEY, Service, cli, environment
 
 from signer import Signer, open_store
-from signer.tokens.keys import PRODUCTION_LINE
+from signer.assembly import keys_of
+from signer.settings import Settings
+from signer.tokens.keys import PRODUCTION_LINE, Key
 
 
 def test_it_is_loud_about_itself(development: Service) -> None:
@@ -30,12 +33,17 @@ def test_its_key_is_kept_beside_the_list_for_its_owner_only(development: Service
 def test_first_starts_at_once_agree_on_one_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     """All sign with the same key, whichever process makes it."""
     directory = tmp_path_factory.mktemp("first")
-    arguments = ("client", "x", "--scope", "token:issue", "--ttl", "1h")
-    with ThreadPoolExecutor(6) as pool:
-        made = [pool.submit(cli, directory, *arguments) for _ in range(6)]
-    signer = Signer((directory / "tokens.db.key").read_text())
-    for credential in (one.result().stdout.strip() for one in made):
-        assert signer.validate(credential, purpose="signer:client").client_id == "x"
+    program = (
+        "from signer.assembly import keys_of; from signer.settings import Settings;"
+        "print(keys_of(Settings(), create=True).current.id)"
+    )
+    start = [sys.executable, "-c", program]
+    started = [
+        subprocess.Popen(start, cwd=directory, env=environment(), stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    ids = {process.communicate(timeout=60)[0] for process in started}
+    assert ids == {f"{Key((directory / 'tokens.db.key').read_text()).id}\n"}
     assert not list(directory.glob("*.new*"))
 
 
@@ -55,7 +63,6 @@ def test_a_key_file_that_holds_no_key_stops_the_start(
 ) -> None:
     """The message names the file, and not its content."""
     directory = tmp_path_factory.mktemp("broken")
-    cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     (directory / "tokens.db.key").write_bytes(content)
     made = cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
     assert made.returncode == 2
@@ -67,7 +74,7 @@ def test_a_key_file_that_holds_no_key_stops_the_start(
 def test_a_key_that_others_may_read_stops_the_start(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The message has the command that repairs it."""
     directory = tmp_path_factory.mktemp("readable")
-    cli(directory, "client", "x", "--scope", "token:issue", "--ttl", "1h")
+    keys_of(Settings(database_url=f"sqlite:///{directory}/tokens.db"), create=True)
     (directory / "tokens.db.key").chmod(0o644)
     with pytest.raises(AssertionError, match="chmod 600"):
         Service(directory).__enter__()
