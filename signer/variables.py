@@ -128,11 +128,15 @@ def _read(path: str) -> str:
 
 
 def _wrong(text: str, *, is_list: bool) -> str:
+    if is_list:  # it may be empty, so that it can be there before the first change of a key
+        return ""
     if not text.strip():
         return "it is empty"
-    return "" if is_list or "\n" not in text else "it must hold one line"
+    return "it must hold one line" if "\n" in text else ""
 
 
 def _shown(path: str) -> str:
     # The secret itself may have been put where its file's name belongs: then it is not repeated.
+    if not path:
+        return "'' (no path)"
     return repr(path) if path.startswith("/") or os.path.lexists(path) else "of that relative path"

@@ -303,8 +303,6 @@ def test_a_setting_and_its_file_are_one_too_many(tmp_path: Path, name: str) -> N
     ("content", "reason"),
     [
         (None, "No such file or directory"),
-        (b"", "it is empty"),
-        (b" \n\n", "it is empty"),
         (KEY.encode() + b"\xff", "it is not text in UTF-8"),
         (b"a" * (MAX_SETTING_FILE + 1), "it has more than 65536 bytes"),
     ],
@@ -320,6 +318,25 @@ def test_a_file_that_cannot_be_used_is_named(
         Settings.from_env({name: str(path)})
     assert str(caught.value) == f"{name}: the file '{path}' cannot be used: {reason}."
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "SIGNER_DATABASE_URL_FILE"])
+@pytest.mark.parametrize("content", [b"", b" \n\n"])
+def test_an_empty_file_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    """The development service must not start for it."""
+    path = tmp_path / "secret"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({name: str(path)})
+    assert str(caught.value) == f"{name}: the file '{path}' cannot be used: it is empty."
+
+
+def test_a_file_of_fallbacks_can_be_empty(tmp_path: Path) -> None:
+    """It can be there before the first change of a key, so that a change needs no other settings."""
+    (tmp_path / "fallbacks").write_text("\n")
+    settings = Settings.from_env({"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS_FILE": f"{tmp_path}/fallbacks"})
+    assert settings.keys is not None
+    assert len(settings.keys.by_id) == 1
 
 
 @pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "DATABASE_URL_FILE"])
@@ -338,7 +355,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             Settings.from_env({"SECRET_KEY_FILE": str(path)})
 
 
-@pytest.mark.parametrize("slip", [KEY, "postgresql://u:hidden@h/db", "", "a\nb", "\udcff", "\x00"])
+@pytest.mark.parametrize("slip", [KEY, "postgresql://u:hidden@h/db", "a\nb", "\udcff", "\x00"])
 def test_a_secret_in_the_place_of_its_file_is_not_repeated(slip: str) -> None:
     """A path is shown only if it can be nothing else."""
     with pytest.raises(
@@ -346,6 +363,14 @@ def test_a_secret_in_the_place_of_its_file_is_not_repeated(slip: str) -> None:
     ) as caught:
         Settings.from_env({"DATABASE_URL_FILE": slip})
     assert not slip or slip not in str(caught.value)
+
+
+def test_a_variable_that_names_no_file_says_so() -> None:
+    """It is set, and empty."""
+    with pytest.raises(
+        ConfigurationError, match=r"^DATABASE_URL_FILE: the file '' \(no path\) cannot be used"
+    ):
+        Settings.from_env({"DATABASE_URL_FILE": ""})
 
 
 def test_a_relative_path_is_a_file_in_the_working_directory(

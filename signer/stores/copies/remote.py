@@ -25,6 +25,11 @@ from .feed import FeedPart, moment_of, row_of, text_of
 from .full import FullCopy
 from .refresher import Progress, Refresher
 
+#: Why a credential is refused, by status.
+_REFUSALS: Final = {
+    401: "it is no credential of it, has expired or was revoked",
+    403: "its scope must have revocations:read",
+}
 #: Bytes of an answer: many times what a part takes.
 _MAX_ANSWER: Final = 8 << 20
 #: Client and credential may have the characters that the service itself allows in them.
@@ -143,11 +148,8 @@ class RemoteStore:
             raise StoreError(f"The service at {self._host} does not answer: {_named(error)}.") from None
         except ValueError:
             status = -1  # raised below, or the answer would stay in the error's context
-        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
-            raise StoreError(
-                f"The service at {self._host} refuses the credential ({status}): its scope must have"
-                " revocations:read."
-            )
+        if reason := _REFUSALS.get(status):
+            raise StoreError(f"The service at {self._host} refuses the credential ({status}): {reason}.")
         what = "no feed of a list" if status in (-1, http.HTTPStatus.NOT_FOUND) else f"status {status}"
         raise StoreError(f"The service at {self._host} answers with {what}.")
 

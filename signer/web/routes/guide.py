@@ -7,7 +7,7 @@ nothing from another host, and their policy keeps it so.
 import asyncio
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from posixpath import basename, join, normpath
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from .pages import File, headers_of, sent
@@ -75,12 +75,22 @@ _PAGE: Final = """<!doctype html>
 
 
 def guide_routes(title: str) -> list[BaseRoute]:
-    """/guide and /guide/{page}. `title` is the service's name, as text."""
+    """/guide and /guide/{page}; / and /guide/ lead there. `title` is the service's name, as text."""
     answer = _Guide(title).answer
     return [
+        Route("/", _to("guide"), methods=["GET"]),
         Route("/guide", answer, methods=["GET"]),
+        Route("/guide/", _to("../guide"), methods=["GET"]),
         Route("/guide/{page:text}", answer, methods=["GET"]),
     ]
+
+
+def _to(path: str) -> Callable[[HTTPRequest], Awaitable[Response]]:
+    async def answer(request: HTTPRequest) -> Response:
+        # Relative, because a proxy may put a prefix before the path.
+        return RedirectResponse(path)
+
+    return answer
 
 
 class _Heading(NamedTuple):

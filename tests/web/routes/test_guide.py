@@ -61,13 +61,19 @@ class TestOverHTTP:
 
     @pytest.mark.parametrize(
         "path",
-        ["/", "/README", "/tokens.md", "/Tokens", "/..", "/../guide.py", "/..%2fweb%2fapp.py", "/..%2fguide%2ftokens",
+        ["/README", "/tokens.md", "/Tokens", "/..", "/../guide.py", "/..%2fweb%2fapp.py", "/..%2fguide%2ftokens",
          "/%2e%2e/guide/tokens", "//etc/passwd", "/%2fetc%2fpasswd", "/tokens%00", "/tokens%0a", "/tokens/",
          "/" + "x" * 5000],
     )  # fmt: skip
     def test_nothing_else_is_served(self, production: Service, path: str) -> None:
         """A name is one of the list, and no path."""
         assert production.call("GET", f"/guide{path}").status == 404
+
+    @pytest.mark.parametrize(("path", "to"), [("/", "guide"), ("/guide/", "../guide")])
+    def test_two_paths_lead_to_it(self, production: Service, path: str, to: str) -> None:
+        """By a relative URL, because a proxy may put a prefix before the path."""
+        answer = production.call("GET", path)
+        assert (answer.status, answer.headers["location"]) == (307, to)
 
     def test_links_stay_in_the_service_and_lead_somewhere(self, production: Service) -> None:
         """All that a page names: relative, so that a proxy may put a prefix before it; with its heading."""

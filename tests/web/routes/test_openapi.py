@@ -23,7 +23,16 @@ from signer.web.messages.bodies import ValidateRequest
 from signer.web.routes.descriptions import about_members
 
 #: They show the document and are not part of it.
-PAGES = {"/openapi.json", "/docs", "/redoc", "/guide", "/guide/{page:text}", "/static/{path:text}"}
+PAGES = {
+    "/",
+    "/guide/",
+    "/openapi.json",
+    "/docs",
+    "/redoc",
+    "/guide",
+    "/guide/{page:text}",
+    "/static/{path:text}",
+}
 
 
 def document(**settings: str) -> dict[str, Any]:
