@@ -1,6 +1,7 @@
 """Frozen vectors: what once verified verifies for ever, what was refused stays refused."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from signer import Claims, KeyRing, Signer, TokenError, open_store
 from signer.tokens.keys import Key
 
 LONGEST_TTL = 10 * 366 * 24 * 3600
+GUIDE = ROOT / "signer" / "guide" / "tokens.md"
 DEMANDS = ("bind", "aud", "scope")
 
 
@@ -77,3 +79,34 @@ def test_a_successor_stays_what_it_is(vector: dict[str, Any]) -> None:
     successor = rotating.rotate(token, purpose=claims.purpose).claims
     for name in ("jti", "exp", "sid", "auth_time"):
         assert getattr(successor, name) == vector[name]
+
+
+class TestTheVerifierOfTheGuide:
+    """A verifier that is written from the guide alone."""
+
+    def verdict(self, vector: dict[str, Any]) -> bool:
+        names: dict[str, Any] = {}
+        for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):
+            if "def verified" in block:
+                exec(block.partition("\n\n\nclaims = ")[0], names)
+        for secret in (KEYS["current"], *KEYS["fallbacks"]):
+            try:
+                names["verified"](vector["token"], secret.encode(), vector["purpose"], vector["now"])
+            except ValueError:
+                continue
+            return True
+        return False
+
+    @pytest.mark.parametrize("vector", VALID, ids=[vector["name"] for vector in VALID])
+    def test_it_verifies_what_is_valid(self, vector: dict[str, Any]) -> None:
+        """But for those that live longer than the longest life by default."""
+        is_too_long = (
+            vector["now"] >= vector["claims"].get("auth_time", vector["claims"]["iat"]) + 90 * 24 * 3600
+        )
+        assert self.verdict(vector) != is_too_long
+
+    @pytest.mark.parametrize("vector", REFUSED, ids=[vector["name"] for vector in REFUSED])
+    def test_it_refuses_what_is_refused(self, vector: dict[str, Any]) -> None:
+        """With ValueError and no other error; audience, scope and binding are not its part."""
+        others = {"token_audience_wrong", "token_scope_insufficient", "token_binding_wrong"}
+        assert self.verdict(vector) == (vector["code"] in others)
