@@ -1,4 +1,4 @@
-"""The settings; with variables.py the only reader of the environment."""
+"""The settings; with environment.py the only reader of the environment."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,11 @@ from msgspec import Struct
 
 from .audit import STDOUT
 from .credentials import check_scopes
+from .environment import FALLBACKS, PREFIX, SECRET_KEY, Variable, is_plain, read, variable_names
 from .errors import ConfigurationError, KeyInvalid, RequestInvalid
 from .policy import DEFAULT_GRACE, DEFAULT_LEEWAY, DEFAULT_MAX_TTL, DEFAULT_TTL, LONGEST_TTL
 from .stores.opening import MEMORY_URL
 from .tokens.keys import HOW_TO_MAKE_A_KEY, PRODUCTION_LINE, KeyRing
-from .variables import FALLBACKS, SECRET_KEY, Variable, find, key_prefix, variable_names
 
 #: Labels of a name have 63 characters at most (RFC 1035, section 2.3.4).
 _HOST: Final = r"(?!.*\.\.)(?!.*[0-9A-Za-z_-]{64})[0-9A-Za-z.:_-]{1,253}"
@@ -38,7 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The checked settings. Its repr shows no value, because several are secret.
 
     `keys` is None where SECRET_KEY is not set: the development service, which makes its own key. Every other
-    field is the setting of the same name in capitals; variables.py says which variable it is taken from.
+    field is the setting of the same name in capitals; environment.py says which variable it is taken from.
     """
 
     keys: KeyRing | None = None
@@ -81,13 +81,22 @@ class Settings(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigurationError: naming the variable, what is wrong with it and what would be right.
         """
-        values = _read(environ, _RULES)
+        return cls.from_variables(variables_in(environ))
+
+    @classmethod
+    def from_variables(cls, found: Mapping[str, Variable]) -> "Settings":
+        """The settings in what environment.read found.
+
+        Raises:
+            ConfigurationError: as from_env.
+        """
+        values = _values(found, _RULES)
         longest = values.get("token_max_ttl_minutes", DEFAULT_MAX_TTL // 60)
         # A shorter maximum also shortens the default, which nobody asked for.
         usual = min(DEFAULT_TTL // 60, longest)
-        life = _read(environ, {"token_ttl_minutes": _whole(1, longest, usual)})
-        settings = cls(keys=_keys(environ), **{"token_ttl_minutes": usual} | values | life)
-        settings._check_together()
+        life = _values(found, {"token_ttl_minutes": _whole(1, longest, usual)})
+        settings = cls(keys=_keys(found), **{"token_ttl_minutes": usual} | values | life)
+        settings._check_together({name: variable.name for name, variable in found.items()})
         return settings
 
     @property
@@ -101,17 +110,29 @@ class Settings(Struct, frozen=True, kw_only=True):
         on_redis = self.database_url.startswith(("redis://", "rediss://"))
         return self.rate_limit_storage or (self.database_url.partition("?")[0] if on_redis else "")
 
-    def _check_together(self) -> None:
+    def _check_together(self, names: Mapping[str, str]) -> None:
         if self.web_concurrency > 1 and self.database_url == MEMORY_URL:
-            raise ConfigurationError("DATABASE_URL=memory:// serves one process: set WEB_CONCURRENCY=1.")
+            url, workers = (names.get(name, name) for name in ("DATABASE_URL", "WEB_CONCURRENCY"))
+            raise ConfigurationError(f"{url}={MEMORY_URL} serves one process: set {workers}=1.")
         if self.is_development and self.host not in ("127.0.0.1", "::1", "localhost"):
+            host = names.get("HOST", "HOST")
             raise ConfigurationError(
-                "HOST: without SECRET_KEY this is a development service, for HOST=127.0.0.1 only."
+                f"{host}: without SECRET_KEY this is a development service, for {host}=127.0.0.1 only."
                 f" For production: {PRODUCTION_LINE}"
             )
 
     def __repr__(self) -> str:
         return f"Settings(is_development={self.is_development})"
+
+
+def variables_in(environ: Mapping[str, str]) -> dict[str, Variable]:
+    """What the environment and its files say of the settings that are set, to be read once for several
+    processes.
+
+    Raises:
+        ConfigurationError: naming the variable: it is set twice, or its file cannot be used.
+    """
+    return read(environ, _names())
 
 
 def taken_from(environ: Mapping[str, str]) -> dict[str, str]:
@@ -120,29 +141,37 @@ def taken_from(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ConfigurationError: a setting and its file are both set.
     """
+    return variable_names(environ, _names())
+
+
+def _names() -> list[str]:
     others = [name.upper() for name in Settings.__struct_fields__ if name != "keys"]
-    return variable_names(environ, [SECRET_KEY, FALLBACKS, *others])
+    return [SECRET_KEY, FALLBACKS, *others]
 
 
-def _keys(environ: Mapping[str, str]) -> KeyRing | None:
-    current, listed = find(environ, SECRET_KEY), find(environ, FALLBACKS)
+def _keys(found: Mapping[str, Variable]) -> KeyRing | None:
+    current, listed = found.get(SECRET_KEY), found.get(FALLBACKS)
     if current is None:
         # With the prefix even an empty list is refused: the plain SECRET_KEY would be ignored, so that the
         # development service would start.
-        if listed and (listed.text or key_prefix(environ)):
-            missing = f"{key_prefix(environ)}{SECRET_KEY}"
+        prefix = PREFIX if listed and listed.name.startswith(PREFIX) else ""
+        if listed and (listed.text or prefix):
+            missing = f"{prefix}{SECRET_KEY}"
             raise KeyInvalid(f"{listed.name} is set and {missing} is not: set the key that signs.")
         return None
     # A comma would split the key when it becomes a fallback; a line end is a mistake.
     key = current.text
-    if "," in key or key != key.strip() or not key.isprintable():
+    if "," in key or not is_plain(key):
         raise KeyInvalid(
             f"{current.name} holds a comma, a line end or a space at an end. {HOW_TO_MAKE_A_KEY}"
         )
     ring = _ring(current.name, key)
     if listed is None or not listed.text.strip():
         return ring
-    return _ring(listed.name, key, _listed(listed.text.replace("\n", ",") if listed.is_file else listed.text))
+    fallbacks = _listed(listed.text)
+    if not all(map(is_plain, fallbacks)):
+        raise KeyInvalid(f"{listed.name} holds a character that cannot be printed. {HOW_TO_MAKE_A_KEY}")
+    return _ring(listed.name, key, fallbacks)
 
 
 def _ring(name: str, current: str, fallbacks: Sequence[str] = ()) -> KeyRing:
@@ -162,10 +191,10 @@ class _Rule(NamedTuple):
     wanted: str = "text"
 
 
-def _read(environ: Mapping[str, str], rules: Mapping[str, _Rule]) -> dict[str, Any]:
+def _values(found: Mapping[str, Variable], rules: Mapping[str, _Rule]) -> dict[str, Any]:
     """The values of those fields that are set."""
-    found = {field: find(environ, field.upper()) for field in rules}
-    return {field: _parsed(variable, rules[field]) for field, variable in found.items() if variable}
+    variables = {field: found.get(field.upper()) for field in rules}
+    return {field: _parsed(variable, rules[field]) for field, variable in variables.items() if variable}
 
 
 def _parsed(variable: Variable, rule: _Rule) -> Any:
@@ -234,6 +263,12 @@ def _origin(text: str) -> str:
     return _matched(_ORIGIN, text)
 
 
+def _url(text: str) -> str:
+    if not is_plain(text):
+        raise ValueError
+    return text
+
+
 def _audit_log(text: str) -> str:
     file = _matched(_LINE, text).strip()
     return file.lower() if file.lower() in (STDOUT, AUDIT_OFF) else file
@@ -241,7 +276,7 @@ def _audit_log(text: str) -> str:
 
 #: All fields but `keys`, and `token_ttl_minutes`, whose maximum is a setting.
 _RULES: Final = {
-    "database_url": _Rule(str),
+    "database_url": _Rule(_url, "a URL of printable characters, without blanks around it"),
     "token_max_ttl_minutes": _whole(1, LONGEST_TTL // 60, DEFAULT_MAX_TTL // 60),
     "token_leeway_seconds": _whole(0, 300, DEFAULT_LEEWAY),
     "token_grace_seconds": _whole(0, 300, DEFAULT_GRACE),

@@ -33,7 +33,7 @@ FLOORS = [
     ["stores.opening", "stores"],
     ["lifecycle"],
     ["signer", "verifier", "credentials"],
-    ["variables", "settings", "assembly", ""],
+    ["environment", "settings", "assembly", ""],
     ["contrib", "starlette", "aio"],
     ["web.telemetry", "web.messages", "web.connections"],
     ["web.fastpath", "web.access", "web.routes"],
@@ -58,7 +58,7 @@ ONLY_IN = {
 def place(name: str) -> int:
     """Where a module stands, or the folder that it is in."""
     while name not in PLACES:
-        assert name, "every module has its place"
+        assert "." in name, f"{name} has no place"
         name = name.rpartition(".")[0]
     return PLACES[name]
 

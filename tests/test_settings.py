@@ -339,6 +339,34 @@ def test_a_file_of_fallbacks_can_be_empty(tmp_path: Path) -> None:
     assert len(settings.keys.by_id) == 1
 
 
+def test_the_line_end_of_other_systems_is_no_part_of_a_secret(tmp_path: Path) -> None:
+    """With it, a URL would name another, empty list, on which nothing is revoked."""
+    (tmp_path / "url").write_bytes(b"sqlite:///./list.db\r\n")
+    assert Settings.from_env({"DATABASE_URL_FILE": f"{tmp_path}/url"}).database_url == "sqlite:///./list.db"
+
+
+@pytest.mark.parametrize("slip", ["\r\r", " ", "\t", "\ufeff", "\u200b"])
+def test_what_cannot_be_seen_is_no_part_of_a_key_or_a_url(tmp_path: Path, slip: str) -> None:
+    """In a variable as well as in a file; also of a key that only verifies."""
+    for name, text in ({"DATABASE_URL": "sqlite:///./list.db", "SECRET_KEY": KEY}).items():
+        (tmp_path / "file").write_text(f"{text}{slip}\n")
+        for environ in ({name: f"{text}{slip}"}, {f"{name}_FILE": f"{tmp_path}/file"}):
+            with pytest.raises(ConfigurationError, match=f"^{next(iter(environ))}") as caught:
+                Settings.from_env(environ)
+            assert text not in str(caught.value)
+    if slip.strip():  # blanks around a fallback are no part of it
+        with pytest.raises(ConfigurationError, match=r"^SECRET_KEY_FALLBACKS"):
+            Settings.from_env({"SECRET_KEY": KEY, "SECRET_KEY_FALLBACKS": f"{slip}{OTHER}"})
+
+
+def test_a_message_names_the_variable_that_counts() -> None:
+    """To change the plain one would have no effect."""
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_DATABASE_URL=.* set SIGNER_WEB_CONCURRENCY=1"):
+        Settings.from_env({"SIGNER_DATABASE_URL": "memory://", "SIGNER_WEB_CONCURRENCY": "2"})
+    with pytest.raises(ConfigurationError, match=r"^SIGNER_HOST: .* for SIGNER_HOST=127\.0\.0\.1"):
+        Settings.from_env({"SIGNER_HOST": "0.0.0.0"})
+
+
 @pytest.mark.parametrize("name", ["SECRET_KEY_FILE", "DATABASE_URL_FILE"])
 def test_a_file_of_two_lines_is_refused(tmp_path: Path, name: str) -> None:
     """There is no guess which line is meant."""
@@ -355,11 +383,13 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
             Settings.from_env({"SECRET_KEY_FILE": str(path)})
 
 
-@pytest.mark.parametrize("slip", [KEY, "postgresql://u:hidden@h/db", "a\nb", "\udcff", "\x00"])
+@pytest.mark.parametrize(
+    "slip", [KEY, f"/{KEY}", f"/ab/{KEY}=", "postgresql://u:hidden@h/db", "a\nb", "\udcff", "\x00"]
+)
 def test_a_secret_in_the_place_of_its_file_is_not_repeated(slip: str) -> None:
     """A path is shown only if it can be nothing else."""
     with pytest.raises(
-        ConfigurationError, match=r"^DATABASE_URL_FILE: the file of that relative path cannot be used"
+        ConfigurationError, match=r"^DATABASE_URL_FILE: the file that it names cannot be used"
     ) as caught:
         Settings.from_env({"DATABASE_URL_FILE": slip})
     assert not slip or slip not in str(caught.value)
@@ -391,7 +421,7 @@ def test_a_setting_without_a_secret_is_in_no_file() -> None:
 
 
 def test_the_service_takes_its_key_from_a_file(tmp_path: Path) -> None:
-    """Beside another application's key and database; with workers, each of which reads the file again."""
+    """Beside another application's key and database; with workers, which get it from their parent."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     settings = {
         "SIGNER_SECRET_KEY_FILE": "key", "SIGNER_DATABASE_URL": "sqlite:///./own.db", "WEB_CONCURRENCY": "2",

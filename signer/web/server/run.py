@@ -11,8 +11,9 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,11 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ...assembly import assemble
+from ...environment import Variable
 from ...errors import ConfigurationError, SignerError, StoreError, SystemUnavailable
 from ...exits import exit_code, say
 from ...policy import END_TIMEOUT, SHUTDOWN_TIMEOUT
-from ...settings import Settings
+from ...settings import Settings, variables_in
 from ...stores.newest import NewestOfNode
 from ..access.limits import Limits
 from ..app import create_app
@@ -42,8 +44,11 @@ _MOST_DESCRIPTORS: Final = 65_536
 _FIRST_PASSED: Final = 3
 
 
-def load() -> ASGIApp:
-    """The application that the environment describes, for `uvicorn app:app` and for every worker.
+def load(found: Mapping[str, Variable] | None = None) -> ASGIApp:
+    """The application, for `uvicorn app:app` and for every worker.
+
+    Args:
+        found: the settings, as their service found them when it started; None reads the environment.
 
     Raises:
         SystemExit: the application cannot start. A line on standard error says why; the code is that of
@@ -51,7 +56,7 @@ def load() -> ASGIApp:
     """
     is_worker = multiprocessing.parent_process() is not None
     try:
-        settings = Settings.from_env(os.environ)
+        settings = Settings.from_variables(variables_in(os.environ) if found is None else found)
         configure_logging(settings.log_level, settings.log_format)
         folder = os.environ.get(FOLDER_VARIABLE)
         app = create_app(settings, is_worker=is_worker, node=Path(folder) if folder else None)
@@ -85,7 +90,8 @@ def serve() -> None:
     os.environ.pop(FOLDER_VARIABLE, None)
     with ExitStack() as opened:
         try:
-            settings = Settings.from_env(os.environ)
+            found = variables_in(os.environ)
+            settings = Settings.from_variables(found)
             configure_logging(settings.log_level, settings.log_format)
             # A configuration error that would stop every worker stops the service here, once.
             Limits(settings.rate_limit, settings.counting_url)
@@ -97,12 +103,13 @@ def serve() -> None:
         except SignerError as error:
             say(error)
             raise SystemExit(exit_code(error)) from None
-        _serve(settings, node)
+        _serve(settings, found, node)
 
 
-def _serve(settings: Settings, node: Path | None) -> None:
+def _serve(settings: Settings, found: Mapping[str, Variable], node: Path | None) -> None:
     _raise_descriptors()
-    config = configured("signer.web.server.run:load", settings.host, settings.port, settings.web_concurrency)
+    make = partial(load, found)
+    config = configured(make, settings.host, settings.port, settings.web_concurrency)
     passed = _passed()
     if node:
         # Before there are workers, because prometheus_client reads it when it is imported.
@@ -157,8 +164,9 @@ def _raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MOST_DESCRIPTORS)), hard))
 
 
-def configured(factory: str, host: str, port: int, workers: int) -> uvicorn.Config:
-    """The configuration of uvicorn. `factory` ("module:name") makes the application in each process."""
+def configured(factory: str | Callable[[], ASGIApp], host: str, port: int, workers: int) -> uvicorn.Config:
+    """The configuration of uvicorn. `factory`, a function or "module:name", makes the application in each
+    process."""
     return uvicorn.Config(
         factory,
         factory=True,

@@ -127,6 +127,26 @@ def test_workers_that_begin_slowly_are_waited_for(tmp_path: Path) -> None:
         assert service.log.count("Opened the list") == 5  # and once for the parent
 
 
+def test_a_worker_that_is_replaced_has_the_key_and_the_list_of_the_others(tmp_path: Path) -> None:
+    """Files of secrets that change are for the next start: with two keys, a token would be good at one worker and
+    not at the other."""
+    key, url = tmp_path / "key", tmp_path / "url"
+    key.write_text(f"{KEY}\n")
+    url.write_text("sqlite:///./list.db\n")
+    settings = {"SECRET_KEY_FILE": str(key), "DATABASE_URL_FILE": str(url), "WEB_CONCURRENCY": "2"}
+    with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
+        service.wait_until_started(2)
+        key.write_text(NEW_KEY)
+        url.write_text("sqlite:///./other.db")
+        os.kill(service.process.pid, signal.SIGUSR2)
+        service.wait_for_log("Finished server process", 2)
+        service.wait_until_started(4)
+        os.kill(service.pids[-1], signal.SIGKILL)
+        service.wait_until_started(5)
+        assert all(service.says_valid(service.issue()) for _ in range(20))
+    assert not (tmp_path / "other.db").exists()
+
+
 def test_who_is_told_to_end_does_not_wait_for_new_workers(tmp_path: Path) -> None:
     """Ctrl+C while they are replaced."""
     with Service(tmp_path, beginning(tmp_path, "os.path.exists('slow') and time.sleep(600)")) as service:

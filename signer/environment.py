@@ -5,8 +5,11 @@ have a `SECRET_KEY` or a `DATABASE_URL` of its own. Where SIGNER_PORT is set, PO
 
 SECRET_KEY, SECRET_KEY_FALLBACKS and DATABASE_URL may also stand in a file, which `SECRET_KEY_FILE` or
 `SIGNER_SECRET_KEY_FILE` names, and so on: a secret of Docker or Kubernetes, or a credential of systemd. An
-environment is inherited by every child process and shown by `docker inspect`; a file is not. Each process
-reads the files when it starts. To use a new content, restart the service or replace its workers.
+environment is inherited by every child process and shown by `docker inspect`; a file is not. The service
+reads
+the files once, when it starts, and hands the texts to its workers: if each read them, a file that changes
+    would
+give two workers of one service two keys, or two lists.
 
 SECRET_KEY and SECRET_KEY_FALLBACKS belong together. If one of them has the prefix, both are taken with the
 prefix only: the fallbacks of another application must not verify our tokens, and its key must not sign them.
@@ -14,6 +17,7 @@ prefix only: the fallbacks of another application must not verify our tokens, an
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from .errors import ConfigurationError
@@ -40,17 +44,14 @@ class Variable(NamedTuple):
         return self.name.endswith(_FILE)
 
 
-def find(environ: Mapping[str, str], setting: str) -> Variable | None:
-    """What `environ` says of a setting, given by its plain name; None where it is not set.
+def read(environ: Mapping[str, str], settings: Iterable[str]) -> dict[str, Variable]:
+    """What `environ` and its files say of those of `settings`, by their plain names, that are set.
 
     Raises:
         ConfigurationError: naming the variable: it is set twice, or its file cannot be used.
     """
-    name = variable_name(environ, setting)
-    if name is None:
-        return None
-    variable = Variable(name, environ[name])
-    return Variable(name, _content(variable, setting)) if variable.is_file else variable
+    names = variable_names(environ, settings)
+    return {setting: _read(Variable(name, environ[name]), setting) for setting, name in names.items()}
 
 
 def variable_names(environ: Mapping[str, str], settings: Iterable[str]) -> dict[str, str]:
@@ -59,24 +60,24 @@ def variable_names(environ: Mapping[str, str], settings: Iterable[str]) -> dict[
     Raises:
         ConfigurationError: naming the two variables that say the same.
     """
-    found = {setting: variable_name(environ, setting) for setting in settings}
+    found = {setting: _variable_name(environ, setting) for setting in settings}
     return {setting: name for setting, name in found.items() if name is not None}
 
 
-def variable_name(environ: Mapping[str, str], setting: str) -> str | None:
+def _variable_name(environ: Mapping[str, str], setting: str) -> str | None:
     """The variable that a setting is taken from; None where it is not set.
 
     Raises:
         ConfigurationError: naming the two variables that say the same.
     """
-    prefixes = (key_prefix(environ),) if setting in _KEYS else (PREFIX, "")
+    prefixes = (_key_prefix(environ),) if setting in _KEYS else (PREFIX, "")
     for prefix in prefixes:
         if name := _with_prefix(environ, prefix, setting):
             return name
     return None
 
 
-def key_prefix(environ: Mapping[str, str]) -> str:
+def _key_prefix(environ: Mapping[str, str]) -> str:
     """The prefix, or none, with which SECRET_KEY and SECRET_KEY_FALLBACKS are taken."""
     return (
         PREFIX
@@ -100,20 +101,26 @@ def _is_set(environ: Mapping[str, str], name: str) -> bool:
     return name in environ
 
 
-def _content(variable: Variable, setting: str) -> str:
+def _read(variable: Variable, setting: str) -> Variable:
+    if not variable.is_file:
+        return variable
     try:
-        text = _read(variable.text)
+        text = _content(variable.text)
     # UnicodeDecodeError is a ValueError, and its text holds the content.
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
     else:
-        reason = _wrong(text, is_list=setting == FALLBACKS)
+        if setting == FALLBACKS:
+            # One a line, or with commas. It may be empty, so that it can be there before the first change of
+            # a key.
+            return Variable(variable.name, ",".join(text.splitlines()))
+        reason = _wrong(text)
         if not reason:
-            return text
+            return Variable(variable.name, text)
     raise ConfigurationError(f"{variable.name}: the file {_shown(variable.text)} cannot be used: {reason}.")
 
 
-def _read(path: str) -> str:
+def _content(path: str) -> str:
     # Not waiting: a pipe that nobody writes to would keep the service from starting, without a word.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -124,19 +131,26 @@ def _read(path: str) -> str:
         os.close(descriptor)
     if len(content) > MAX_SETTING_FILE:
         raise OSError(0, f"it has more than {MAX_SETTING_FILE} bytes")
-    return content.decode().removesuffix("\n")
+    return content.decode().removesuffix("\n").removesuffix("\r")
 
 
-def _wrong(text: str, *, is_list: bool) -> str:
-    if is_list:  # it may be empty, so that it can be there before the first change of a key
-        return ""
+def _wrong(text: str) -> str:
     if not text.strip():
         return "it is empty"
-    return "it must hold one line" if "\n" in text else ""
+    return "" if is_plain(text) else "it must hold one line, without blanks around it"
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is of printable characters, without blanks around it. A carriage return or a byte order
+    mark, which some editors add, would make another key of a key, and name another list."""
+    return text.isprintable() and text == text.strip()
 
 
 def _shown(path: str) -> str:
-    # The secret itself may have been put where its file's name belongs: then it is not repeated.
-    if not path:
-        return "'' (no path)"
-    return repr(path) if path.startswith("/") or os.path.lexists(path) else "of that relative path"
+    # The secret itself may stand where the path of its file belongs, and may begin with a slash. Then it must
+    # not be repeated.
+    folder = Path(path).parent
+    is_beside_others = folder.is_absolute() and folder != Path("/") and folder.is_dir()
+    if is_beside_others or os.path.lexists(path):
+        return repr(path)
+    return "that it names" if path else "'' (no path)"
