@@ -544,15 +544,6 @@ def test_systemd_accepts_the_drop_ins(units: Path, setting: str) -> None:
         assert f"{setting}s" in ran(check, units).stderr
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_the_drop_in_for_an_engine_opens_what_the_units_close(name: str) -> None:
-    """A list of address families adds to the one of the unit, where it does not begin with ~."""
-    drop_in = block("ini", "PrivateNetwork")
-    assert (unit(name, "PrivateNetwork"), "PrivateNetwork=no" in drop_in) == ("yes", True)
-    assert unit(name, "RestrictAddressFamilies") == "AF_UNIX"
-    assert "RestrictAddressFamilies=AF_INET AF_INET6\n" in drop_in
-
-
 def test_the_settings_for_files_are_those_of_the_service(tmp_path: Path) -> None:
     """A key in such a file is the service's, and the pod with it is valid."""
     (tmp_path / "key").write_text(f"{KEY}\n")
@@ -870,6 +861,45 @@ def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, runni
         machine.says(f"mv {env}.good {env}")
     assert sorted(told) == ["0", unit("signer.service", "RestartPreventExitStatus")]
     assert "signer: WEB_CONCURRENCY must be" in journal
+
+
+@needs_boot
+def test_systemd_reads_a_value_in_quotes_as_sh_does(machine: Machine, running: Service) -> None:
+    """The service and a command get the same value, without the quotes."""
+    env, value = "/etc/signer/signer.env", "a & b; $c (d) `e`"
+    machine.says(f"cp -p {env} {env}.good; cat >> {env} <<'END'\nAPP_TITLE='{value}'\nEND")
+    try:
+        machine.says("systemctl restart signer.service")
+        given = machine.says("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID signer)/environ")
+        assert f"APP_TITLE={value}" in given.splitlines()
+        assert re.search(rf"^APP_TITLE +{re.escape(value)}$", as_service(machine, "check"), re.MULTILINE)
+    finally:
+        machine.says(f"mv {env}.good {env}; systemctl restart signer.service")
+
+
+@needs_boot
+def test_systemd_lets_it_call_an_engine_with_the_drop_in(machine: Machine, running: Service) -> None:
+    """Without it the service is in a network of its own. The drop-in adds to the address families of both units."""
+    is_in_network = (
+        "test /proc/$(systemctl show -P MainPID signer)/ns/net -ef /proc/1/ns/net && echo yes || echo no"
+    )
+    folders = " ".join(f"/run/systemd/system/{name}.d" for name in SERVICES)
+    assert machine.says(is_in_network) == "no"
+    try:
+        machine.says(
+            f"for d in {folders}; do mkdir -p $d; echo '{block('ini', 'PrivateNetwork')}' > $d/x.conf; done"
+        )
+        machine.says("systemctl daemon-reload; systemctl restart signer.service")
+        assert running.call("GET", "/readyz").status == 200
+        assert machine.says(is_in_network) == "yes"
+        for name in SERVICES:
+            shown = machine.says(
+                f"systemctl show -P PrivateNetwork -P RestrictAddressFamilies {name}"
+            ).split()
+            assert sorted(shown) == ["AF_INET", "AF_INET6", "AF_UNIX", "no"], name
+        machine.says("systemctl start signer-purge.service")
+    finally:
+        machine.says(f"rm -r {folders}; systemctl daemon-reload; systemctl restart signer.service")
 
 
 @needs_boot
