@@ -179,11 +179,13 @@ class TestLists:
         command = line.split(maxsplit=5)[5].strip().replace("/etc/signer/", "")
         assert command in [shown for shown, _ in steps(OPERATE)]
 
-    def test_the_uvicorn_line_starts_the_service(self, tmp_path: Path) -> None:
-        """With its options as shown."""
-        (line,) = [block.text for block in fences(OPERATE) if block.text.startswith("uvicorn app:app ")]
-        options = line.replace("\\", "").removeprefix("uvicorn app:app ").split()
-        command = ("-m", "uvicorn", "app:app", "--app-dir", str(ROOT), "--port", "{port}", *options)
+    @pytest.mark.parametrize("app", [("--factory", "signer.web:load"), ("app:app", "--app-dir", str(ROOT))])
+    def test_the_uvicorn_line_starts_the_service(self, tmp_path: Path, app: tuple[str, ...]) -> None:
+        """With its options as shown, where the package is installed and from a checkout."""
+        begin = "uvicorn --factory signer.web:load "
+        (line,) = [block.text for block in fences(OPERATE) if block.text.startswith(begin)]
+        options = line.replace("\\", "").removeprefix(begin).split()
+        command = ("-m", "uvicorn", *app, "--port", "{port}", *options)
         with Service(tmp_path, command=command) as service:
             reply = service.call("GET", "/readyz")
             assert reply.status == 200

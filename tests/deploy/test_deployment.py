@@ -27,7 +27,8 @@ HERE = Path(__file__).resolve().parent
 #: Where the examples have the program, and where it is on this machine.
 INSTALLED, PROGRAMS = "/opt/signer/.venv/bin", str(Path(sys.executable).parent)
 PATH = f"{PROGRAMS}:{os.environ['PATH']}:/usr/sbin:/sbin"
-UNITS = "signer.service", "signer.socket", "signer-purge.service", "signer-purge.timer"
+SERVICES = "signer.service", "signer-purge.service"
+UNITS = *SERVICES, "signer.socket", "signer-purge.timer"
 FILES = {
     "Dockerfile", "Dockerfile.dockerignore", "Procfile", "compose.yaml", "crontab", "kubernetes.yaml", "signer.env.example",
     "signer.logrotate", *UNITS,
@@ -311,7 +312,7 @@ def test_no_file_holds_a_key() -> None:
     """SECRET_KEY is empty, demanded, or taken from a secret."""
     for name in FILES:
         for value in re.findall(r"\b(?:SECRET_KEY|CREDENTIAL)=(\S*)", text(name)):
-            assert value in ("", '"$(python', '"$(cat', '"$(kubectl'), (name, value)
+            assert value in ("", "$(cat", '"$(python', '"$(cat', '"$(kubectl'), (name, value)
     for pod in pods().values():
         for running in pod["spec"]["containers"]:
             secret = [entry for entry in running["env"] if entry["name"] in ("SECRET_KEY", "CREDENTIAL")]
@@ -475,10 +476,27 @@ def test_what_stands_in_the_example_is_the_default() -> None:
 
 
 def test_sh_reads_the_settings_as_systemd_does(tmp_path: Path) -> None:
-    """No value needs quotes, which Docker would take as a part of the value."""
-    read = ran(["sh", "-c", f"set -a; . {HERE}/signer.env.example; env -0"], tmp_path).stdout
-    seen = dict(entry.split("=", 1) for entry in read.split("\0") if entry)
-    assert env_file().items() <= seen.items()
+    """No value needs quotes, which Docker would take as a part of the value; also those behind a #."""
+    file = tmp_path / "signer.env"
+    file.write_text(re.sub("^#(?=[A-Z_]+=)", "", text("signer.env.example"), flags=re.MULTILINE))
+    assert env_file(with_comments=True).items() <= read_by_sh(file).items()
+
+
+def read_by_sh(file: Path) -> dict[str, str]:
+    read = ran(["sh", "-c", f"set -a; . {file}; env -0"], file.parent)
+    assert read.stderr == ""
+    return dict(entry.split("=", 1) for entry in read.stdout.split("\0") if entry)
+
+
+def test_sh_reads_the_values_of_the_guide_if_they_are_in_quotes(tmp_path: Path) -> None:
+    """As the file's first lines say: it removes single quotes, as systemd does, and cuts nothing short."""
+    file = tmp_path / "signer.env"
+    page = (ROOT / "signer" / "guide" / "many-machines.md").read_text()
+    (url,) = re.findall(r"^`DATABASE_URL='(.*&.*)'`", page, re.MULTILINE)
+    values = {"DATABASE_URL": url, "RATE_LIMIT": "10/second;1000/hour"}
+    file.write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
+    assert values.items() <= read_by_sh(file).items()
+    Settings.from_env(values | {"SECRET_KEY": KEY})
 
 
 # systemd and logrotate, file by file.
@@ -503,29 +521,33 @@ def test_systemd_accepts_the_units(units: Path) -> None:
     assert "NoMorePrivileges" in ran(check, units).stderr
 
 
-def block(language: str) -> str:
-    """The only block of DEPLOYMENT.md in this language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
+def block(language: str, having: str = "") -> str:
+    """The only block of DEPLOYMENT.md in this language that has this text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
+    (found,) = (block for block in blocks if having in block)
     return str(found)
 
 
 @needs_systemd
-def test_systemd_accepts_the_drop_in_for_a_key_in_a_file(units: Path) -> None:
-    """Beside the unit; it names a setting of the service."""
-    drop_in = units / "signer.service.d" / "override.conf"
-    drop_in.parent.mkdir()
-    drop_in.write_text(block("ini"))
+@pytest.mark.parametrize("setting", ["LoadCredential", "PrivateNetwork"])
+def test_systemd_accepts_the_drop_ins(units: Path, setting: str) -> None:
+    """Beside both services: for a key in a file, and for an engine."""
+    drop_ins = [units / f"{name}.d" / "override.conf" for name in SERVICES]
     check = ["systemd-analyze", "verify", "--man=no", *(str(units / name) for name in UNITS)]
+    for drop_in in drop_ins:
+        drop_in.parent.mkdir()
+        drop_in.write_text(block("ini", setting))
     said = ran(check, units)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
-    drop_in.write_text(block("ini").replace("LoadCredential", "LoadCredentials"))
-    assert "LoadCredentials" in ran(check, units).stderr
+    for drop_in in drop_ins:
+        drop_in.write_text(block("ini", setting).replace(setting, f"{setting}s"))
+        assert f"{setting}s" in ran(check, units).stderr
 
 
 def test_the_settings_for_files_are_those_of_the_service(tmp_path: Path) -> None:
     """A key in such a file is the service's, and the pod with it is valid."""
     (tmp_path / "key").write_text(f"{KEY}\n")
-    named = re.search(r"^Environment=(\w+)=%d/secret-key$", block("ini"), re.MULTILINE)
+    named = re.search(r"^Environment=(\w+)=%d/secret-key$", block("ini", "LoadCredential"), re.MULTILINE)
     patch = pytest.importorskip("yaml", reason="PyYAML is not installed").safe_load(block("yaml"))
     assert named
     assert named[1] == patch["env"][0]["name"]
@@ -544,7 +566,7 @@ def test_the_settings_for_files_are_those_of_the_service(tmp_path: Path) -> None
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", ["signer.service", "signer-purge.service"])
+@pytest.mark.parametrize("name", SERVICES)
 def test_the_units_give_little_away(units: Path, name: str) -> None:
     """Their exposure, as systemd measures it, is at most 1.0 of 10."""
     check = ["systemd-analyze", "security", "--offline=yes", f"--threshold={EXPOSURE * 10:.0f}"]
@@ -842,6 +864,45 @@ def test_systemd_leaves_it_alone_when_a_setting_is_wrong(machine: Machine, runni
 
 
 @needs_boot
+def test_systemd_reads_a_value_in_quotes_as_sh_does(machine: Machine, running: Service) -> None:
+    """The service and a command get the same value, without the quotes."""
+    env, value = "/etc/signer/signer.env", "a & b; $c (d) `e`"
+    machine.says(f"cp -p {env} {env}.good; cat >> {env} <<'END'\nAPP_TITLE='{value}'\nEND")
+    try:
+        machine.says("systemctl restart signer.service")
+        given = machine.says("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID signer)/environ")
+        assert f"APP_TITLE={value}" in given.splitlines()
+        assert re.search(rf"^APP_TITLE +{re.escape(value)}$", as_service(machine, "check"), re.MULTILINE)
+    finally:
+        machine.says(f"mv {env}.good {env}; systemctl restart signer.service")
+
+
+@needs_boot
+def test_systemd_lets_it_call_an_engine_with_the_drop_in(machine: Machine, running: Service) -> None:
+    """Without it the service is in a network of its own. The drop-in adds to the address families of both units."""
+    is_in_network = (
+        "test /proc/$(systemctl show -P MainPID signer)/ns/net -ef /proc/1/ns/net && echo yes || echo no"
+    )
+    folders = " ".join(f"/run/systemd/system/{name}.d" for name in SERVICES)
+    assert machine.says(is_in_network) == "no"
+    try:
+        machine.says(
+            f"for d in {folders}; do mkdir -p $d; echo '{block('ini', 'PrivateNetwork')}' > $d/x.conf; done"
+        )
+        machine.says("systemctl daemon-reload; systemctl restart signer.service")
+        assert running.call("GET", "/readyz").status == 200
+        assert machine.says(is_in_network) == "yes"
+        for name in SERVICES:
+            shown = machine.says(
+                f"systemctl show -P PrivateNetwork -P RestrictAddressFamilies {name}"
+            ).split()
+            assert sorted(shown) == ["AF_INET", "AF_INET6", "AF_UNIX", "no"], name
+        machine.says("systemctl start signer-purge.service")
+    finally:
+        machine.says(f"rm -r {folders}; systemctl daemon-reload; systemctl restart signer.service")
+
+
+@needs_boot
 def test_systemd_purges(machine: Machine, running: Service, open_list: Callable[[str], Store]) -> None:
     """The timer's service deletes an expired row while the service runs; the timer waits for its hour."""
     list_path = machine.lib / "signer" / "tokens.db"
@@ -899,8 +960,8 @@ def test_the_page_speaks_of_every_file() -> None:
 def test_the_commands_of_the_page_are_in_the_syntax_of_sh(tmp_path: Path) -> None:
     """Each block can be pasted into a shell."""
     blocks = re.findall(r"```sh\n(.*?)```", text("DEPLOYMENT.md"), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         assert ran(["sh", "-n", "-c", block], tmp_path).stderr == ""
         for name in re.findall(r"tests/deploy/([\w.-]+)", block):
-            assert name in FILES
+            assert name in FILES or name == ".env"

@@ -15,7 +15,7 @@ from contextlib import suppress
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +28,8 @@ COOKIE = "__Host-session"
 LIFE = 15 * 60
 #: Seconds from the log-in until the session ends, whatever the user does.
 SESSION_LIFE = 12 * 60 * 60
+#: Where a browser goes from the forms of log-in and log-out.
+HOME = "/"
 
 
 class BrowserSessions:
@@ -87,6 +89,14 @@ def unavailable(*_: object) -> Response:
     return PlainTextResponse("Try again.", 503, {"Retry-After": "1"})
 
 
+def done(request: Request, cookie: str) -> Response:
+    """The answer that sets the cookie: for a form it leads to a page, for a script it is empty."""
+    headers = {"Set-Cookie": cookie, "Cache-Control": "no-store"}
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(HOME, 303, headers)
+    return Response(status_code=204, headers=headers)
+
+
 def routes(signer: Signer, authenticate: Callable[[Request], Awaitable[str | None]]) -> list[Route]:
     """Log-in and log-out, in the area that gateways do not guard. `authenticate` is your own: it returns
     whose password a request contains."""
@@ -98,8 +108,7 @@ def routes(signer: Signer, authenticate: Callable[[Request], Awaitable[str | Non
 
     def begin(request: Request, user_id: str) -> Response:
         end(request)
-        cookie = set_cookie(signer.issue(sub=user_id, ttl=LIFE), LIFE)
-        return Response(status_code=204, headers={"Set-Cookie": cookie, "Cache-Control": "no-store"})
+        return done(request, set_cookie(signer.issue(sub=user_id, ttl=LIFE), LIFE))
 
     async def log_in(request: Request) -> Response:
         user_id = await authenticate(request)
@@ -109,7 +118,7 @@ def routes(signer: Signer, authenticate: Callable[[Request], Awaitable[str | Non
 
     def log_out(request: Request) -> Response:
         end(request)
-        return Response(status_code=204, headers={"Set-Cookie": set_cookie("", 0)})
+        return done(request, set_cookie("", 0))
 
     named = {"/public/log-in": log_in, "/public/log-out": log_out}
     return [Route(path, endpoint, methods=["POST"]) for path, endpoint in named.items()]

@@ -57,12 +57,12 @@ class Browser:
         self._port = port
         self.token = token
 
-    def call(self, path: str = "/", body: str | None = None) -> Reply:
-        """Send one request; a body is sent as a form."""
+    def call(self, path: str = "/", body: str | None = None, **more: str) -> Reply:
+        """Send one request; a body is sent as a form. `more` are headers."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         try:
             headers = {"Cookie": f"theme=dark; {COOKIE}={self.token}"} if self.token else {}
-            connection.request("GET" if body is None else "POST", path, body, headers)
+            connection.request("GET" if body is None else "POST", path, body, headers | more)
             response = connection.getresponse()
             reply = Reply(response.status, response.headers, response.read())
         finally:
@@ -263,6 +263,14 @@ class TestRefused:
 
 
 class TestLogInAndOut:
+    def test_a_form_leads_to_a_page(self, port: int) -> None:
+        """A browser that sends a form gets 303, with the cookie; so it does at the log-out."""
+        browser, accept = Browser(port), "text/html,application/xhtml+xml,*/*;q=0.8"
+        entered = browser.call(LOG_IN, "user=42&password=42", Accept=accept)
+        assert (entered.status, entered.headers["Location"], browser.user) == (303, "/", "42")
+        left = browser.call(LOG_OUT, "", Accept=accept)
+        assert (left.status, left.headers["Location"], browser.user) == (303, "/", None)
+
     def test_the_wrong_password_changes_nothing(self, port: int, browser: Browser) -> None:
         """Neither for a stranger nor for a user who is logged in."""
         stranger = Browser(port)
