@@ -7,11 +7,16 @@ from ..errors import StoreError
 
 
 class ForkGuard:
-    """Remembers the process that it is made in."""
+    """Remembers the process that it is made in.
 
-    __slots__ = ("pid",)
+    Args:
+        advice: what to do instead, for the message.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_advice", "pid")
+
+    def __init__(self, advice: str = "close it before, open it after") -> None:
+        self._advice = advice
         #: The id of that process.
         self.pid: Final = os.getpid()
 
@@ -32,4 +37,4 @@ class ForkGuard:
 
     def refusal(self) -> StoreError:
         """The error for a child."""
-        return StoreError("A list cannot be carried across fork(): close it before, open it after.")
+        return StoreError(f"A list cannot be carried across fork(): {self._advice}.")

@@ -32,7 +32,7 @@ class MemoryStore:
         self._horizon = 0
         self._log = deque([_Line(Point(0, secrets.randbits(63)), "", 0)], maxlen=LOG_SIZE)
         self._closed = False
-        self._guard = ForkGuard()
+        self._guard = ForkGuard("a list in memory belongs to one process")
         _of_this_process.add(self)
 
     @property

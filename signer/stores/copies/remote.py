@@ -72,7 +72,7 @@ class RemoteStore:
         self.view = RemoteView(self._refresher)
 
     def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        return self.view.recall(jti, exp, groups)
+        return self.view.lookup(jti, exp, groups)
 
     def revoke(self, jti: str, exp: int, groups: Sequence[str] = ()) -> NoReturn:
         raise StoreRequired(_READ_ONLY)
@@ -211,9 +211,11 @@ class RemoteView:
         """See View."""
         return self._refresher.copy.is_clear(claims, end)
 
-    def recall(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
-        """See View. The list may have given out more generations within the bound."""
+    def lookup(self, jti: str, exp: int, groups: Sequence[str]) -> Entry:
+        """See Store. The list may have given out more generations within the bound."""
         return self._refresher.copy.lookup(jti, exp, groups)._replace(unheard=UNHEARD)
+
+    recall = lookup  # reported in the metrics as a look-up
 
 
 def _parsed(url: str) -> tuple[bool, str, int, str, str]:

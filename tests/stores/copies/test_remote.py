@@ -28,6 +28,7 @@ from signer.stores.contract import Row
 from signer.stores.copies.feed import PART_SIZE, FeedPart, FeedRow, part_after, row_of
 from signer.stores.copies.remote import RemoteStore, _parsed
 from signer.stores.memory import MemoryStore
+from signer.stores.timed import TimedStore
 from signer.tokens.claims import Claims
 from signer.tokens.codec import Codec
 from signer.tokens.keys import KeyRing, base64url
@@ -424,3 +425,12 @@ def test_an_answer_that_comes_drop_by_drop_is_given_up() -> None:
 def test_a_url_means_one_host(url: str, host: str, port: int) -> None:
     """To every parser."""
     assert _parsed(url)[1:3] == (host, port)
+
+
+def test_its_look_ups_are_look_ups_in_the_metrics(opened: Callable[..., RemoteStore]) -> None:
+    """As those of every other list, whichever way they are made."""
+    reported: list[str] = []
+    timed = TimedStore(opened(), lambda name, seconds: reported.append(name))
+    timed.lookup("x", EXP, ())
+    timed.view.recall("x", EXP, ())
+    assert reported == ["lookup", "lookup"]

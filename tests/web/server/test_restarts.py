@@ -411,41 +411,6 @@ def test_keys_change_under_traffic_without_a_failed_validation(tmp_path: Path) -
             service.stop()
 
 
-def test_keys_in_files_change_by_signal_without_a_failed_validation(tmp_path: Path) -> None:
-    """The steps of the guide, with SIGUSR2 and two workers: also tokens of a new worker pass an old one."""
-    signs, verifies = tmp_path / "signs.key", tmp_path / "verifies.key"
-    settings = {
-        "SECRET_KEY_FILE": str(signs),
-        "SECRET_KEY_FALLBACKS_FILE": str(verifies),
-        "WEB_CONCURRENCY": "2",
-    }
-    signs.write_text(KEY)
-    verifies.write_text("")
-    with Service(tmp_path, settings, credential=credential(tmp_path)) as service:
-        service.wait_until_started(2)
-        old_token = service.issue()
-        with under_load(Load([service.port], old_token)) as load:
-            for ended, keys in ((2, (KEY, NEW_KEY)), (4, (NEW_KEY, KEY))):
-                signs.write_text(keys[0])
-                verifies.write_text(keys[1])
-                os.kill(service.process.pid, signal.SIGUSR2)
-                eventually(lambda ended=ended: issued_after(load, service, ended))  # type: ignore[misc]
-        assert load.wrong == []
-        assert load.token[4:10] != old_token[4:10]
-        verifies.write_text("")
-        os.kill(service.process.pid, signal.SIGUSR2)
-        service.wait_for_log("Finished server process", 6)
-        assert not service.says_valid(old_token)
-        assert service.says_valid(load.token)
-
-
-def issued_after(load: Load, service: Service, ended: int) -> bool:
-    """Let the load use a new token; return whether so many workers had ended before."""
-    finished = service.log.count("Finished server process")
-    load.token = service.issue()
-    return finished >= ended
-
-
 def ready(service: Service) -> bool:
     return service.call("GET", "/readyz").status == 200
 
