@@ -123,7 +123,7 @@ def test_a_body_for_many_tokens_may_be_longer_and_has_an_end(production: Service
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/app", "/app/", "/app/token/", "/app/tokens/", "/nothing", "/%00", "/healthz/"]
+    "path", ["//", "/app", "/app/", "/app/token/", "/app/tokens/", "/nothing", "/%00", "/healthz/"]
 )
 def test_an_unknown_path_is_404(production: Service, path: str) -> None:
     """In the same form, and never redirected: a redirect repeats the path in a header."""
