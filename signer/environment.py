@@ -6,10 +6,8 @@ have a `SECRET_KEY` or a `DATABASE_URL` of its own. Where SIGNER_PORT is set, PO
 SECRET_KEY, SECRET_KEY_FALLBACKS and DATABASE_URL may also stand in a file, which `SECRET_KEY_FILE` or
 `SIGNER_SECRET_KEY_FILE` names, and so on: a secret of Docker or Kubernetes, or a credential of systemd. An
 environment is inherited by every child process and shown by `docker inspect`; a file is not. The service
-reads
-the files once, when it starts, and hands the texts to its workers: if each read them, a file that changes
-    would
-give two workers of one service two keys, or two lists.
+reads the files once, when it starts, and passes the texts to its workers. If each worker read them, a file
+that changes would give two workers of one service two keys, or two lists.
 
 SECRET_KEY and SECRET_KEY_FALLBACKS belong together. If one of them has the prefix, both are taken with the
 prefix only: the fallbacks of another application must not verify our tokens, and its key must not sign them.
@@ -33,10 +31,14 @@ _FILE: Final = "_FILE"
 
 
 class Variable(NamedTuple):
-    """A variable that is set, and the text of its setting: its value, or the content of the file it names."""
+    """A variable that is set, and the text of its setting: its value, or the content of the file it names.
+    Its repr shows only the name, because the text may be secret."""
 
     name: str
     text: str
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name})"
 
     @property
     def is_file(self) -> bool:
@@ -121,7 +123,7 @@ def _read(variable: Variable, setting: str) -> Variable:
 
 
 def _content(path: str) -> str:
-    # Not waiting: a pipe that nobody writes to would keep the service from starting, without a word.
+    # O_NONBLOCK, because to open a pipe without a writer would block the start, without any message.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not is_file(descriptor):

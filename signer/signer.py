@@ -40,8 +40,7 @@ class Signer(Validator):
         ttl: life of a token in seconds where none is asked for; `max_ttl` at most.
         max_ttl: the longest life, in seconds. Lowering it also shortens tokens that are out already. Programs
             that share a list must agree on it: revoking a subject is remembered that long. Raise it again
-                only
-            when the longest token issued before it was lowered has expired.
+            only when the longest token issued before it was lowered has expired.
         leeway: seconds a token may come from the future, for clocks that disagree.
         grace: seconds in which a token that was rotated is still good, and rotating it again gives the same
             successor.

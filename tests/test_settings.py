@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from support.service import KEY, Service
 from signer import Signer
 from signer.errors import ConfigurationError
 from signer.policy import MAX_SETTING_FILE
-from signer.settings import Settings, taken_from
+from signer.settings import Settings, taken_from, variables_in
 
 #: Settings that are read from a variable of the same name in capitals.
 SET = [name for name in Settings.__struct_fields__ if name != "keys"]
@@ -430,3 +431,12 @@ def test_the_service_takes_its_key_from_a_file(tmp_path: Path) -> None:
     with Service(tmp_path, settings) as service:
         assert service.says_valid(Signer(KEY).issue())
     assert (tmp_path / "own.db").exists()
+
+
+def test_what_was_found_shows_no_value() -> None:
+    """It is handed to workers, in arguments that a log or a traceback may show."""
+    found = variables_in({"SECRET_KEY": KEY, "DATABASE_URL": "postgresql://u:hidden@h/db"})
+    shown = f"{found!r} {found['SECRET_KEY']} {partial(Settings.from_variables, found)!r}"
+    assert "SECRET_KEY" in shown
+    assert KEY not in shown
+    assert "hidden" not in shown
